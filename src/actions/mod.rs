@@ -1,0 +1,152 @@
+//! The actions of a recipe: a file per action, and the one table of them.
+
+pub mod apt;
+pub mod debootstrap;
+pub mod download;
+pub mod install_deb;
+pub mod mmdebstrap;
+pub mod overlay;
+pub mod pack;
+pub mod recipe;
+pub mod run;
+pub mod unpack;
+
+use anyhow::Result;
+use schemars::{JsonSchema, Schema};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::build::{BuildContext, CheckContext, InputContext};
+use crate::diagnostics::Diagnostics;
+
+/// What a step changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The root filesystem: the step gets a layer.
+    pub root: bool,
+    /// The artifact directory: the step's files there are kept with its id.
+    pub artifacts: bool,
+    /// A named origin: a `download`.
+    pub origin: bool,
+}
+
+/// What a step needs of the machine, checked before anything runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Host programs: name and the Debian package that has it.
+    pub tools: Vec<(&'static str, &'static str)>,
+    /// Whether it fetches something, or its processes may.
+    pub network: bool,
+    /// Whether it runs programs of the target's architecture.
+    pub emulation: bool,
+}
+
+/// One kind of step. The struct's doc comment is its manual.
+pub trait Action: std::fmt::Debug + Send + Sync {
+    /// Pure: reports every fault of the properties, not the first.
+    fn check(&self, cx: &CheckContext<'_>, out: &mut Diagnostics);
+
+    /// What it needs of the machine.
+    fn needs(&self) -> Needs;
+
+    /// What it changes.
+    fn changes(&self) -> Changes;
+
+    /// Whether it may read artifacts that earlier steps made; then it depends on all earlier steps,
+    /// else only on those that changed the root.
+    fn reads_artifacts(&self) -> bool {
+        false
+    }
+
+    /// Files it leaves in the artifact directory, as far as the properties say.
+    fn artifacts(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The name it gives to an origin.
+    fn origin_name(&self) -> Option<&str> {
+        None
+    }
+
+    /// Raised when the same properties come to give another result.
+    fn version(&self) -> u32 {
+        1
+    }
+
+    /// A few words for the progress line: "trixie, minbase".
+    fn summary(&self) -> String;
+
+    /// Collects all that the result depends on beside the properties, the earlier steps and the
+    /// architecture.
+    fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()>;
+
+    /// Does it.
+    fn run(&self, cx: &mut BuildContext<'_>) -> Result<()>;
+}
+
+/// What went wrong when properties were read.
+#[derive(Debug)]
+pub struct DecodeError {
+    /// Path of the property, as in `packages[2]`; empty for the action itself.
+    pub property: String,
+    /// What serde says.
+    pub message: String,
+}
+
+/// A row of the table of actions.
+pub struct Kind {
+    /// As written after `action:`.
+    pub name: &'static str,
+    /// Reads properties (without `action`, `description` and `when`).
+    pub decode: fn(Value) -> Result<Box<dyn Action>, DecodeError>,
+    /// Properties after defaults are filled in, in a fixed order: what enters the step's id.
+    pub normalise: fn(Value) -> Result<Value, DecodeError>,
+    /// Manual and properties.
+    pub schema: fn() -> Schema,
+}
+
+/// All actions, in the alphabet's order.
+pub const KINDS: &[Kind] = &[
+    kind::<apt::Apt>("apt"),
+    kind::<debootstrap::Debootstrap>("debootstrap"),
+    kind::<download::Download>("download"),
+    kind::<install_deb::InstallDeb>("install-deb"),
+    kind::<mmdebstrap::Mmdebstrap>("mmdebstrap"),
+    kind::<overlay::Overlay>("overlay"),
+    kind::<pack::Pack>("pack"),
+    kind::<recipe::RecipeAction>("recipe"),
+    kind::<run::Run>("run"),
+    kind::<unpack::Unpack>("unpack"),
+];
+
+/// The row of an action.
+pub fn find(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
+
+const fn kind<A>(name: &'static str) -> Kind
+where
+    A: Action + DeserializeOwned + Serialize + JsonSchema + 'static,
+{
+    Kind { name, decode: decode::<A>, normalise: normalise::<A>, schema: || schemars::schema_for!(A) }
+}
+
+fn typed<A: DeserializeOwned>(properties: Value) -> Result<A, DecodeError> {
+    serde_path_to_error::deserialize(properties).map_err(|error| DecodeError {
+        property: match error.path().to_string() {
+            path if path == "." => String::new(),
+            path => path,
+        },
+        message: error.into_inner().to_string(),
+    })
+}
+
+fn decode<A: Action + DeserializeOwned + 'static>(properties: Value) -> Result<Box<dyn Action>, DecodeError> {
+    typed::<A>(properties).map(|action| Box::new(action) as Box<dyn Action>)
+}
+
+fn normalise<A: DeserializeOwned + Serialize>(properties: Value) -> Result<Value, DecodeError> {
+    let action = typed::<A>(properties)?;
+    serde_json::to_value(action).map_err(|error| DecodeError { property: String::new(), message: error.to_string() })
+}

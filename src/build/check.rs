@@ -1,0 +1,62 @@
+//! What an action sees while it is checked: nothing has run, nothing is touched.
+
+use std::path::Path;
+
+use crate::debian::Architecture;
+use crate::diagnostics::{Diagnostic, Spans};
+
+/// What stands beside the recipe; the only I/O that checking does.
+pub trait Files {
+    /// Whether the path is there, and if so whether it is a directory.
+    fn kind(&self, path: &Path) -> Option<FileKind>;
+}
+
+/// See [`Files::kind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file, or a link to one.
+    File,
+    /// A directory, or a link to one.
+    Directory,
+    /// A device, socket or pipe.
+    Other,
+}
+
+/// An action's surroundings while it is checked.
+pub struct CheckContext<'a> {
+    /// What is built.
+    pub architecture: Architecture,
+    /// Directory of the recipe file that the action stands in (a nested recipe has its own).
+    pub recipe_dir: &'a Path,
+    /// Where artifacts go and come from.
+    pub artifact_dir: &'a Path,
+    /// The file system, or a test's.
+    pub files: &'a dyn Files,
+    /// Where the action's parts stand.
+    pub spans: &'a Spans,
+    /// Names that earlier `download` actions gave.
+    pub downloads: &'a [String],
+    /// Files that earlier actions leave in the artifact directory, relative to it.
+    pub artifacts: &'a [String],
+    /// Whether an earlier action made the root (a bootstrap, `unpack`, …).
+    pub has_root: bool,
+    /// Whether an earlier action of the recipe may write any artifact (a `run` outside the chroot).
+    pub any_artifacts: bool,
+}
+
+impl CheckContext<'_> {
+    /// An error at the value of a property (`packages[2]`), with the includes that led there.
+    pub fn error(&self, property: &str, message: impl Into<String>) -> Diagnostic {
+        self.placed(Diagnostic::error(message, self.spans.value(property)))
+    }
+
+    /// A warning at the value of a property.
+    pub fn warning(&self, property: &str, message: impl Into<String>) -> Diagnostic {
+        self.placed(Diagnostic::warning(message, self.spans.value(property)))
+    }
+
+    fn placed(&self, mut diagnostic: Diagnostic) -> Diagnostic {
+        diagnostic.included_from.clone_from(&self.spans.included_from);
+        diagnostic
+    }
+}

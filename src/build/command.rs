@@ -1,0 +1,183 @@
+//! Commands of actions: run in the sandbox, logged, and explained when they fail.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::BuildContext;
+use super::guard::RootGuard;
+use crate::diagnostics::{Fault, FaultKind};
+use crate::sandbox::{Bind, Command, Exit, Input, Stream, View};
+
+/// Lines of output that a fault shows.
+const TAIL: usize = 20;
+
+/// A command about to be run; see [`BuildContext::chroot`] and [`BuildContext::host`].
+pub struct Runner<'a> {
+    cx: &'a BuildContext<'a>,
+    command: Command,
+    hints: Vec<String>,
+}
+
+impl BuildContext<'_> {
+    /// A program in the target root: private /dev, /proc and /tmp, the fixed environment, no services
+    /// started, no network unless asked for.
+    pub fn chroot<'a>(&'a self, argv: impl IntoIterator<Item = impl Into<String>>) -> Runner<'a> {
+        self.runner(argv, View::Chroot { root: self.root.into() })
+    }
+
+    /// A program of the host that works on the target root and may chroot into it: the host's system
+    /// is read-only, the root and the step's scratch directory are writable.
+    pub fn host<'a>(&'a self, argv: impl IntoIterator<Item = impl Into<String>>) -> Runner<'a> {
+        self.runner(argv, View::Host { root: Some(self.root.into()), writable: vec![self.scratch.into()] })
+    }
+
+    fn runner<'a>(&'a self, argv: impl IntoIterator<Item = impl Into<String>>, view: View) -> Runner<'a> {
+        Runner {
+            cx: self,
+            command: Command {
+                argv: argv.into_iter().map(Into::into).collect(),
+                environment: self.process_environment(),
+                directory: None,
+                view,
+                binds: Vec::new(),
+                network: false,
+                input: Input::Null,
+            },
+            hints: Vec::new(),
+        }
+    }
+
+    /// The fixed minimal environment of every process, with the user's variables and proxies.
+    pub fn process_environment(&self) -> BTreeMap<String, String> {
+        let fixed = [
+            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("HOME", "/root"),
+            ("LC_ALL", "C.UTF-8"),
+            ("TERM", "dumb"),
+            ("DEBIAN_FRONTEND", "noninteractive"),
+            ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
+        ];
+        let mut all: BTreeMap<String, String> = fixed.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        all.insert("SOURCE_DATE_EPOCH".into(), self.source_date_epoch.to_string());
+        all.extend(self.environment.iter().map(|(k, v)| (k.clone(), v.clone())));
+        all
+    }
+}
+
+impl Runner<'_> {
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.command.environment.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets its working directory.
+    #[must_use]
+    pub fn directory(mut self, directory: impl AsRef<Path>) -> Self {
+        self.command.directory = Some(directory.as_ref().into());
+        self
+    }
+
+    /// Makes a file or directory of the host visible to it; see [`Bind::target`].
+    #[must_use]
+    pub fn bind(mut self, source: impl AsRef<Path>, target: impl AsRef<Path>, read_only: bool) -> Self {
+        self.command.binds.push(Bind { source: source.as_ref().into(), target: target.as_ref().into(), read_only });
+        self
+    }
+
+    /// Leaves a host path writable to it ([`BuildContext::host`] only).
+    #[must_use]
+    pub fn writable(mut self, path: impl AsRef<Path>) -> Self {
+        if let View::Host { writable, .. } = &mut self.command.view {
+            writable.push(path.as_ref().into());
+        }
+        self
+    }
+
+    /// Whether it has the network.
+    #[must_use]
+    pub fn network(mut self, network: bool) -> Self {
+        self.command.network = network;
+        self
+    }
+
+    /// What it reads from standard input.
+    #[must_use]
+    pub fn input(mut self, text: impl Into<String>) -> Self {
+        self.command.input = Input::Text(text.into());
+        self
+    }
+
+    /// A way out to show when it fails.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Runs it; output goes to the log. `doing` ("installing packages") starts the fault when it fails.
+    pub fn run(self, doing: &str) -> Result<()> {
+        self.run_with(doing, &mut |_, _| {})
+    }
+
+    /// Runs it and returns its standard output.
+    pub fn output(self, doing: &str) -> Result<String> {
+        let mut output = String::new();
+        self.run_with(doing, &mut |stream, line| {
+            if stream == Stream::Out {
+                output.push_str(line);
+                output.push('\n');
+            }
+        })?;
+        Ok(output)
+    }
+
+    /// Runs it and hands over each line, which goes to the log too.
+    pub fn run_with(self, doing: &str, on_line: &mut dyn FnMut(Stream, &str)) -> Result<()> {
+        let Self { cx, command, hints } = self;
+        let guard = match &command.view {
+            View::Chroot { root } => Some(RootGuard::set(root, command.network)?),
+            View::Host { root: Some(root), .. } => Some(RootGuard::set(root, command.network)?),
+            View::Host { root: None, .. } => None,
+        };
+        let mut tail = VecDeque::with_capacity(TAIL);
+        let exit = cx
+            .sandbox
+            .run(&command, &mut |stream, line| {
+                cx.log(line);
+                if tail.len() == TAIL {
+                    tail.pop_front();
+                }
+                tail.push_back(line.to_owned());
+                on_line(stream, line);
+            })
+            .with_context(|| format!("{doing}: starting `{}`", command.argv[0]))?;
+        if let Some(guard) = guard {
+            guard.release()?;
+        }
+        if super::interrupted() {
+            return Err(Fault::new(FaultKind::Interrupted, "interrupted").into());
+        }
+        match exit {
+            Exit::Code(0) => Ok(()),
+            exit => Err(explain(doing, &command, exit, tail.into(), hints).into()),
+        }
+    }
+}
+
+fn explain(doing: &str, command: &Command, exit: Exit, tail: Vec<String>, hints: Vec<String>) -> Fault {
+    let how = match exit {
+        Exit::Code(code) => format!("exited with code {code}"),
+        Exit::Signal(9) => "was killed by signal 9".to_owned(),
+        Exit::Signal(signal) => format!("was ended by signal {signal}"),
+    };
+    let mut fault = Fault::failed(format!("{doing}: `{}` {how}", command.argv[0])).tail(tail);
+    if exit == Exit::Signal(9) {
+        fault = fault.hint("most often this is the kernel ending a process because memory ran out (see `dmesg`)");
+    }
+    fault.hints.extend(hints);
+    fault
+}

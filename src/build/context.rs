@@ -1,0 +1,83 @@
+//! What an action works in while it runs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::event::{Event, Reporter};
+use super::inputs::Input;
+use crate::debian::Architecture;
+use crate::diagnostics::Fault;
+use crate::sandbox::Sandbox;
+use crate::store::Store;
+
+/// An action's surroundings while it runs.
+pub struct BuildContext<'a> {
+    /// Number of the step, from 1.
+    pub step: usize,
+    /// The target root, mounted and writable.
+    pub root: &'a Path,
+    /// What is built.
+    pub architecture: Architecture,
+    /// Directory of the recipe file that the action stands in.
+    pub recipe_dir: &'a Path,
+    /// Where this build gathers artifacts: moved into the artifact directory when the build is done.
+    pub artifacts: &'a Path,
+    /// The user's artifact directory, for artifacts of earlier builds; not to be written.
+    pub artifact_dir: &'a Path,
+    /// Directory or file that each named `download` left.
+    pub downloads: &'a BTreeMap<String, PathBuf>,
+    /// An empty directory of the step's own on a real file system, removed afterwards. A `download`
+    /// leaves its result in it and sets `origin`.
+    pub scratch: &'a Path,
+    /// Set by a `download`: its result, relative to `scratch`.
+    pub origin: Option<PathBuf>,
+    /// The store.
+    pub store: &'a Store,
+    /// How commands are run here.
+    pub sandbox: &'a Sandbox,
+    /// Where events go.
+    pub reporter: &'a dyn Reporter,
+    /// The user's `-e` variables and proxies, for every process.
+    pub environment: &'a BTreeMap<String, String>,
+    /// Variables of the recipe, for files that are rendered.
+    pub variables: &'a BTreeMap<String, String>,
+    /// Seconds since 1970 that files written by the build are dated; a function of the inputs.
+    pub source_date_epoch: i64,
+    /// What the step's id was made from.
+    pub inputs: &'a [Input],
+    /// What to show when the step is done: "78 packages, 111 MB".
+    pub detail: String,
+}
+
+impl BuildContext<'_> {
+    /// The state of one of the step's inputs.
+    pub fn input(&self, what: &str) -> Option<&str> {
+        self.inputs.iter().find(|input| input.what == what).map(|input| input.state.as_str())
+    }
+
+    /// Says what is being done now.
+    pub fn progress(&self, message: impl Into<String>, fraction: Option<(u64, u64)>) {
+        self.reporter.report(Event::Progress { step: self.step, message: message.into(), fraction });
+    }
+
+    /// A line for the log.
+    pub fn log(&self, line: impl Into<String>) {
+        self.reporter.report(Event::Log { step: self.step, line: line.into() });
+    }
+
+    /// Something the user should know.
+    pub fn warn(&self, message: impl Into<String>) {
+        self.reporter.report(Event::Warning { step: Some(self.step), message: message.into() });
+    }
+
+    /// An existing artifact: of this build first, else of an earlier one.
+    pub fn artifact(&self, name: &Path) -> Result<PathBuf> {
+        [self.artifacts, self.artifact_dir]
+            .iter()
+            .map(|dir| dir.join(name))
+            .find(|path| path.exists())
+            .ok_or_else(|| Fault::failed(format!("there is no `{}` among the artifacts", name.display())).into())
+    }
+}

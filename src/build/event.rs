@@ -1,0 +1,86 @@
+//! What a build says while it runs. One type serves the terminal, the log file, `--json` and, later, the hub.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::diagnostics::Fault;
+
+/// How a step came to its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It was run.
+    Ran,
+    /// The store had its result.
+    Cached,
+    /// Nothing that follows needs it.
+    NotNeeded,
+}
+
+/// Something that happened in a build. Steps are numbered from 1.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A step begins to run.
+    StepStarted {
+        /// Which.
+        step: usize,
+    },
+    /// A running step has got somewhere; replaces what it said before.
+    Progress {
+        /// Which.
+        step: usize,
+        /// "unpacking libc6".
+        message: String,
+        /// Parts done and in all, where the tool says so.
+        fraction: Option<(u64, u64)>,
+    },
+    /// A line of a tool's output, for `-v` and the log.
+    Log {
+        /// Which.
+        step: usize,
+        /// Without its newline.
+        line: String,
+    },
+    /// Something the user should know that is no error.
+    Warning {
+        /// Which, if any.
+        step: Option<usize>,
+        /// One sentence.
+        message: String,
+    },
+    /// A step has its result.
+    StepFinished {
+        /// Which.
+        step: usize,
+        /// How.
+        outcome: Outcome,
+        /// Wall time.
+        seconds: f64,
+        /// "78 packages, 111 MB".
+        detail: String,
+    },
+    /// A file is in its place in the artifact directory.
+    Artifact {
+        /// Where.
+        path: PathBuf,
+        /// In bytes.
+        size: u64,
+        /// Lower-case hex.
+        sha256: String,
+    },
+    /// The end, good or bad.
+    Finished {
+        /// What failed.
+        fault: Option<Fault>,
+        /// The step that failed.
+        step: Option<usize>,
+    },
+}
+
+/// Takes events. Implementations are cheap and never fail.
+pub trait Reporter: Send + Sync {
+    /// Passes one on.
+    fn report(&self, event: Event);
+}

@@ -1,0 +1,76 @@
+//! All that a step's result depends on, collected before it runs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::debian::Architecture;
+use crate::store::Store;
+
+/// One thing that a step reads, and its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// "file overlays/ssh/sshd_config", "repository URI SUITE", "tool apt": what it is, without
+    /// paths of this machine. Shown as the reason when it changed.
+    pub what: String,
+    /// Its digest or version.
+    pub state: String,
+}
+
+/// An action's surroundings while its inputs are collected.
+pub struct InputContext<'a> {
+    /// What is built.
+    pub architecture: Architecture,
+    /// Directory of the recipe file that the action stands in.
+    pub recipe_dir: &'a Path,
+    /// Where artifacts of earlier builds are.
+    pub artifact_dir: &'a Path,
+    /// Variables of the recipe, for files that are rendered.
+    pub variables: &'a BTreeMap<String, String>,
+    /// For digests and fetched files.
+    pub store: &'a Store,
+    /// Files that earlier steps of this plan leave in the artifact directory (their contents follow
+    /// from those steps' ids, so they are not digested).
+    pub planned_artifacts: &'a [String],
+    /// `apt_sources` of the root that the step starts from, once that root was made.
+    pub apt_sources: Option<&'a str>,
+    /// Fetched repository states of this plan, by "URI SUITE".
+    pub releases: &'a mut BTreeMap<String, ReleaseState>,
+    /// Where progress of fetching goes.
+    pub progress: &'a mut dyn FnMut(&str),
+    /// What was collected so far.
+    pub inputs: Vec<Input>,
+}
+
+/// The state of one suite of a repository at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ReleaseState {
+    /// SHA-256 of InRelease (or Release); the file itself is in the store under it.
+    pub sha256: String,
+    /// Its `Date`, in seconds since 1970.
+    pub date: i64,
+}
+
+impl InputContext<'_> {
+    /// Adds something with its state.
+    pub fn add(&mut self, what: impl Into<String>, state: impl Into<String>) {
+        self.inputs.push(Input { what: what.into(), state: state.into() });
+    }
+
+    /// Adds a file or directory, one input per file, named by `shown` (its path in the recipe).
+    pub fn add_tree(&mut self, shown: &str, path: &Path) -> Result<()> {
+        let entries = self.store.digest_tree(path).with_context(|| format!("reading {}", path.display()))?;
+        for entry in entries {
+            let shown = if entry.path.as_os_str().is_empty() {
+                shown.to_owned()
+            } else {
+                PathBuf::from(shown).join(&entry.path).display().to_string()
+            };
+            self.add(format!("file {shown}"), entry.digest);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,15 @@
+//! What an action works in: its contexts, origins, commands, clean-up, events.
+
+mod check;
+pub mod command;
+pub mod context;
+pub mod event;
+mod guard;
+mod inputs;
+pub mod interrupt;
+
+pub use check::{CheckContext, Files};
+pub use context::BuildContext;
+pub use event::{Event, Reporter};
+pub use inputs::{Input, InputContext};
+pub use interrupt::interrupted;

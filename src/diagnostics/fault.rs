@@ -1,0 +1,102 @@
+//! What went wrong while something was done.
+
+use serde::{Deserialize, Serialize};
+
+use super::Place;
+
+/// Who has to act; decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultKind {
+    /// A step failed: exit code 1.
+    Failed,
+    /// The recipe or the arguments are wrong: exit code 2.
+    Recipe,
+    /// This machine lacks something: exit code 3.
+    Machine,
+    /// Ctrl-C or a termination signal: exit code 130.
+    Interrupted,
+}
+
+impl FaultKind {
+    /// The process's exit code.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Recipe => 2,
+            Self::Machine => 3,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+/// A failure with all that a user needs to act on it. Travels inside [`anyhow::Error`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    /// Who has to act.
+    pub kind: FaultKind,
+    /// Lower-case, one sentence: what was being done, to what, and what came of it.
+    pub message: String,
+    /// Where in the recipe it was asked for, once known.
+    pub place: Option<Place>,
+    /// Last lines of the failing tool's output.
+    #[serde(default)]
+    pub tail: Vec<String>,
+    /// Ways out.
+    #[serde(default)]
+    pub hints: Vec<String>,
+}
+
+impl Fault {
+    /// A fault of a kind.
+    pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), place: None, tail: Vec::new(), hints: Vec::new() }
+    }
+
+    /// A step failed.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(FaultKind::Failed, message)
+    }
+
+    /// This machine lacks something.
+    pub fn machine(message: impl Into<String>) -> Self {
+        Self::new(FaultKind::Machine, message)
+    }
+
+    /// The recipe or the arguments are wrong.
+    pub fn recipe(message: impl Into<String>) -> Self {
+        Self::new(FaultKind::Recipe, message)
+    }
+
+    /// The same with a way out.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// The same with the last lines of a tool's output.
+    #[must_use]
+    pub fn tail(mut self, tail: Vec<String>) -> Self {
+        self.tail = tail;
+        self
+    }
+}
+
+/// The fault in an error, made from its chain of causes where there is none: a plain error is a
+/// failed step whose message is "context: cause: cause".
+pub fn fault_of(error: &anyhow::Error) -> Fault {
+    let mut contexts = Vec::new();
+    for cause in error.chain() {
+        if let Some(fault) = cause.downcast_ref::<Fault>() {
+            let mut fault = fault.clone();
+            if !contexts.is_empty() {
+                fault.message = format!("{}: {}", contexts.join(": "), fault.message);
+            }
+            return fault;
+        }
+        contexts.push(cause.to_string());
+    }
+    Fault::failed(contexts.join(": "))
+}

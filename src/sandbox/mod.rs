@@ -1,0 +1,133 @@
+//! Where a step's processes run: namespaces, mounts, chroot, seccomp.
+//!
+//! The engine itself already lives in its own user and mount namespace (see `machine::local`);
+//! each command gets pid, ipc, uts and mount namespaces of its own, which die with it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What keeps a command apart from the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// Own mount, pid, ipc, uts (and on request network) namespaces.
+    Namespaces,
+    /// `chroot` alone, for containers where `unshare` and `mount` are forbidden.
+    Chroot,
+}
+
+/// What a command sees as its file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum View {
+    /// The target root and nothing else: a private /dev, /proc of the command's own pid namespace,
+    /// empty /sys, fresh /tmp and /dev/shm.
+    Chroot {
+        /// The target root on the host.
+        root: PathBuf,
+    },
+    /// The host's system read-only, a private /tmp, and `writable` as they are. Where `root` is
+    /// given it is writable and prepared as for [`View::Chroot`], so that a program such as apt
+    /// can chroot into it.
+    Host {
+        /// The target root on the host.
+        root: Option<PathBuf>,
+        /// Other host paths that stay writable.
+        writable: Vec<PathBuf>,
+    },
+}
+
+/// Something of the host made visible to a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// File or directory on the host.
+    pub source: PathBuf,
+    /// Absolute; inside the root for [`View::Chroot`], as seen from the host for [`View::Host`]
+    /// (so it may lie below the root's path). Created for the command, removed after it.
+    pub target: PathBuf,
+    /// Whether the command may not write to it.
+    pub read_only: bool,
+}
+
+/// What a command reads from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Input {
+    /// Nothing.
+    #[default]
+    Null,
+    /// This text.
+    Text(String),
+    /// The user's terminal, also for output: an interactive shell.
+    Terminal,
+}
+
+/// A command and its surroundings, complete: nothing is inherited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Program, then arguments. The program is looked up in the view's PATH.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub environment: BTreeMap<String, String>,
+    /// Working directory in the view; `/` where `None`.
+    pub directory: Option<PathBuf>,
+    /// What it sees.
+    pub view: View,
+    /// What is made visible to it beside the view.
+    pub binds: Vec<Bind>,
+    /// Whether it has the host's network; else only a loopback of its own.
+    pub network: bool,
+    /// What it reads from.
+    pub input: Input,
+}
+
+/// Which of a command's outputs a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal; 9 without our doing is most often the kernel's out-of-memory killer.
+    Signal(i32),
+}
+
+impl Exit {
+    /// Whether it ended with code 0.
+    pub fn success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+/// Runs commands.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// What keeps commands apart from the host here.
+    pub isolation: Isolation,
+}
+
+impl Sandbox {
+    /// Runs a command to its end, handing over each line of its output as it comes.
+    ///
+    /// When [`crate::build::interrupted`] becomes true, the command and all its descendants are
+    /// killed. An error is that it could not be started; how it ended is the [`Exit`].
+    pub fn run(&self, _command: &Command, _on_line: &mut dyn FnMut(Stream, &str)) -> anyhow::Result<Exit> {
+        anyhow::bail!("the sandbox is not there yet")
+    }
+}
+
+/// The hidden subcommand that a sandboxed command starts as: reads a [`Command`] as JSON from the
+/// inherited descriptor `fd`, sets everything up and becomes it. Does not return on success.
+pub fn init(_fd: i32) -> i32 {
+    70
+}

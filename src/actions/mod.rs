@@ -59,6 +59,16 @@ pub trait Action: std::fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether it depends on the apt repositories that the root is set up for.
+    fn reads_apt_sources(&self) -> bool {
+        false
+    }
+
+    /// Whether it waits until everything else is done.
+    fn postprocess(&self) -> bool {
+        false
+    }
+
     /// Files it leaves in the artifact directory, as far as the properties say.
     fn artifacts(&self) -> Vec<String> {
         Vec::new()

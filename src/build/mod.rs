@@ -5,7 +5,7 @@ pub mod command;
 pub mod context;
 pub mod event;
 mod guard;
-mod inputs;
+pub mod inputs;
 pub mod interrupt;
 
 pub use check::{CheckContext, Files};

@@ -1,1 +1,186 @@
-//! plan
+//! From a recipe to a plan: every input resolved to a digest, every step with its id.
+//!
+//! A plan is plain JSON. The engine carries it out, here or on another machine, and comes back to
+//! [`Resolver`] for the steps whose inputs only the root itself can tell (which repositories an
+//! earlier script wrote into it).
+
+mod history;
+mod needed;
+mod resolve;
+mod step_id;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use history::{History, HistoryStep};
+pub use needed::{Course, courses};
+pub use resolve::{Resolver, RootFacts};
+
+use crate::actions::{self, Action, Changes};
+use crate::build::Input;
+use crate::build::inputs::ReleaseState;
+use crate::debian::Architecture;
+use crate::diagnostics::{Fault, Place};
+use crate::recipe::Recipe;
+use crate::store::{EntryId, IdMap, Store};
+
+/// Date of files that are written before any repository has told one: the first that FAT can hold.
+const EPOCH_WITHOUT_REPOSITORY: i64 = 315_532_800;
+
+/// What is to be done, complete.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Plan {
+    /// Of this format.
+    pub version: u32,
+    /// The recipe as the user named it.
+    pub recipe: String,
+    /// What is built.
+    pub architecture: Architecture,
+    /// Of disk images, in bytes.
+    pub sector_size: u32,
+    /// `-e` variables; part of every step's id.
+    pub environment: BTreeMap<String, String>,
+    /// `SOURCE_DATE_EPOCH` where the user gave one.
+    pub epoch: Option<i64>,
+    /// Set by `--no-cache` and `--from`: from this step on nothing of the store is used.
+    pub fresh: Option<Fresh>,
+    /// The steps, in order.
+    pub steps: Vec<PlanStep>,
+    /// States of all repositories that were looked at, by "URI SUITE".
+    pub releases: BTreeMap<String, ReleaseState>,
+}
+
+/// See [`Plan::fresh`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Fresh {
+    /// Number of the first step that is run again.
+    pub from: usize,
+    /// Makes the ids of these steps unlike all others.
+    pub salt: String,
+}
+
+/// One step of a plan.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PlanStep {
+    /// From 1.
+    pub number: usize,
+    /// Name of the action.
+    pub action: String,
+    /// Its properties, defaults filled in.
+    pub properties: Value,
+    /// A few words on it.
+    pub summary: String,
+    /// Where the recipe asks for it.
+    pub place: Option<Place>,
+    /// Directory of the recipe file it stands in.
+    pub recipe_dir: PathBuf,
+    /// Variables of that recipe.
+    pub variables: BTreeMap<String, String>,
+    /// All that its result depends on, as far as it is known.
+    pub inputs: Vec<Input>,
+    /// Its id; `None` until the steps before it have been run.
+    pub id: Option<EntryId>,
+    /// Date of what it writes, in seconds since 1970; `None` as long as there is no id.
+    pub epoch: Option<i64>,
+    /// Whether the store has its result.
+    pub hit: bool,
+    /// Why it is to be run; empty for a hit.
+    pub reason: String,
+}
+
+impl PlanStep {
+    /// What it does.
+    pub fn action(&self) -> Result<Box<dyn Action>> {
+        let kind = actions::find(&self.action)
+            .ok_or_else(|| Fault::recipe(format!("the plan asks for an unknown action `{}`", self.action)))?;
+        (kind.decode)(self.properties.clone()).map_err(|error| {
+            Fault::recipe(format!("the plan's step {} ({}): {}", self.number, self.action, error.message)).into()
+        })
+    }
+}
+
+/// What planning needs to know beside the recipe.
+pub struct Request<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// Whose trees count.
+    pub id_map: &'a IdMap,
+    /// Where artifacts go and come from.
+    pub artifact_dir: &'a Path,
+    /// `-e` variables.
+    pub environment: BTreeMap<String, String>,
+    /// `SOURCE_DATE_EPOCH` where the user gave one.
+    pub epoch: Option<i64>,
+    /// Number of the first step that is run again whatever the store has.
+    pub fresh_from: Option<usize>,
+    /// Told what is being fetched.
+    pub progress: &'a mut dyn FnMut(&str),
+}
+
+/// Plans a recipe: fetches what it leaves open, and says for each step whether the store has it.
+pub fn plan(recipe: &Recipe, request: Request<'_>) -> Result<Plan> {
+    let history = History::recall(request.store, &recipe.path, recipe.architecture);
+    let mut plan = Plan {
+        version: 1,
+        recipe: recipe.path.display().to_string(),
+        architecture: recipe.architecture,
+        sector_size: recipe.sector_size,
+        environment: request.environment,
+        epoch: request.epoch,
+        fresh: request.fresh_from.map(|from| Fresh { from, salt: salt() }),
+        steps: Vec::with_capacity(recipe.steps.len()),
+        releases: BTreeMap::new(),
+    };
+    let mut resolver = Resolver::new(&plan, request.store, request.id_map, request.artifact_dir);
+    for (index, step) in recipe.steps.iter().enumerate() {
+        let mut planned = PlanStep {
+            number: index + 1,
+            action: step.kind.to_owned(),
+            properties: step.properties.clone(),
+            summary: step.description.clone().unwrap_or_else(|| step.action.summary()),
+            place: step.spans.whole.as_ref().map(|span| span.place()),
+            recipe_dir: step.recipe_dir.clone(),
+            variables: (*step.variables).clone(),
+            inputs: Vec::new(),
+            id: None,
+            epoch: None,
+            hit: false,
+            reason: String::new(),
+        };
+        resolver.resolve(&mut planned, step.action.as_ref(), request.progress).map_err(|error| at(error, &planned))?;
+        if !planned.hit {
+            planned.reason = history.reason(&planned, plan.fresh.as_ref(), plan.steps.last());
+        }
+        resolver.advance(&planned, step.action.as_ref(), None);
+        plan.steps.push(planned);
+    }
+    plan.releases = resolver.into_releases();
+    Ok(plan)
+}
+
+/// Adds the recipe's place to an error that has none.
+pub fn at(error: anyhow::Error, step: &PlanStep) -> anyhow::Error {
+    let mut fault = crate::diagnostics::fault_of(&error);
+    if fault.place.is_none() {
+        fault.place.clone_from(&step.place);
+    }
+    fault.into()
+}
+
+/// Whether the store has all that a step of this id would make.
+fn in_store(store: &Store, map: &IdMap, id: &EntryId, changes: Changes) -> Result<bool> {
+    let tree = !(changes.root || changes.origin) || store.tree(map, id)?.is_some();
+    Ok(tree && (!changes.artifacts || store.has_outputs(id)))
+}
+
+fn salt() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{}-{}", now.as_nanos(), std::process::id())
+}

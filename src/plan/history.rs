@@ -1,0 +1,124 @@
+//! What the steps of a recipe were made from last time: the reason why one is run again.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Fresh, Plan, PlanStep};
+use crate::build::Input;
+use crate::debian::Architecture;
+use crate::store::{EntryId, Store};
+
+/// The steps of a recipe's last build.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct History {
+    steps: Vec<HistoryStep>,
+}
+
+/// A step of a recipe's last build.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub struct HistoryStep {
+    pub action: String,
+    pub properties: Value,
+    pub inputs: Vec<Input>,
+    pub id: EntryId,
+}
+
+impl History {
+    /// What is remembered of a recipe; nothing where it was never built here.
+    pub fn recall(store: &Store, recipe: &Path, architecture: Architecture) -> Self {
+        store
+            .recall(&key(recipe, architecture))
+            .and_then(|value| serde_json::from_value(value).ok())
+            .unwrap_or_default()
+    }
+
+    /// Keeps the steps of a plan that was carried out.
+    pub fn remember(store: &Store, recipe: &Path, plan: &Plan) {
+        let steps = plan.steps.iter().map_while(|step| {
+            Some(HistoryStep {
+                action: step.action.clone(),
+                properties: step.properties.clone(),
+                inputs: step.inputs.clone(),
+                id: step.id.clone()?,
+            })
+        });
+        if let Ok(value) = serde_json::to_value(Self { steps: steps.collect() }) {
+            store.remember(&key(recipe, plan.architecture), &value);
+        }
+    }
+
+    /// Why a step has to be run.
+    pub(super) fn reason(&self, step: &PlanStep, fresh: Option<&Fresh>, previous: Option<&PlanStep>) -> String {
+        if fresh.is_some_and(|fresh| step.number >= fresh.from) {
+            return "asked for".into();
+        }
+        if let Some(last) = self.steps.get(step.number - 1)
+            && last.action == step.action
+        {
+            if let Some(property) = changed_property(&last.properties, &step.properties) {
+                return format!("`{property}` changed");
+            }
+            if step.id.is_some()
+                && let Some(input) = changed_input(&last.inputs, &step.inputs)
+            {
+                return input;
+            }
+            if step.id.as_ref() == Some(&last.id) {
+                return "no longer in the store".into();
+            }
+        } else if !self.steps.is_empty() && previous.is_none_or(|previous| previous.hit) {
+            return "new step".into();
+        }
+        match previous {
+            Some(previous) if !previous.hit => format!("follows step {}", previous.number),
+            _ => "first build".into(),
+        }
+    }
+}
+
+fn key(recipe: &Path, architecture: Architecture) -> String {
+    let path = recipe.canonicalize().unwrap_or_else(|_| recipe.to_owned());
+    format!("recipe-{architecture}-{}", blake3::hash(path.as_os_str().as_encoded_bytes()).to_hex())
+}
+
+fn changed_property<'a>(before: &'a Value, now: &'a Value) -> Option<&'a str> {
+    let (before, now) = (before.as_object()?, now.as_object()?);
+    now.keys().chain(before.keys()).find(|name| before.get(*name) != now.get(*name)).map(String::as_str)
+}
+
+fn changed_input(before: &[Input], now: &[Input]) -> Option<String> {
+    let state = |inputs: &[Input], what: &str| inputs.iter().find(|i| i.what == what).map(|i| i.state.clone());
+    let changed = |input: &&Input| state(before, &input.what).is_some_and(|state| state != input.state);
+    let name = |what: &str| what.strip_prefix("file ").unwrap_or(what).to_owned();
+    let changes: Vec<String> = now.iter().filter(changed).map(|i| format!("{} changed", name(&i.what))).collect();
+    let added = now.iter().filter(|i| state(before, &i.what).is_none()).map(|i| format!("{} is new", name(&i.what)));
+    let gone = before.iter().filter(|i| state(now, &i.what).is_none()).map(|i| format!("{} is gone", name(&i.what)));
+    let mut all = changes.into_iter().chain(added).chain(gone);
+    let first = all.next()?;
+    Some(match all.count() {
+        0 => first,
+        more => format!("{first}, and {more} more"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(what: &str, state: &str) -> Input {
+        Input { what: what.into(), state: state.into() }
+    }
+
+    #[test]
+    fn names_the_input_that_changed() {
+        let before = [input("file ssh/sshd_config", "1"), input("tool apt", "2.6")];
+        let now = [input("file ssh/sshd_config", "2"), input("tool apt", "2.6")];
+        assert_eq!(changed_input(&before, &now).as_deref(), Some("ssh/sshd_config changed"));
+        assert_eq!(changed_input(&before, &before), None);
+        assert_eq!(changed_input(&before, &before[..1]).as_deref(), Some("tool apt is gone"));
+    }
+}

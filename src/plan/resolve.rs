@@ -1,0 +1,142 @@
+//! Ids step by step, while planning and again while building.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::step_id::{self, Identity};
+use super::{EPOCH_WITHOUT_REPOSITORY, Plan, PlanStep, in_store};
+use crate::actions::Action;
+use crate::build::InputContext;
+use crate::build::inputs::ReleaseState;
+use crate::store::{EntryId, IdMap, Store};
+
+/// What later steps want to know of a root after a step. Kept longer than the root's layers.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RootFacts {
+    /// apt's sources in it, as one deb822 text.
+    pub apt_sources: String,
+}
+
+impl RootFacts {
+    /// Keeps the facts of the root that the step `id` leaves.
+    pub fn remember(&self, store: &Store, id: &EntryId) {
+        if let Ok(value) = serde_json::to_value(self) {
+            store.remember(&key(id), &value);
+        }
+    }
+
+    fn recall(store: &Store, id: &EntryId) -> Option<Self> {
+        serde_json::from_value(store.recall(&key(id))?).ok()
+    }
+}
+
+fn key(id: &EntryId) -> String {
+    format!("root-{id}")
+}
+
+/// Walks a plan's steps and knows, at each, what came before.
+pub struct Resolver<'a> {
+    plan: Plan,
+    store: &'a Store,
+    map: &'a IdMap,
+    artifact_dir: &'a Path,
+    /// Ids of the root as it stands and of all steps so far; `None` once a step's id is not known.
+    heads: Option<Heads>,
+    epoch: i64,
+    planned_artifacts: Vec<String>,
+}
+
+struct Heads {
+    root: EntryId,
+    all: EntryId,
+    facts: Option<RootFacts>,
+}
+
+impl<'a> Resolver<'a> {
+    /// Before the first step of a plan.
+    pub fn new(plan: &Plan, store: &'a Store, map: &'a IdMap, artifact_dir: &'a Path) -> Self {
+        let plan = Plan { steps: Vec::new(), ..plan.clone() };
+        let (epoch, facts) = (plan.epoch.unwrap_or(EPOCH_WITHOUT_REPOSITORY), Some(RootFacts::default()));
+        let heads = Some(Heads { root: step_id::nothing(), all: step_id::nothing(), facts });
+        Self { plan, store, map, artifact_dir, heads, epoch, planned_artifacts: Vec::new() }
+    }
+
+    /// Fills in a step's inputs, id, epoch and whether the store has it. Where the root before it
+    /// is not known yet they stay open.
+    pub fn resolve(&mut self, step: &mut PlanStep, action: &dyn Action, progress: &mut dyn FnMut(&str)) -> Result<()> {
+        let Some(heads) = &self.heads else { return Ok(()) };
+        if action.reads_apt_sources() && heads.facts.is_none() {
+            return Ok(());
+        }
+        let mut cx = InputContext {
+            architecture: self.plan.architecture,
+            recipe_dir: &step.recipe_dir,
+            artifact_dir: self.artifact_dir,
+            variables: &step.variables,
+            store: self.store,
+            planned_artifacts: &self.planned_artifacts,
+            apt_sources: heads.facts.as_ref().map(|facts| facts.apt_sources.as_str()),
+            releases: &mut self.plan.releases,
+            progress,
+            inputs: Vec::new(),
+        };
+        action.inputs(&mut cx)?;
+        step.inputs = cx.inputs;
+        if self.plan.epoch.is_none() {
+            self.epoch = self.epoch.max(newest(&step.inputs, &self.plan.releases));
+        }
+        let id = Identity {
+            previous: if action.reads_artifacts() { &heads.all } else { &heads.root },
+            action: &step.action,
+            version: action.version(),
+            properties: &step.properties,
+            inputs: &step.inputs,
+            architecture: self.plan.architecture,
+            sector_size: self.plan.sector_size,
+            environment: &self.plan.environment,
+            epoch: self.epoch,
+            salt: self.plan.fresh.as_ref().filter(|fresh| step.number >= fresh.from).map(|fresh| fresh.salt.as_str()),
+        }
+        .id();
+        step.hit = in_store(self.store, self.map, &id, action.changes())?;
+        step.epoch = Some(self.epoch);
+        step.id = Some(id);
+        Ok(())
+    }
+
+    /// Goes past a step. `facts` are those of the root it has just made; `None` looks for what was
+    /// remembered of it.
+    pub fn advance(&mut self, step: &PlanStep, action: &dyn Action, facts: Option<RootFacts>) {
+        self.planned_artifacts.extend(action.artifacts());
+        let Some(id) = &step.id else {
+            self.heads = None;
+            return;
+        };
+        let Some(heads) = &mut self.heads else { return };
+        heads.all = step_id::after(&heads.all, id);
+        if action.changes().root {
+            heads.root = id.clone();
+            heads.facts = facts.or_else(|| RootFacts::recall(self.store, id));
+        }
+    }
+
+    /// All repository states that were looked at.
+    pub fn into_releases(self) -> BTreeMap<String, ReleaseState> {
+        self.plan.releases
+    }
+}
+
+/// The newest date among the repositories that a step reads.
+fn newest(inputs: &[crate::build::Input], releases: &BTreeMap<String, ReleaseState>) -> i64 {
+    inputs
+        .iter()
+        .filter_map(|input| input.what.strip_prefix("repository "))
+        .filter_map(|repository| releases.get(repository))
+        .map(|release| release.date)
+        .max()
+        .unwrap_or(i64::MIN)
+}

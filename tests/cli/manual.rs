@@ -1,0 +1,1 @@
+//! The manuals of actions, and what is generated from them.

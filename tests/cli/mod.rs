@@ -1,0 +1,3 @@
+//! What a user sees: commands, options, exit codes, output.
+
+mod manual;

@@ -1,0 +1,9 @@
+//! The integration tests: one binary, so that debforge is linked once. Every file below `tests/`
+//! is a module of it; `harness` holds what they share.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[macro_use]
+#[allow(dead_code, reason = "a helper may wait for its first test")]
+mod harness;
+
+mod cli;

@@ -12,6 +12,10 @@ use crate::diagnostics::Fault;
 use crate::sandbox::Sandbox;
 use crate::store::Store;
 
+/// Renders a file's text, given its name for messages and the recipe's variables. The template
+/// language belongs to the recipe, which stands above the actions; so it is handed down.
+pub type RenderFile = fn(&str, &str, &BTreeMap<String, String>) -> Result<String>;
+
 /// An action's surroundings while it runs.
 pub struct BuildContext<'a> {
     /// Number of the step, from 1.
@@ -43,6 +47,8 @@ pub struct BuildContext<'a> {
     pub environment: &'a BTreeMap<String, String>,
     /// Variables of the recipe, for files that are rendered.
     pub variables: &'a BTreeMap<String, String>,
+    /// Renders files that an `overlay` copies as templates.
+    pub render: RenderFile,
     /// Seconds since 1970 that files written by the build are dated; a function of the inputs.
     pub source_date_epoch: i64,
     /// What the step's id was made from.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::context::RenderFile;
 use crate::debian::Architecture;
 use crate::store::Store;
 
@@ -29,6 +30,11 @@ pub struct InputContext<'a> {
     pub artifact_dir: &'a Path,
     /// Variables of the recipe, for files that are rendered.
     pub variables: &'a BTreeMap<String, String>,
+    /// Renders files that an `overlay` copies as templates.
+    pub render: RenderFile,
+    /// The files that the recipe was read from. Steps that can see its whole directory do not depend
+    /// on them: what the recipe says to a step is in the step's properties.
+    pub recipe_files: &'a [PathBuf],
     /// For digests and fetched files.
     pub store: &'a Store,
     /// Files that earlier steps of this plan leave in the artifact directory (their contents follow

@@ -6,6 +6,7 @@ pub mod context;
 pub mod event;
 mod guard;
 pub mod inputs;
+pub mod inside;
 pub mod interrupt;
 
 pub use check::{CheckContext, Files};

@@ -77,6 +77,8 @@ impl<'a> Resolver<'a> {
             recipe_dir: &step.recipe_dir,
             artifact_dir: self.artifact_dir,
             variables: &step.variables,
+            render: crate::recipe::render_file,
+            recipe_files: &[],
             store: self.store,
             planned_artifacts: &self.planned_artifacts,
             apt_sources: heads.facts.as_ref().map(|facts| facts.apt_sources.as_str()),

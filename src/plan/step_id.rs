@@ -72,20 +72,27 @@ mod tests {
         identity.id()
     }
 
+    /// An identity borrows for as long as it lives, and `id` decides how long that is.
+    fn leak<T>(value: T) -> &'static T {
+        Box::leak(Box::new(value))
+    }
+
     #[test]
     fn every_part_makes_another_id() {
-        let (other, environment) = (after(&nothing(), &nothing()), BTreeMap::from([("A".into(), "1".into())]));
-        let (properties, inputs) = (Value::Bool(true), [Input { what: "tool apt".into(), state: "1".into() }]);
+        let other = leak(after(&nothing(), &nothing()));
+        let environment = leak(BTreeMap::from([("A".into(), "1".into())]));
+        let properties = leak(Value::Bool(true));
+        let inputs = leak([Input { what: "tool apt".into(), state: "1".into() }]);
         let ids = [
             id(|_| {}),
-            id(|i| i.previous = &other),
+            id(|i| i.previous = other),
             id(|i| i.action = "pack"),
             id(|i| i.version = 2),
-            id(|i| i.properties = &properties),
-            id(|i| i.inputs = &inputs),
+            id(|i| i.properties = properties),
+            id(|i| i.inputs = inputs),
             id(|i| i.architecture = Architecture::Arm64),
             id(|i| i.sector_size = 4096),
-            id(|i| i.environment = &environment),
+            id(|i| i.environment = environment),
             id(|i| i.epoch = 1),
             id(|i| i.salt = Some("x")),
         ];

@@ -9,9 +9,6 @@ use debforge::cli::{self, completions, manual};
 /// First line of generated Markdown.
 const NOTE: &str = "<!-- generated from the code; `./x generate` refreshes it -->\n\n";
 
-/// Directories that hold nothing but generated files; what else is in them is stale.
-pub const DIRECTORIES: &[&str] = &["docs/src/actions", "contrib/man", "contrib/completions"];
-
 /// All of them.
 pub fn files() -> Vec<(PathBuf, String)> {
     let mut files = action_pages();

@@ -10,6 +10,7 @@ pub mod http;
 pub mod leftover;
 mod modules;
 pub mod project;
+pub mod repository;
 pub mod user;
 
 pub use project::{Finished, Project};

@@ -7,4 +7,3 @@
 mod harness;
 
 mod cli;
-mod root;

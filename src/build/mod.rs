@@ -1,5 +1,6 @@
 //! What an action works in: its contexts, origins, commands, clean-up, events.
 
+pub mod apt;
 mod check;
 pub mod command;
 pub mod context;

@@ -1,5 +1,11 @@
 //! Debian's own formats and tools: architectures, repositories, packages, apt.
 
 mod architecture;
+pub mod deb822;
+pub mod host;
+pub mod keyring;
+pub mod package_list;
+pub mod release;
+pub mod sources;
 
 pub use architecture::Architecture;

@@ -1,0 +1,297 @@
+//! apt's state directory: the indexes of a set of repositories at their planned states.
+//!
+//! One directory per set and state, made once and shared by all builds. It holds what
+//! `apt-get update` would leave, from the Release files that the plan fetched and the indexes that
+//! these list by digest; so it is exactly the planned state, also when the mirror has moved on, and
+//! an index is fetched once however many Release files list it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::{Logins, release_file};
+use crate::build::BuildContext;
+use crate::debian::release::Release;
+use crate::debian::sources::{Source, Sources, Suite};
+use crate::debian::{Architecture, host};
+use crate::diagnostics::Fault;
+use crate::store::fetch::Request;
+use crate::store::{EntryId, Store};
+
+/// Raised when the same repositories come to give another directory.
+const VERSION: u32 = 1;
+
+/// How indexes may be compressed, what we would rather have first.
+const COMPRESSIONS: [&str; 4] = [".xz", ".gz", ".bz2", ""];
+
+/// What a state directory is made from.
+pub(super) struct Plan<'a> {
+    /// Their order is apt's preference.
+    pub sources: &'a Sources,
+    /// The root's own first, then its foreign ones.
+    pub architectures: &'a [String],
+    pub logins: &'a Logins,
+}
+
+/// An index to be fetched.
+struct Wanted {
+    url: String,
+    sha256: String,
+    /// apt's name for it in the lists directory.
+    file: String,
+    compression: &'static str,
+    suite: Suite,
+}
+
+/// The state directory: `lists`, `sources.list.d`, `cache`.
+pub(super) fn state_directory(cx: &BuildContext<'_>, plan: &Plan<'_>) -> Result<PathBuf> {
+    let mut releases = BTreeMap::new();
+    let mut key = blake3::Hasher::new();
+    let mut mix = |part: &str| {
+        key.update(&(part.len() as u64).to_le_bytes());
+        key.update(part.as_bytes());
+    };
+    // The cache that apt makes is its version's own.
+    mix(&format!("{VERSION} {}", host::package_version("apt").unwrap_or_default()));
+    mix(&plan.sources.to_string());
+    plan.architectures.iter().for_each(|architecture| mix(architecture));
+    for suite in served(plan).flat_map(Source::suites) {
+        let sha256 = cx.input(&release_file::input_name(&suite)).with_context(|| {
+            format!("the plan does not know the state of the repository {suite}, which the root has")
+        })?;
+        mix(sha256);
+        let path = cx.store.blob(sha256).with_context(|| format!("the store has lost the Release file of {suite}"))?;
+        let text = fs::read_to_string(&path).with_context(|| format!("reading the Release file of {suite}"))?;
+        releases.insert(suite, text);
+    }
+    let key = EntryId(key.finalize().to_hex().to_string());
+    shared_directory(cx.store, "apt", &key, &mut |dir| fill(cx, plan, &releases, dir))
+}
+
+fn served<'a>(plan: &'a Plan<'_>) -> impl Iterator<Item = &'a Source> {
+    plan.sources.0.iter().filter(|source| {
+        let names = &source.architectures;
+        source.types.iter().any(|t| t == "deb")
+            && (names.is_empty() || names.iter().any(|name| plan.architectures.contains(name)))
+    })
+}
+
+fn fill(cx: &BuildContext<'_>, plan: &Plan<'_>, releases: &BTreeMap<Suite, String>, dir: &Path) -> Result<()> {
+    let lists = dir.join("lists");
+    for part in ["lists/partial", "sources.list.d", "cache"] {
+        fs::create_dir_all(dir.join(part)).context("making apt's state directory")?;
+    }
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for source in served(plan) {
+        for suite in source.suites() {
+            let text = &releases[&suite];
+            let release = release_file::parse(text)?;
+            let name = if text.starts_with("-----BEGIN") { "InRelease" } else { "Release" };
+            fs::write(lists.join(file_name(&format!("{}{name}", suite.base()))), text)
+                .context("writing a Release file")?;
+            for index in indexes(source, &suite, &release, plan.architectures) {
+                if !wanted.iter().any(|other| other.file == index.file) {
+                    wanted.push(index);
+                }
+            }
+        }
+    }
+    // The plan has verified the Release files, and these are all that apt gets to see.
+    let mut trusted = plan.sources.clone();
+    for source in &mut trusted.0 {
+        source.trusted = Some(true);
+        source.signed_by = None;
+        source.types.retain(|t| t == "deb");
+    }
+    trusted.0.retain(|source| !source.types.is_empty());
+    fs::write(dir.join("sources.list.d/debforge.sources"), trusted.to_string()).context("writing apt's sources")?;
+    let total = wanted.len();
+    super::session::in_parallel(
+        &wanted,
+        |index| {
+            let request = Request {
+                credentials: plan.logins.of(&index.url),
+                url: index.url.clone(),
+                sha256: Some(index.sha256.clone()),
+                ..Request::default()
+            };
+            let fetched = cx.store.fetch(&request, &mut |_, _| {}).map_err(|error| moved(&index.suite, &error))?;
+            unpack(&fetched.path, index.compression, &lists.join(&index.file))
+                .with_context(|| format!("unpacking an index of {}", index.suite))
+        },
+        |done| cx.progress("reading package lists", Some((done as u64, total as u64))),
+    )?;
+    Ok(())
+}
+
+/// The package indexes of a suite that a source asks for.
+fn indexes(source: &Source, suite: &Suite, release: &Release, architectures: &[String]) -> Vec<Wanted> {
+    let mut paths = Vec::new();
+    if suite.is_flat() {
+        paths.push("Packages".to_owned());
+    }
+    for component in &source.components {
+        // `stable/updates main` lists its indexes without the first part.
+        let component = component.trim_matches('/');
+        for architecture in architectures {
+            if source.architectures.is_empty() || source.architectures.contains(architecture) {
+                paths.push(format!("{component}/binary-{architecture}/Packages"));
+            }
+        }
+        if release.separate_all {
+            paths.push(format!("{component}/binary-all/Packages"));
+        }
+    }
+    paths
+        .into_iter()
+        .filter_map(|path| {
+            let (compression, index) = COMPRESSIONS
+                .into_iter()
+                .find_map(|compression| Some((compression, release.index(&format!("{path}{compression}"))?)))?;
+            let base = suite.base();
+            let url = if release.by_hash {
+                let directory = path.rsplit_once('/').map(|(directory, _)| format!("{directory}/")).unwrap_or_default();
+                format!("{base}{directory}by-hash/SHA256/{}", index.sha256)
+            } else {
+                format!("{base}{path}{compression}")
+            };
+            let file = file_name(&format!("{base}{path}"));
+            Some(Wanted { url, sha256: index.sha256.clone(), file, compression, suite: suite.clone() })
+        })
+        .collect()
+}
+
+fn moved(suite: &Suite, error: &anyhow::Error) -> anyhow::Error {
+    let mut fault = crate::diagnostics::fault_of(error);
+    fault.message = format!("could not get the package lists of {suite}: {}", fault.message);
+    fault.hint("if the repository has changed since the build was planned, run the build again").into()
+}
+
+fn unpack(packed: &Path, compression: &str, to: &Path) -> Result<()> {
+    let file = File::open(packed)?;
+    if compression.is_empty() {
+        return Ok(fs::copy(packed, to).map(drop)?);
+    }
+    let mut reader: Box<dyn Read> = match compression {
+        ".xz" => Box::new(liblzma::read::XzDecoder::new_multi_decoder(file)),
+        ".gz" => Box::new(flate2::read::MultiGzDecoder::new(std::io::BufReader::with_capacity(1 << 16, file))),
+        _ => Box::new(bzip2::read::MultiBzDecoder::new(file)),
+    };
+    let mut writer = BufWriter::with_capacity(1 << 18, File::create(to)?);
+    std::io::copy(&mut reader, &mut writer)?;
+    writer.flush()?;
+    Ok(())
+}
+
+/// apt's name for a file of a repository in its lists directory (`URItoFileName` in apt).
+fn file_name(uri: &str) -> String {
+    let rest = uri.split_once("://").map(|(_, rest)| rest).or_else(|| uri.split_once(':').map(|(_, rest)| rest));
+    let rest = rest.unwrap_or(uri);
+    // A login before the host is left out.
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let mut name = String::new();
+    for character in format!("{host}/{path}").chars() {
+        match character {
+            '/' => name.push('_'),
+            '\\' | '|' | '{' | '}' | '[' | ']' | '<' | '>' | '"' | '^' | '~' | '_' | '=' | '!' | '@' | '#' | '$'
+            | '%' | '&' | '*' => name.push_str(&format!("%{:02x}", character as u32)),
+            other => name.push(other),
+        }
+    }
+    name
+}
+
+/// The architecture of a root, then its foreign ones.
+pub(super) fn architectures(root: &Path, native: Architecture) -> Vec<String> {
+    let mut all = vec![native.name().to_owned()];
+    let text = fs::read_to_string(root.join("var/lib/dpkg/arch")).unwrap_or_default();
+    for name in text.split_whitespace() {
+        if !all.iter().any(|known| known == name) {
+            all.push(name.to_owned());
+        }
+    }
+    all
+}
+
+/// A directory of the store that is made once, at its final place, and then only read.
+fn shared_directory(
+    store: &Store,
+    kind: &str,
+    key: &EntryId,
+    make: &mut dyn FnMut(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let dir = store.root().join("state").join(kind).join(&key.0);
+    let whole = dir.with_extension("whole");
+    if whole.exists() {
+        return Ok(dir);
+    }
+    fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    let lock = File::create(dir.with_extension("lock")).context("locking apt's state")?;
+    lock.lock().context("locking apt's state")?;
+    if !whole.exists() {
+        fs::remove_dir_all(&dir).and_then(|()| fs::create_dir(&dir)).context("clearing apt's state")?;
+        make(&dir)?;
+        File::create(&whole).context("sealing apt's state")?;
+    }
+    Ok(dir)
+}
+
+/// Turns a fault of the plan's repositories into one that says what to do.
+pub(super) fn none() -> Fault {
+    Fault::recipe("the root has no package repository")
+        .hint("name one under `repositories` of the action `apt`, or write it with an `overlay` before")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_files_as_apt_does() {
+        assert_eq!(
+            file_name("http://m.example/debian/dists/trixie/main/binary-amd64/Packages"),
+            "m.example_debian_dists_trixie_main_binary-amd64_Packages"
+        );
+        assert_eq!(file_name("https://me:pw@m.example:8080/a_b/./Packages"), "m.example:8080_a%5fb_._Packages");
+        assert_eq!(file_name("file:/srv/repo/dists/x/InRelease"), "_srv_repo_dists_x_InRelease");
+    }
+
+    #[test]
+    fn asks_for_what_the_release_file_lists() {
+        let text = "Date: Sat, 06 Sep 2025 10:10:30 UTC\nAcquire-By-Hash: yes\nArchitectures: all amd64\nSHA256:\n aa 1 main/binary-amd64/Packages.gz\n bb 1 main/binary-amd64/Packages.xz\n cc 1 main/binary-all/Packages.gz\n";
+        let release = Release::parse(text).unwrap();
+        let source = Source::new("http://m.example/d", "x", &["main", "contrib"]);
+        let suite = source.suites().next().unwrap();
+        let urls: Vec<_> = indexes(&source, &suite, &release, &["amd64".into()]).into_iter().map(|w| w.url).collect();
+        assert_eq!(
+            urls,
+            [
+                "http://m.example/d/dists/x/main/binary-amd64/by-hash/SHA256/bb",
+                "http://m.example/d/dists/x/main/binary-all/by-hash/SHA256/cc"
+            ]
+        );
+    }
+
+    #[test]
+    fn unpacks_every_compression() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "Package: a\n".repeat(1000);
+        let packed = dir.path().join("packed");
+        let unpacked = dir.path().join("unpacked");
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(text.as_bytes()).unwrap();
+        let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
+        xz.write_all(text.as_bytes()).unwrap();
+        for (compression, bytes) in
+            [(".gz", gz.finish().unwrap()), (".xz", xz.finish().unwrap()), ("", text.clone().into_bytes())]
+        {
+            fs::write(&packed, bytes).unwrap();
+            unpack(&packed, compression, &unpacked).unwrap();
+            assert_eq!(fs::read_to_string(&unpacked).unwrap(), text, "{compression}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! apt on the host, working for a target root.
+//!
+//! When a build is planned, [`add_repositories`] fetches and verifies the Release file of every suite:
+//! it is the state that the step's id is made from. When the step runs, an [`Apt`] session takes the
+//! indexes that those files list into a directory of the store ([`lists`]), lets the host's apt decide
+//! over them ([`Apt::resolve`]), and takes the packages into the store ([`Apt::fetch`]). Nothing is
+//! downloaded by apt itself, so it needs no network, no credentials and no keys.
+
+mod explain;
+mod lists;
+mod release_file;
+mod root;
+mod session;
+mod verify;
+
+pub use release_file::{Trust, add_repositories};
+pub use root::sources_of_root;
+pub use session::{Apt, Base, Options, PackageFile};
+
+use std::collections::BTreeMap;
+
+/// Logins for repositories, by the start of their addresses. Has no `Debug`: it holds secrets.
+#[derive(Clone, Default)]
+pub struct Logins(BTreeMap<String, (String, String)>);
+
+impl Logins {
+    /// Sets user name and password for everything below an address.
+    pub fn add(&mut self, uri: &str, login: &str, password: &str) {
+        self.0.insert(uri.trim_end_matches('/').to_owned(), (login.to_owned(), password.to_owned()));
+    }
+
+    /// The login for a file.
+    fn of(&self, url: &str) -> Option<(String, String)> {
+        let below = |uri: &str| url.strip_prefix(uri).is_some_and(|rest| rest.starts_with('/'));
+        self.0.iter().filter(|(uri, _)| below(uri)).max_by_key(|(uri, _)| uri.len()).map(|(_, login)| login.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Logins;
+
+    #[test]
+    fn a_login_goes_to_its_own_repository_alone() {
+        let mut logins = Logins::default();
+        logins.add("https://a.example/one/", "me", "x");
+        assert!(logins.of("https://a.example/one/dists/x").is_some());
+        assert!(logins.of("https://a.example/one-more/dists/x").is_none());
+        assert!(logins.of("https://a.example.evil.example/one/").is_none());
+    }
+}

@@ -1,0 +1,368 @@
+//! One use of apt against one root.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Logins, explain, lists};
+use crate::build::BuildContext;
+use crate::debian::package_list::{self, Package};
+use crate::debian::sources::Sources;
+use crate::diagnostics::{Fault, FaultKind};
+use crate::sandbox::{Command, Exit, Input, View};
+use crate::store::fetch::Request;
+
+/// Downloads at once.
+const CONNECTIONS: usize = 8;
+
+/// What apt is told beside its arguments.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// Whether recommended packages are taken too.
+    pub recommends: bool,
+    /// How to log in to repositories.
+    pub logins: Logins,
+    /// Lines of apt.conf(5), `APT::Default-Release "trixie";`: after everything else.
+    pub config: Vec<String>,
+}
+
+/// What apt takes to be installed already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Base {
+    /// Nothing: a bootstrap. The root's own configuration is not looked at either.
+    Empty,
+    /// The packages of the root.
+    Root,
+}
+
+/// A package that apt wants to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageFile {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// `amd64`, `all`.
+    pub architecture: String,
+    /// Where it is.
+    pub url: String,
+    /// Name that apt looks for in its archive directory.
+    pub file_name: String,
+    /// In bytes.
+    pub size: u64,
+    /// Lower-case hex; `None` where the repository has only other digests.
+    pub sha256: Option<String>,
+}
+
+/// apt, its sources and its state.
+pub struct Apt<'a> {
+    pub(super) cx: &'a BuildContext<'a>,
+    sources: Sources,
+    pub(super) options: Options,
+    pub(super) directory: PathBuf,
+    architectures: Vec<String>,
+    state: Option<PathBuf>,
+}
+
+impl<'a> Apt<'a> {
+    /// A session with these repositories, whose states the step's inputs have (see
+    /// [`super::add_repositories`]); files of its own go below the step's scratch directory.
+    pub fn open(cx: &'a BuildContext<'a>, sources: Sources, options: Options) -> Result<Self> {
+        if sources.0.is_empty() {
+            return Err(lists::none().into());
+        }
+        let directory = tempfile::Builder::new().prefix("apt-").tempdir_in(cx.scratch).context("opening apt")?.keep();
+        for part in ["cache", "archives/partial", "state"] {
+            fs::create_dir_all(directory.join(part)).context("opening apt")?;
+        }
+        fs::write(directory.join("status"), "").context("opening apt")?;
+        let architectures = lists::architectures(cx.root, cx.architecture);
+        Ok(Self { cx, sources, options, directory, architectures, state: None })
+    }
+
+    /// Brings the package lists to the planned states of the repositories.
+    pub fn update(&mut self) -> Result<()> {
+        let plan =
+            lists::Plan { sources: &self.sources, architectures: &self.architectures, logins: &self.options.logins };
+        let state = lists::state_directory(self.cx, &plan)?;
+        self.state = Some(state);
+        Ok(())
+    }
+
+    /// The packages that `apt-get ARGS` (`["install", "bash"]`) would fetch, in apt's order.
+    pub fn resolve<S: AsRef<str>>(&self, base: Base, args: &[S]) -> Result<Vec<PackageFile>> {
+        let mut argv = vec!["apt-get".to_owned(), "--print-uris".into(), "-qq".into(), "-y".into()];
+        argv.extend(args.iter().map(|arg| arg.as_ref().to_owned()));
+        let output = self.ask(base, argv, "apt could not choose the packages")?;
+        output.iter().filter_map(|line| parse_uri_line(line).transpose()).collect()
+    }
+
+    /// All packages of the lists of the root's own architecture and of all architectures.
+    pub fn packages(&self) -> Result<Vec<Package>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(self.state()?.join("lists")).context("reading the package lists")? {
+            let path = entry.context("reading the package lists")?.path();
+            if path.to_string_lossy().ends_with("_Packages") {
+                let bytes = fs::read(&path).context("reading the package lists")?;
+                all.extend(package_list::packages(&String::from_utf8_lossy(&bytes)));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Takes packages into the store, several at once; their files there, in the same order.
+    pub fn fetch(&self, packages: &[PackageFile]) -> Result<Vec<PathBuf>> {
+        let total: u64 = packages.iter().map(|package| package.size).sum();
+        let count = packages.len();
+        let bytes = AtomicU64::new(0);
+        let started = std::time::Instant::now();
+        let paths = in_parallel(
+            packages,
+            |package| {
+                let request = Request {
+                    credentials: self.options.logins.of(&package.url),
+                    url: package.url.clone(),
+                    sha256: package.sha256.clone(),
+                    ..Request::default()
+                };
+                let mut before = 0;
+                let fetched = self
+                    .cx
+                    .store
+                    .fetch(&request, &mut |now, _| {
+                        bytes.fetch_add(now.saturating_sub(before), Ordering::Relaxed);
+                        before = before.max(now);
+                    })
+                    .map_err(|error| unavailable(package, &error))?;
+                if fetched.size != package.size {
+                    let (got, size) = (fetched.size, package.size);
+                    bail!("{} has {got} bytes where the package list says {size}", package.file_name);
+                }
+                Ok(fetched.path)
+            },
+            |done| {
+                let rate = bytes.load(Ordering::Relaxed) as f64 / 1e6 / started.elapsed().as_secs_f64().max(0.001);
+                let message = format!("downloading {done}/{count}, {:.0} MB, {rate:.1} MB/s", total as f64 / 1e6);
+                self.cx.progress(message, Some((done as u64, count as u64)));
+            },
+        )?;
+        Ok(paths)
+    }
+
+    /// The state directory of the store.
+    pub(super) fn state(&self) -> Result<&Path> {
+        self.state.as_deref().context("apt is asked before its lists are there")
+    }
+
+    /// Runs a command of apt that only reads, on the host, and returns its output.
+    fn ask(&self, base: Base, argv: Vec<String>, doing: &str) -> Result<Vec<String>> {
+        let config = self.directory.join("ask.conf");
+        fs::write(&config, self.config(base)?).context("writing apt's configuration")?;
+        let mut environment = self.cx.process_environment();
+        environment.insert("APT_CONFIG".into(), config.display().to_string());
+        let command = Command {
+            argv,
+            environment,
+            directory: None,
+            view: View::Host { root: None, writable: vec![self.cx.scratch.into()] },
+            binds: Vec::new(),
+            network: false,
+            input: Input::Null,
+        };
+        let mut output = Vec::new();
+        let exit = self
+            .cx
+            .sandbox
+            .run(&command, &mut |_, line| output.push(line.to_owned()))
+            .with_context(|| format!("starting `{}`", command.argv[0]))?;
+        if exit == Exit::Code(0) {
+            return Ok(output);
+        }
+        output.iter().for_each(|line| self.cx.log(line));
+        if crate::build::interrupted() {
+            return Err(Fault::new(FaultKind::Interrupted, "interrupted").into());
+        }
+        Err(explain::explain(doing, &output, || self.names()).into())
+    }
+
+    /// Names of the lists' packages, for suggestions.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.packages().unwrap_or_default().into_iter().map(|package| package.name).collect()
+    }
+
+    /// apt's whole configuration: nothing of the host's own applies.
+    pub(super) fn config(&self, base: Base) -> Result<String> {
+        let state = self.state()?;
+        let root = self.cx.root;
+        let own = &self.directory;
+        let (etc, status, var) = match base {
+            Base::Empty => (own.join("etc"), own.join("status"), own.join("state")),
+            Base::Root => (root.join("etc/apt"), root.join("var/lib/dpkg/status"), root.join("var/lib/apt")),
+        };
+        let mut lines = Vec::new();
+        let mut set = |name: &str, value: &str| lines.push(format!("{name} {};", quote(value)));
+        for (name, path) in [
+            ("Dir::State", &var),
+            ("Dir::State::lists", &state.join("lists")),
+            ("Dir::State::status", &status),
+            ("Dir::Cache", &own.join("cache")),
+            ("Dir::Cache::archives", &own.join("archives")),
+            ("Dir::Cache::srcpkgcache", &state.join("cache/srcpkgcache.bin")),
+            ("Dir::Cache::pkgcache", &own.join("cache/pkgcache.bin")),
+            ("Dir::Etc", &etc),
+            ("Dir::Etc::sourcelist", &PathBuf::from("/dev/null")),
+            ("Dir::Etc::sourceparts", &state.join("sources.list.d")),
+            ("Dir::Etc::main", &PathBuf::from("/dev/null")),
+            ("Dir::Etc::parts", &etc.join("apt.conf.d")),
+            ("Dir::Log", &own.join("log")),
+        ] {
+            set(name, &path.display().to_string());
+        }
+        let native = self.cx.architecture.name();
+        for (name, value) in [
+            ("APT::Architecture", native),
+            ("APT::Sandbox::User", "root"),
+            ("APT::Install-Recommends", if self.options.recommends { "true" } else { "false" }),
+            ("APT::Install-Suggests", "false"),
+            ("APT::Get::Assume-Yes", "true"),
+            ("APT::Color", "false"),
+            ("APT::Cmd::Disable-Script-Warning", "true"),
+            ("Acquire::Languages", "none"),
+            ("Dpkg::Use-Pty", "false"),
+            ("Dpkg::Progress-Fancy", "false"),
+        ] {
+            set(name, value);
+        }
+        for architecture in &self.architectures {
+            set("APT::Architectures::", architecture);
+        }
+        lines.extend(self.options.config.iter().cloned());
+        Ok(lines.join("\n") + "\n")
+    }
+
+    /// Makes apt's archive directory hold these packages.
+    pub fn link_archives(&self, packages: &[PackageFile], files: &[PathBuf]) -> Result<()> {
+        for (package, file) in packages.iter().zip(files) {
+            let link = self.directory.join("archives").join(&package.file_name);
+            if !link.exists() {
+                symlink(file, &link).with_context(|| format!("linking {}", package.file_name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn quote(value: &str) -> String {
+    format!("\"{}\"", value.replace('"', "%22"))
+}
+
+fn unavailable(package: &PackageFile, error: &anyhow::Error) -> anyhow::Error {
+    let mut fault = crate::diagnostics::fault_of(error);
+    fault.message = format!("could not get the package {} {}: {}", package.name, package.version, fault.message);
+    fault.hint("if the repository has changed since the build was planned, run the build again").into()
+}
+
+/// Reads a line of `--print-uris`: `'http://…/a_1%3a2_amd64.deb' a_1%3a2_amd64.deb 123 SHA256:…`.
+fn parse_uri_line(line: &str) -> Result<Option<PackageFile>> {
+    let Some((url, rest)) = line.strip_prefix('\'').and_then(|rest| rest.split_once('\'')) else { return Ok(None) };
+    let mut words = rest.split_whitespace();
+    let (Some(file_name), Some(size)) = (words.next(), words.next()) else {
+        bail!("apt said `{line}`, which has no size");
+    };
+    let hashes: HashMap<_, _> = words.filter_map(|word| word.split_once(':')).collect();
+    let stem = file_name.strip_suffix(".deb").unwrap_or(file_name);
+    let mut parts = stem.split('_').map(|part| part.replace("%3a", ":").replace("%7e", "~"));
+    let (Some(name), Some(version), Some(architecture)) = (parts.next(), parts.next(), parts.next()) else {
+        bail!("apt said `{line}`, which names no package");
+    };
+    Ok(Some(PackageFile {
+        name,
+        version,
+        architecture,
+        url: url.to_owned(),
+        file_name: file_name.to_owned(),
+        size: size.parse().with_context(|| format!("apt said `{line}`"))?,
+        sha256: hashes.get("SHA256").map(|hash| hash.to_ascii_lowercase()),
+    }))
+}
+
+/// Works on all items with several threads; the results in the items' order, or the first error.
+/// `progress` is told on this thread how many are done, several times a second.
+pub(super) fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R> + Sync,
+    progress: impl Fn(usize),
+) -> Result<Vec<R>> {
+    let next = AtomicUsize::new(0);
+    let done = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let results: Mutex<Vec<Option<Result<R>>>> = Mutex::new(items.iter().map(|_| None).collect());
+    let poisoned = "a download thread has ended in panic";
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..CONNECTIONS.min(items.len()))
+            .map(|_| {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) && !crate::build::interrupted() {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(item) = items.get(index) else { break };
+                        let result = work(item);
+                        stop.fetch_or(result.is_err(), Ordering::Relaxed);
+                        if let Ok(mut results) = results.lock() {
+                            results[index] = Some(result);
+                        }
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            progress(done.load(Ordering::Relaxed));
+            for _ in 0..10 {
+                if threads.iter().all(|thread| thread.is_finished()) {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        }
+    });
+    let mut all = Vec::with_capacity(items.len());
+    let mut missing = false;
+    for result in results.into_inner().map_err(|_| anyhow::anyhow!(poisoned))? {
+        match result {
+            Some(result) => all.push(result?),
+            None => missing = true,
+        }
+    }
+    if missing {
+        return Err(Fault::new(FaultKind::Interrupted, "interrupted").into());
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_apt_prints() {
+        let line = "'http://m.example/pool/a/a_1%3a2.0-1_amd64.deb' a_1%3a2.0-1_amd64.deb 53080 SHA256:AB12";
+        let package = parse_uri_line(line).unwrap().unwrap();
+        assert_eq!((package.name.as_str(), package.version.as_str(), package.size), ("a", "1:2.0-1", 53080));
+        assert_eq!(package.sha256.as_deref(), Some("ab12"));
+        assert_eq!(parse_uri_line("Reading package lists...").unwrap(), None);
+        assert!(parse_uri_line("'http://x' y").is_err());
+    }
+
+    #[test]
+    fn parallel_work_keeps_the_order() {
+        let items: Vec<usize> = (0..100).collect();
+        assert_eq!(in_parallel(&items, |n| Ok(n * 2), |_| {}).unwrap(), (0..100).map(|n| n * 2).collect::<Vec<_>>());
+        let failed = in_parallel(&items, |n| if *n == 7 { bail!("seven") } else { Ok(()) }, |_| {});
+        assert_eq!(failed.unwrap_err().to_string(), "seven");
+    }
+}

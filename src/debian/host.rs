@@ -1,0 +1,115 @@
+//! What this machine's own Debian knows: versions of tools, and the mirror it uses.
+
+use std::fs;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result};
+
+use super::package_list;
+use super::sources::{Source, Sources};
+use crate::diagnostics::Fault;
+
+/// Version of an installed package of this machine; `None` without it or without dpkg.
+pub fn package_version(name: &str) -> Option<String> {
+    static STATUS: OnceLock<String> = OnceLock::new();
+    let status = STATUS.get_or_init(|| fs::read_to_string("/var/lib/dpkg/status").unwrap_or_default());
+    package_list::status_of(status, name)?.get("Version").map(str::to_owned)
+}
+
+/// The repositories that a system is set up for: all of its sources.list(5) files, in apt's order.
+pub fn sources_of(root: &Path) -> Result<Sources> {
+    let mut all = Sources::default();
+    let main = root.join("etc/apt/sources.list");
+    if let Ok(text) = fs::read_to_string(&main) {
+        all.0.extend(Sources::from_lines(&text).with_context(|| format!("reading {}", main.display()))?.0);
+    }
+    let mut parts: Vec<_> =
+        fs::read_dir(root.join("etc/apt/sources.list.d")).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    parts.sort();
+    for part in parts {
+        let read = match part.extension().and_then(|e| e.to_str()) {
+            Some("list") => Sources::from_lines,
+            Some("sources") => Sources::from_deb822,
+            _ => continue,
+        };
+        let text = fs::read_to_string(&part).with_context(|| format!("reading {}", part.display()))?;
+        all.0.extend(read(&text).with_context(|| format!("reading {}", part.display()))?.0);
+    }
+    Ok(all)
+}
+
+/// The mirror to take Debian from where the recipe names none: this machine's own, else the one
+/// that debootstrap or mmdebstrap would use.
+pub fn default_mirror() -> Result<String> {
+    let own = sources_of(Path::new("/")).unwrap_or_default();
+    let of_script = |path: &str, pattern: &str| fs::read_to_string(path).ok().and_then(|text| quoted(&text, pattern));
+    own.0
+        .iter()
+        .find_map(debian_archive)
+        .or_else(|| of_script("/usr/sbin/debootstrap", "DEF_MIRROR="))
+        .or_else(|| of_script("/usr/share/debootstrap/scripts/debian-common", "DEF_MIRROR="))
+        .or_else(|| of_script("/usr/bin/mmdebstrap", "$default_mirror = "))
+        .ok_or_else(|| {
+            Fault::recipe("the recipe names no mirror, and this machine has none to take over")
+                .hint("give the bootstrap a `mirror` (debootstrap) or `mirrors` (mmdebstrap)")
+                .into()
+        })
+}
+
+/// The address of a source that looks like Debian's main archive.
+fn debian_archive(source: &Source) -> Option<String> {
+    let is_main = source.types.iter().any(|t| t == "deb") && source.components.iter().any(|c| c == "main");
+    // Security, updates and third parties have other paths or suites.
+    let uri = source.uris.iter().find(|uri| uri.ends_with("/debian") && uri.starts_with("http"))?;
+    let plain = source.suites.iter().any(|suite| suite.chars().all(|c| c.is_ascii_lowercase()));
+    (is_main && plain).then(|| uri.clone())
+}
+
+/// The quoted address that follows `pattern`.
+fn quoted(text: &str, pattern: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let value = line.trim().split_once(pattern)?.1.trim_start_matches(['"', '\'']);
+        let value = value.split(['"', '\'', ';', ' ']).next()?;
+        value.starts_with("http").then(|| value.trim_end_matches('/').to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_the_main_archive_from_others() {
+        let uri = |line: &str| debian_archive(&Source::from_line(line).unwrap().unwrap());
+        assert_eq!(uri("deb http://m.example/debian trixie main"), Some("http://m.example/debian".into()));
+        assert_eq!(uri("deb http://m.example/debian trixie-updates main"), None);
+        assert_eq!(uri("deb http://m.example/debian-security trixie-security main"), None);
+        assert_eq!(uri("deb-src http://m.example/debian trixie main"), None);
+        assert_eq!(uri("deb http://m.example/apt trixie main"), None);
+    }
+
+    #[test]
+    fn reads_the_mirror_of_a_script() {
+        assert_eq!(
+            quoted("x\nDEF_MIRROR=\"http://m.example/debian\"\n", "DEF_MIRROR="),
+            Some("http://m.example/debian".into())
+        );
+        assert_eq!(quoted("DEF_MIRROR=$X\n", "DEF_MIRROR="), None);
+    }
+
+    #[test]
+    fn reads_both_formats_of_a_root() {
+        let root = tempfile::tempdir().unwrap();
+        let parts = root.path().join("etc/apt/sources.list.d");
+        fs::create_dir_all(&parts).unwrap();
+        fs::write(root.path().join("etc/apt/sources.list"), "deb http://a.example trixie main\n").unwrap();
+        fs::write(parts.join("b.sources"), "Types: deb\nURIs: http://b.example\nSuites: x/\n").unwrap();
+        fs::write(parts.join("c.sources.bak"), "nonsense").unwrap();
+        let all = sources_of(root.path()).unwrap();
+        assert_eq!(
+            all.suites().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["http://a.example trixie", "http://b.example x/"]
+        );
+    }
+}

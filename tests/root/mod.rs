@@ -1,3 +1,0 @@
-//! What needs root or user namespaces: the sandbox and the engine's process.
-
-mod sandbox;

@@ -3,8 +3,19 @@
 //! The engine itself already lives in its own user and mount namespace (see `machine::local`);
 //! each command gets pid, ipc, uts and mount namespaces of its own, which die with it.
 
+mod descendants;
+mod device;
+mod filter;
+mod init;
+mod lines;
+mod place;
+mod plain;
+mod run;
+mod view;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -116,18 +127,26 @@ pub struct Sandbox {
     pub isolation: Isolation,
 }
 
-impl Sandbox {
-    /// Runs a command to its end, handing over each line of its output as it comes.
-    ///
-    /// When [`crate::build::interrupted`] becomes true, the command and all its descendants are
-    /// killed. An error is that it could not be started; how it ended is the [`Exit`].
-    pub fn run(&self, _command: &Command, _on_line: &mut dyn FnMut(Stream, &str)) -> anyhow::Result<Exit> {
-        anyhow::bail!("the sandbox is not there yet")
-    }
+/// The program that runs the sandbox's inner side: this one, unless [`use_program`] said otherwise.
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// Names the debforge program, for callers (tests) that are another program themselves.
+pub fn use_program(path: impl Into<PathBuf>) {
+    let path = path.into();
+    PROGRAM.get_or_init(|| path);
 }
 
-/// The hidden subcommand that a sandboxed command starts as: reads a [`Command`] as JSON from the
-/// inherited descriptor `fd`, sets everything up and becomes it. Does not return on success.
-pub fn init(_fd: i32) -> i32 {
-    70
+/// A path to the debforge program.
+pub(crate) fn program() -> &'static Path {
+    PROGRAM.get_or_init(|| "/proc/self/exe".into())
+}
+
+/// The hidden subcommand that a sandboxed command starts as: reads its job from the inherited
+/// descriptor `fd`, sets everything up and watches over the command. Gives the exit code of this
+/// process, not of the command, which is reported to [`Sandbox::run`].
+pub fn init(fd: i32) -> i32 {
+    match init::run(fd) {
+        Ok(()) => 0,
+        Err(_) => 70,
+    }
 }

@@ -1,16 +1,28 @@
 //! Digests of what steps read from the host, remembered by the files' stat data.
 
-use std::path::Path;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
+use rayon::prelude::*;
 
 use super::Store;
+use super::copy::data_ranges;
+use super::lock::check_cancelled;
+use crate::diagnostics::Fault;
+
+/// Files are digested in pieces of this size, so that large ones use all processors and holes cost nothing.
+const PIECE: u64 = 1 << 20;
 
 /// One entry of a tree that was digested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Relative to the tree's top; empty for the top itself.
-    pub path: std::path::PathBuf,
+    pub path: PathBuf,
     /// BLAKE3 over kind, mode, link target, xattrs and contents; not over times, owners or inode numbers.
     pub digest: String,
 }
@@ -18,7 +30,118 @@ pub struct Entry {
 impl Store {
     /// The entries of a file or directory, sorted by path. Contents of files whose device, inode,
     /// size, mtime and ctime are as remembered are not read again.
-    pub fn digest_tree(&self, _path: &Path) -> Result<Vec<Entry>> {
-        anyhow::bail!("digests are not there yet")
+    ///
+    /// Sockets are left out: they stand for a running process, and no copy of one is of use.
+    /// Devices and named pipes are refused.
+    pub fn digest_tree(&self, path: &Path) -> Result<Vec<Entry>> {
+        let mut found = Vec::new();
+        for item in walkdir::WalkDir::new(path).sort_by_file_name() {
+            let item = item.with_context(|| format!("reading {}", path.display()))?;
+            let relative = item.path().strip_prefix(path)?.to_owned();
+            found.push((item.into_path(), relative));
+        }
+        let entries: Vec<Option<Entry>> = found
+            .into_par_iter()
+            .map(|(full, relative)| {
+                let digest = entry_digest(&full).with_context(|| format!("reading {}", full.display()))?;
+                Ok(digest.map(|digest| Entry { path: relative, digest }))
+            })
+            .collect::<Result<_>>()?;
+        let mut entries: Vec<Entry> = entries.into_iter().flatten().collect();
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(entries)
+    }
+}
+
+fn entry_digest(path: &Path) -> Result<Option<String>> {
+    check_cancelled()?;
+    let stat = std::fs::symlink_metadata(path)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut field = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    if stat.is_symlink() {
+        field(b"link");
+        field(std::fs::read_link(path)?.as_os_str().as_bytes());
+    } else if stat.is_dir() {
+        field(b"directory");
+    } else if stat.is_file() {
+        field(b"file");
+        field(contents_digest(path)?.as_bytes());
+    } else if std::os::unix::fs::FileTypeExt::is_socket(&stat.file_type()) {
+        return Ok(None);
+    } else {
+        let message = format!("{} is a device or a named pipe, which no step can take in", path.display());
+        return Err(Fault::recipe(message).into());
+    }
+    if !stat.is_symlink() {
+        field(&(stat.mode() & 0o7777).to_le_bytes());
+        for (name, value) in attributes(path)? {
+            field(name.as_bytes());
+            field(&value);
+        }
+    }
+    Ok(Some(hasher.finalize().to_hex().to_string()))
+}
+
+/// The extended attributes that are part of a file, sorted; not labels, which the running system gives.
+fn attributes(path: &Path) -> Result<Vec<(std::ffi::OsString, Vec<u8>)>> {
+    let names = match xattr::list(path) {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut found = Vec::new();
+    for name in names {
+        let text = name.to_string_lossy();
+        if text.starts_with("user.") || text.starts_with("system.posix_acl_") || text == "security.capability" {
+            let value = xattr::get(path, &name)?.unwrap_or_default();
+            found.push((name, value));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// BLAKE3 over the BLAKE3 digests of a file's pieces, lower-case hex. A hole counts as the zeros
+/// that are read from it.
+pub(super) fn contents_digest(path: &Path) -> Result<String> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let pieces: Vec<blake3::Hash> = match length {
+        0..=PIECE => vec![piece_digest(&file, 0, length)?],
+        _ => {
+            let data = data_ranges(&file, length)?;
+            let pieces = (0..length.div_ceil(PIECE)).into_par_iter().map(|piece| {
+                let (start, end) = (piece * PIECE, ((piece + 1) * PIECE).min(length));
+                // The first range that ends behind the piece's start.
+                let next = data.partition_point(|range| range.1 <= start);
+                if end - start == PIECE && data.get(next).is_none_or(|range| range.0 >= end) {
+                    return Ok(*ZEROS);
+                }
+                check_cancelled()?;
+                piece_digest(&file, start, end)
+            });
+            pieces.collect::<Result<_>>()?
+        }
+    };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&length.to_le_bytes());
+    for piece in pieces {
+        hasher.update(piece.as_bytes());
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Digest of a piece of zeros.
+static ZEROS: LazyLock<blake3::Hash> = LazyLock::new(|| blake3::hash(&vec![0; PIECE as usize]));
+
+fn piece_digest(file: &File, start: u64, end: u64) -> Result<blake3::Hash> {
+    let mut buffer = vec![0; (end - start) as usize];
+    match file.read_exact_at(&mut buffer, start) {
+        Ok(()) => Ok(blake3::hash(&buffer)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => bail!("the file changed while it was read"),
+        Err(error) => Err(error.into()),
     }
 }

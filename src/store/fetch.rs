@@ -1,11 +1,26 @@
 //! Everything fetched over HTTP: retried, resumed, bounded in time, kept by digest.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256, Sha512};
+use url::Url;
 
 use super::Store;
+use super::http::{Answer, Asked, Failure, Validators};
+use super::lock::{MakeLock, check_cancelled};
+use crate::diagnostics::Fault;
+
+pub(super) use super::http::Fetcher;
+
+/// How often a transfer that does not move on is tried again.
+const ATTEMPTS: u32 = 5;
+/// The pause before the second attempt; doubled before each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(400);
 
 /// What is to be fetched.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -33,15 +48,361 @@ pub struct Fetched {
     pub transferred: bool,
 }
 
+/// What the store knows of a URL's last answer.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Known {
+    sha256: String,
+    #[serde(flatten)]
+    validators: Validators,
+}
+
+/// A request whose parts are known to be sound.
+struct Wanted {
+    /// Without credentials.
+    url: Url,
+    sha256: Option<String>,
+    sha512: Option<String>,
+    credentials: Option<(String, String)>,
+    /// Names what the store keeps for the URL.
+    key: String,
+}
+
+impl Wanted {
+    fn new(request: &Request) -> Result<Self> {
+        let mut url = Url::parse(&request.url).map_err(|error| {
+            // The text may hold credentials, so it is not repeated.
+            Fault::recipe(format!("a URL to fetch cannot be read: {error}"))
+        })?;
+        let inline = (!url.username().is_empty() || url.password().is_some()).then(|| {
+            let decode = |text: &str| percent_decode(text);
+            (decode(url.username()), decode(url.password().unwrap_or_default()))
+        });
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        if !matches!(url.scheme(), "http" | "https" | "file") {
+            let message = format!("{url} has a scheme that cannot be fetched");
+            return Err(Fault::recipe(message).hint("http, https and file can").into());
+        }
+        let credentials = request.credentials.clone().or(inline);
+        let user = credentials.as_ref().map(|(user, _)| user.as_str()).unwrap_or_default();
+        let key = blake3::hash(format!("{user}\n{url}").as_bytes()).to_hex()[..32].to_owned();
+        Ok(Self {
+            sha256: expected(&request.sha256, 64, "sha256")?,
+            sha512: expected(&request.sha512, 128, "sha512")?,
+            url,
+            credentials,
+            key,
+        })
+    }
+}
+
+fn expected(digest: &Option<String>, length: usize, name: &str) -> Result<Option<String>> {
+    let Some(digest) = digest else { return Ok(None) };
+    let digest = digest.trim().to_ascii_lowercase();
+    if digest.len() != length || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Fault::recipe(format!("`{digest}` is not a {name} of {length} hex digits")).into());
+    }
+    Ok(Some(digest))
+}
+
+fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let code = (byte == b'%' && tail.len() >= 2)
+            .then(|| std::str::from_utf8(&tail[..2]).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok()))
+            .flatten();
+        bytes.push(code.unwrap_or(byte));
+        rest = if code.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Digests of contents that come piece by piece.
+struct Digests {
+    sha256: Sha256,
+    sha512: Option<Sha512>,
+}
+
+impl Digests {
+    fn new(wanted: &Wanted) -> Self {
+        Self { sha256: Sha256::new(), sha512: wanted.sha512.is_some().then(Sha512::new) }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        if let Some(sha512) = &mut self.sha512 {
+            sha512.update(bytes);
+        }
+    }
+
+    /// The SHA-256, if the contents are what was asked for.
+    fn check(self, wanted: &Wanted) -> Result<String> {
+        let sha256 = hex::encode(self.sha256.finalize());
+        let sha512 = self.sha512.map(|sha512| hex::encode(sha512.finalize()));
+        let pairs = [("sha256", &wanted.sha256, Some(&sha256)), ("sha512", &wanted.sha512, sha512.as_ref())];
+        for (name, expected, found) in pairs {
+            if let (Some(expected), Some(found)) = (expected, found)
+                && expected != found
+            {
+                let message = format!("{} has another {name} than the recipe says", wanted.url);
+                return Err(Fault::failed(message)
+                    .hint(format!("expected {expected}"))
+                    .hint(format!("received {found}"))
+                    .into());
+            }
+        }
+        Ok(sha256)
+    }
+}
+
 impl Store {
     /// The file of a request, from the store where its digest is known or the server says it has not
     /// changed (ETag, Last-Modified), else over the network. `progress` is given bytes so far and, where known, in all.
-    pub fn fetch(&self, _request: &Request, _progress: &mut dyn FnMut(u64, Option<u64>)) -> Result<Fetched> {
-        anyhow::bail!("fetching is not there yet")
+    pub fn fetch(&self, request: &Request, progress: &mut dyn FnMut(u64, Option<u64>)) -> Result<Fetched> {
+        let wanted = Wanted::new(request)?;
+        if let Some(fetched) = self.kept(&wanted)? {
+            return Ok(fetched);
+        }
+        let claim = self.dir("locks").join(format!("fetch-{}", wanted.key));
+        let _claim = MakeLock::take(claim, &mut || {})?;
+        // Another build may have fetched it while this one waited.
+        if let Some(fetched) = self.kept(&wanted)? {
+            return Ok(fetched);
+        }
+        if wanted.url.scheme() == "file" {
+            return self.take_file(&wanted, progress);
+        }
+        let known = self.known(&wanted);
+        let mut attempt = 0;
+        let mut reached = 0;
+        loop {
+            let partial = Partial::open(self, &wanted)?;
+            match self.transfer(&wanted, &partial, known.as_ref(), progress) {
+                Ok(fetched) => return Ok(fetched),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Transient { error, pause }) => {
+                    let length = partial.length();
+                    attempt = if length > reached { 1 } else { attempt + 1 };
+                    reached = length;
+                    if attempt >= ATTEMPTS {
+                        let message = format!("{} could not be fetched: {error:#}", wanted.url);
+                        return Err(Fault::failed(message).into());
+                    }
+                    tracing::debug!("fetching {} again: {error:#}", wanted.url);
+                    rest(pause.unwrap_or(FIRST_PAUSE * 2u32.pow(attempt - 1)))?;
+                }
+            }
+        }
     }
 
     /// A fetched file by the digest of its contents, without any network.
-    pub fn blob(&self, _sha256: &str) -> Option<PathBuf> {
-        None
+    pub fn blob(&self, sha256: &str) -> Option<PathBuf> {
+        let sha256 = sha256.to_ascii_lowercase();
+        let path = self.dir("blobs/sha256").join(&sha256);
+        (sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) && path.is_file()).then_some(path)
+    }
+
+    /// What the store has under the digests that are asked for.
+    fn kept(&self, wanted: &Wanted) -> Result<Option<Fetched>> {
+        let Some(path) = wanted.sha256.as_ref().and_then(|sha256| self.blob(sha256)) else { return Ok(None) };
+        if wanted.sha512.is_some() {
+            let mut digests = Digests::new(wanted);
+            digest_file(&mut File::open(&path)?, &mut digests)?;
+            digests.check(wanted)?;
+        }
+        let sha256 = wanted.sha256.clone().unwrap_or_default();
+        Ok(Some(Fetched { size: size_of(&path)?, path, sha256, transferred: false }))
+    }
+
+    /// What the last answer for the URL was, where its contents are still there and would do.
+    fn known(&self, wanted: &Wanted) -> Option<Known> {
+        let text = std::fs::read(self.dir("validators").join(&wanted.key)).ok()?;
+        let known: Known = serde_json::from_slice(&text).ok()?;
+        let path = self.blob(&known.sha256)?;
+        if wanted.sha256.as_ref().is_some_and(|sha256| *sha256 != known.sha256) {
+            return None;
+        }
+        if wanted.sha512.is_some() {
+            let mut digests = Digests::new(wanted);
+            digest_file(&mut File::open(&path).ok()?, &mut digests).ok()?;
+            digests.check(wanted).ok()?;
+        }
+        Some(known)
+    }
+
+    fn transfer(
+        &self,
+        wanted: &Wanted,
+        partial: &Partial,
+        known: Option<&Known>,
+        progress: &mut dyn FnMut(u64, Option<u64>),
+    ) -> std::result::Result<Fetched, Failure> {
+        let resume = partial.validators().filter(|_| partial.length() > 0);
+        let asked = Asked {
+            url: &wanted.url,
+            credentials: wanted.credentials.as_ref(),
+            unchanged_since: known.map(|known| &known.validators),
+            resume: resume.as_ref().map(|validators| (partial.length(), validators)),
+            // Contents that are checked may come over any way.
+            downgrade: wanted.sha256.is_some() || wanted.sha512.is_some(),
+        };
+        let answer = self.inner.fetcher.ask(&asked)?;
+        let (mut body, from, total, validators) = match answer {
+            Answer::Unchanged => {
+                let known = known.context("the server answers 304 to a plain request").map_err(Failure::Final)?;
+                let path =
+                    self.blob(&known.sha256).context("a file vanished from the store").map_err(Failure::Final)?;
+                let size = size_of(&path).map_err(Failure::Final)?;
+                return Ok(Fetched { path, sha256: known.sha256.clone(), size, transferred: false });
+            }
+            Answer::Unresumable => {
+                partial.forget();
+                return Err(Failure::Transient {
+                    error: anyhow::anyhow!("the server cannot resume"),
+                    pause: Some(Duration::ZERO),
+                });
+            }
+            Answer::Body { reader, from, total, validators } => (reader, from, total, validators),
+        };
+        let mut digests = Digests::new(wanted);
+        let mut file = partial.start(from, &validators, &mut digests).map_err(Failure::Final)?;
+        let mut done = from;
+        let mut buffer = vec![0; 128 * 1024];
+        progress(done, total);
+        loop {
+            check_cancelled().map_err(Failure::Final)?;
+            let count = match body.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) => return Err(Failure::Transient { error: error.into(), pause: None }),
+            };
+            digests.update(&buffer[..count]);
+            file.write_all(&buffer[..count]).map_err(|error| Failure::Final(self.explain(error, &partial.data)))?;
+            done += count as u64;
+            progress(done, total);
+        }
+        if let Some(total) = total.filter(|total| *total != done) {
+            let error = anyhow::anyhow!("the connection ended after {done} of {total} bytes");
+            return Err(Failure::Transient { error, pause: None });
+        }
+        drop(file);
+        let sha256 = match digests.check(wanted) {
+            Ok(sha256) => sha256,
+            Err(error) => {
+                partial.forget();
+                // What was there before may have been the wrong part: once more from the start.
+                let pause = Some(Duration::ZERO);
+                return Err(if from > 0 { Failure::Transient { error, pause } } else { Failure::Final(error) });
+            }
+        };
+        let finish = || {
+            let path = self.keep(&partial.data, &sha256)?;
+            partial.forget();
+            let known = Known { sha256: sha256.clone(), validators };
+            self.write_atomically(&self.dir("validators").join(&wanted.key), &serde_json::to_vec(&known)?)?;
+            Ok(Fetched { path, sha256: sha256.clone(), size: done, transferred: true })
+        };
+        finish().map_err(Failure::Final)
+    }
+
+    fn take_file(&self, wanted: &Wanted, progress: &mut dyn FnMut(u64, Option<u64>)) -> Result<Fetched> {
+        let Ok(from) = wanted.url.to_file_path() else {
+            return Err(Fault::recipe(format!("{} names no file of this machine", wanted.url)).into());
+        };
+        let context = || format!("fetching {}", wanted.url);
+        let size = size_of(&from).with_context(context)?;
+        let scratch = self.scratch()?;
+        let copy = scratch.path.join("file");
+        super::copy::copy_file(&from, &copy).map_err(|error| self.explain(error, &copy)).with_context(context)?;
+        let mut digests = Digests::new(wanted);
+        digest_file(&mut File::open(&copy)?, &mut digests)?;
+        let sha256 = digests.check(wanted)?;
+        progress(size, Some(size));
+        Ok(Fetched {
+            path: self.keep(&copy, &sha256)?,
+            size: size_of(&copy).unwrap_or(size),
+            sha256,
+            transferred: false,
+        })
+    }
+
+    /// Moves a file whose contents are known among the blobs.
+    fn keep(&self, file: &Path, sha256: &str) -> Result<PathBuf> {
+        let path = self.dir("blobs/sha256").join(sha256);
+        std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o444))?;
+        std::fs::rename(file, &path).with_context(|| format!("keeping {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+/// The part of a file that came before a transfer broke off, kept also across runs.
+struct Partial {
+    data: PathBuf,
+    record: PathBuf,
+}
+
+impl Partial {
+    fn open(store: &Store, wanted: &Wanted) -> Result<Self> {
+        let data = store.dir("partial").join(&wanted.key);
+        Ok(Self { record: data.with_extension("json"), data })
+    }
+
+    fn length(&self) -> u64 {
+        std::fs::metadata(&self.data).map_or(0, |stat| stat.len())
+    }
+
+    /// What the server said of the file that this is a part of, if that tells files apart.
+    fn validators(&self) -> Option<Validators> {
+        let validators: Validators = serde_json::from_slice(&std::fs::read(&self.record).ok()?).ok()?;
+        validators.strong().is_some().then_some(validators)
+    }
+
+    /// The file open for what comes after `from`; what is before it goes into the digests.
+    fn start(&self, from: u64, validators: &Validators, digests: &mut Digests) -> Result<File> {
+        let context = || format!("writing {}", self.data.display());
+        let options = File::options().read(true).write(true).create(true).truncate(from == 0).clone();
+        let mut file = options.open(&self.data).with_context(context)?;
+        if from == 0 {
+            std::fs::write(&self.record, serde_json::to_vec(validators)?).with_context(context)?;
+        } else {
+            file.set_len(from).with_context(context)?;
+            digest_file(&mut file, digests).with_context(context)?;
+            file.seek(SeekFrom::Start(from)).with_context(context)?;
+        }
+        Ok(file)
+    }
+
+    fn forget(&self) {
+        let _ = std::fs::remove_file(&self.data);
+        let _ = std::fs::remove_file(&self.record);
+    }
+}
+
+fn digest_file(file: &mut File, digests: &mut Digests) -> Result<()> {
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        digests.update(&buffer[..count]);
+    }
+}
+
+fn size_of(path: &Path) -> Result<u64> {
+    Ok(std::fs::metadata(path).with_context(|| format!("reading {}", path.display()))?.len())
+}
+
+/// Waits, but not longer than the user wants to.
+fn rest(pause: Duration) -> Result<()> {
+    let until = std::time::Instant::now() + pause;
+    loop {
+        check_cancelled()?;
+        let left = until.saturating_duration_since(std::time::Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        std::thread::sleep(left.min(Duration::from_millis(50)));
     }
 }

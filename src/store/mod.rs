@@ -3,13 +3,33 @@
 //! An entry is either sealed and whole or invisible, also after `kill -9` or a power cut; locked
 //! per entry, so that builds share it; bounded in size, least recently used first out.
 
+mod copy;
 pub mod digest;
+mod entry;
+mod facts;
 pub mod fetch;
+mod http;
+mod lock;
+mod outputs;
+mod overlay;
+mod remove;
+mod scratch;
+mod trees;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+
+pub use lock::set_cancelled;
+pub use overlay::MountedRoot;
+pub use scratch::Scratch;
+pub use trees::{Begun, PendingTree, Tree};
+
+use crate::diagnostics::Fault;
 
 /// A BLAKE3 digest that names an entry: 64 hex digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -56,11 +76,29 @@ pub struct TreeRecord {
     pub origin: PathBuf,
 }
 
-/// The store at one place of the disk.
+/// The store at one place of the disk. Clones are the same store.
 #[derive(Debug, Clone)]
 pub struct Store {
-    root: PathBuf,
+    inner: Arc<Inner>,
 }
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    /// `root` and the version of the layout.
+    base: PathBuf,
+    opened: SystemTime,
+    /// How many entries this session has marked as used.
+    used: AtomicU64,
+    fetcher: fetch::Fetcher,
+}
+
+/// The layout below [`Store::root`]; another layout stands beside it under another name.
+const LAYOUT: &str = "v1";
+
+/// Directories of the layout.
+const DIRECTORIES: [&str; 10] =
+    ["blobs/sha256", "facts", "fresh", "locks", "outputs", "partial", "scratch", "trash", "trees", "validators"];
 
 impl Store {
     /// `$DEBFORGE_STORE`, else `debforge` below the XDG cache directory.
@@ -73,128 +111,73 @@ impl Store {
         cache.unwrap_or_else(|| home.join(".cache")).join("debforge")
     }
 
-    /// Opens a store, making it where there is none.
+    /// Opens a store, making it where there is none, and removes what killed builds left in it.
     pub fn open(root: &Path) -> Result<Self> {
-        std::fs::create_dir_all(root)?;
-        Ok(Self { root: root.canonicalize()? })
+        let base = root.join(LAYOUT);
+        for dir in DIRECTORIES {
+            let dir = base.join(dir);
+            std::fs::create_dir_all(&dir).with_context(|| format!("making the store's {}", dir.display()))?;
+        }
+        let root = root.canonicalize().with_context(|| format!("opening the store {}", root.display()))?;
+        let base = root.join(LAYOUT);
+        lock::sweep(&base.join("locks"));
+        scratch::sweep(&base.join("scratch"));
+        facts::forget_older(&base.join("fresh"), Duration::from_secs(3600));
+        entry::empty_trash(&base.join("trash"));
+        let inner = Inner {
+            root,
+            base,
+            opened: SystemTime::now(),
+            used: AtomicU64::new(0),
+            fetcher: fetch::Fetcher::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Where it stands.
     pub fn root(&self) -> &Path {
-        &self.root
+        &self.inner.root
     }
-}
 
-/// A sealed tree; as long as it lives, the store does not evict it.
-#[derive(Debug)]
-pub struct Tree {
-    /// Its name.
-    pub id: EntryId,
-    /// The directory with its files, for an overlay's `lowerdir` or for reading.
-    pub path: PathBuf,
-    /// What was sealed beside it.
-    pub record: TreeRecord,
-}
+    fn dir(&self, name: &str) -> PathBuf {
+        self.inner.base.join(name)
+    }
 
-/// A tree that is being made; dropped unsealed, it is removed.
-#[derive(Debug)]
-pub struct PendingTree {
-    /// Its name.
-    pub id: EntryId,
-    /// An empty directory for its files (an overlay's `upperdir`).
-    pub path: PathBuf,
-    /// An empty directory beside it on the same file system (an overlay's `workdir`).
-    pub work: PathBuf,
-}
-
-/// What [`Store::begin`] found.
-#[derive(Debug)]
-pub enum Begun {
-    /// Another build sealed it while this one waited.
-    Sealed(Tree),
-    /// It is to be made; other builds that want it wait.
-    Pending(PendingTree),
+    /// The time to mark an entry as used with. Within a session it runs backwards in microseconds:
+    /// builds use a layer before those on top of it, and those on top are to be evicted first.
+    fn use_time(&self) -> SystemTime {
+        let used = self.inner.used.fetch_add(1, Ordering::Relaxed);
+        self.inner.opened - Duration::from_micros(used)
+    }
 }
 
 impl Store {
-    /// A sealed tree, if the store has it; marks it as used now.
-    pub fn tree(&self, _map: &IdMap, _id: &EntryId) -> Result<Option<Tree>> {
-        Ok(None)
+    /// Writes a small file that is seen wholly or not at all.
+    fn write_atomically(&self, path: &Path, contents: &[u8]) -> Result<()> {
+        let fresh = self.dir("fresh").join(random_name());
+        let written = std::fs::write(&fresh, contents).and_then(|()| std::fs::rename(&fresh, path));
+        if written.is_err() {
+            let _ = std::fs::remove_file(&fresh);
+        }
+        written.map_err(|error| self.explain(error, path))
     }
 
-    /// Claims the making of a tree. Where another build is making it, `waiting` is called once and
-    /// this waits for it; if that build fails or dies, the claim passes on.
-    pub fn begin(&self, _map: &IdMap, _id: &EntryId, _waiting: &mut dyn FnMut()) -> Result<Begun> {
-        anyhow::bail!("the store is not there yet")
-    }
-
-    /// Sealed artifacts of a step: restores them into the directory `into` (reflink where the file
-    /// system can, else copy, sparse files kept) and returns their paths relative to it; `None`
-    /// where the store does not have them. Damaged entries are dropped and count as absent.
-    pub fn restore_outputs(&self, _id: &EntryId, _into: &Path) -> Result<Option<Vec<PathBuf>>> {
-        Ok(None)
-    }
-
-    /// Whether [`Store::restore_outputs`] would find something.
-    pub fn has_outputs(&self, _id: &EntryId) -> bool {
-        false
-    }
-
-    /// Seals artifacts of a step: `files` are relative to `from`, and stay there.
-    pub fn save_outputs(&self, _id: &EntryId, _from: &Path, _files: &[PathBuf], _record: &TreeRecord) -> Result<()> {
-        Ok(())
-    }
-
-    /// Keeps a small fact under a key: best effort, bounded in number.
-    pub fn remember(&self, _key: &str, _value: &serde_json::Value) {}
-
-    /// A fact that was kept.
-    pub fn recall(&self, _key: &str) -> Option<serde_json::Value> {
-        None
-    }
-
-    /// A directory for one build's work, on the store's file system; removed when dropped, and by
-    /// the next [`Store::open`] where its owner was killed.
-    pub fn scratch(&self) -> Result<Scratch> {
-        anyhow::bail!("the store is not there yet")
+    /// An error of writing to the store, with the way out where the disk is full.
+    fn explain(&self, error: std::io::Error, path: &Path) -> anyhow::Error {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        if !matches!(error.kind(), StorageFull | QuotaExceeded) {
+            return anyhow::Error::new(error).context(format!("writing {}", path.display()));
+        }
+        let message = format!("the disk of the store {} is full", self.root().display());
+        Fault::failed(message)
+            .hint("`debforge store prune` makes room; DEBFORGE_STORE names a place on another disk")
+            .into()
     }
 }
 
-impl PendingTree {
-    /// Makes the tree visible to all builds, under its name, at once.
-    pub fn seal(self, _record: TreeRecord) -> Result<Tree> {
-        anyhow::bail!("the store is not there yet")
-    }
-}
-
-/// See [`Store::scratch`].
-#[derive(Debug)]
-pub struct Scratch {
-    /// The directory.
-    pub path: PathBuf,
-}
-
-/// The root of a build, mounted from its layers; unmounted when dropped.
-#[derive(Debug)]
-pub struct MountedRoot {
-    /// Where the files are.
-    pub path: PathBuf,
-}
-
-impl MountedRoot {
-    /// Mounts `upper` on top of `lower` (bottom first) at the directory `at`, durable writes left
-    /// to the kernel (`volatile`) where it can.
-    pub fn overlay(_lower: &[&Path], _upper: &PendingTree, _at: &Path, _userxattr: bool) -> Result<Self> {
-        anyhow::bail!("the store is not there yet")
-    }
-
-    /// Mounts layers to be looked at, read-only. With one layer this is a bind mount.
-    pub fn read_only(_lower: &[&Path], _at: &Path, _userxattr: bool) -> Result<Self> {
-        anyhow::bail!("the store is not there yet")
-    }
-
-    /// Unmounts, reporting what goes wrong (dropping does the same silently).
-    pub fn unmount(self) -> Result<()> {
-        Ok(())
-    }
+/// A short name that no other process or thread makes.
+fn random_name() -> String {
+    use std::hash::{BuildHasher, Hasher};
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    format!("{:x}-{random:016x}", std::process::id())
 }

@@ -1,2 +1,8 @@
 //! The only `unsafe`: system calls that no crate wraps. Each wrapper is safe to call.
 #![allow(unsafe_code)]
+
+pub mod file;
+pub mod filter;
+pub mod mount;
+pub mod network;
+pub mod process;

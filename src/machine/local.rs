@@ -1,0 +1,145 @@
+//! This machine, in namespaces of the engine's own.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+pub use super::identity::{Identity, Range};
+use super::probe::{Findings, Question};
+use super::process::{self, Job, Message};
+use crate::build::Event;
+use crate::diagnostics::{Fault, FaultKind, fault_of};
+use crate::sandbox::{Isolation, Sandbox};
+use crate::store::{Checkpoints, IdMap};
+
+/// How builds run here.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Local {
+    /// How commands are run.
+    pub sandbox: Sandbox,
+    /// How the root's state after each step is kept.
+    pub checkpoints: Checkpoints,
+    /// Which trees of the store can be used.
+    pub id_map: IdMap,
+    /// Who the engine is.
+    pub identity: Identity,
+    /// "local, rootless (uid 1000 → 100000+65536)".
+    pub description: String,
+    /// What is weaker here than elsewhere, one line each.
+    pub notes: Vec<String>,
+}
+
+/// Finds the strongest way to build here by trying; `store_root` is made where it is not there. A
+/// fault says what the machine lacks and how to get it.
+pub fn probe(store_root: &Path) -> Result<Local> {
+    let identity = Identity::current()?;
+    std::fs::create_dir_all(store_root).with_context(|| format!("making the store {}", store_root.display()))?;
+    let store = store_root.canonicalize().with_context(|| format!("opening the store {}", store_root.display()))?;
+    let tried = ask(&identity, Isolation::Namespaces, &store);
+    let apart = match &tried {
+        Ok(findings) => findings.sandbox.clone(),
+        Err(error) => Err(format!("{error:#}")),
+    };
+    match (apart, tried, &identity) {
+        (Ok(()), Ok(findings), _) => Ok(local(identity, Isolation::Namespaces, &findings, Vec::new())),
+        (_, Err(error), _) if fault_of(&error).kind == FaultKind::Interrupted => Err(error),
+        (Err(why), _, Identity::Root) => {
+            let findings = ask(&identity, Isolation::Chroot, &store)?;
+            if let Err(error) = &findings.sandbox {
+                return Err(Fault::machine(format!(
+                    "commands can neither run in namespaces ({why}) nor plain ({error})"
+                ))
+                .hint("run as root with CAP_SYS_CHROOT, or as an ordinary user")
+                .into());
+            }
+            let note = format!(
+                "namespaces are forbidden here ({why}): build processes share this container's processes and network"
+            );
+            Ok(local(identity, Isolation::Chroot, &findings, vec![note]))
+        }
+        (Err(why), tried, Identity::Mapped { .. }) => {
+            // A fault that names its way out stays as it is.
+            if let Err(error) = tried
+                && !fault_of(&error).hints.is_empty()
+            {
+                return Err(error);
+            }
+            Err(no_user_namespace(&why).into())
+        }
+        (Ok(()), Err(error), _) => Err(error),
+    }
+}
+
+fn ask(identity: &Identity, isolation: Isolation, store: &Path) -> Result<Findings> {
+    let mut findings = None;
+    process::run(identity, isolation, &Job::Probe(Question { store: store.into() }), &mut |message| {
+        if let Message::Findings(found) = message {
+            findings = Some(found);
+        }
+    })?;
+    findings.context("the engine did not say what it can do")
+}
+
+fn local(identity: Identity, isolation: Isolation, findings: &Findings, mut notes: Vec<String>) -> Local {
+    let checkpoints = match &findings.overlay {
+        Ok(userxattr) => Checkpoints::Overlay { userxattr: *userxattr },
+        Err(why) if findings.reflink => {
+            notes.push(format!(
+                "no overlays in the store ({why}): the root is copied with shared extents before each step"
+            ));
+            Checkpoints::Reflink
+        }
+        Err(why) => {
+            notes.push(format!(
+                "no overlays and no shared extents in the store ({why}): no checkpoints, a change reruns all steps"
+            ));
+            Checkpoints::None
+        }
+    };
+    let how = match isolation {
+        Isolation::Namespaces => "",
+        Isolation::Chroot => ", without namespaces",
+    };
+    Local {
+        sandbox: Sandbox { isolation },
+        checkpoints,
+        id_map: identity.id_map(),
+        description: format!("local, {}{how}", identity.describe()),
+        identity,
+        notes,
+    }
+}
+
+/// Switches by which machines forbid user namespaces, what sets each right, and the forbidding value.
+const SWITCHES: [(&str, &str, &str); 3] = [
+    (
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sudo sysctl kernel.unprivileged_userns_clone=1"),
+    ("/proc/sys/user/max_user_namespaces", "0", "sudo sysctl user.max_user_namespaces=65536"),
+];
+
+fn no_user_namespace(why: &str) -> Fault {
+    let fault = Fault::machine(format!("this machine does not let ordinary users build: {why}"));
+    let switch = SWITCHES
+        .iter()
+        .find(|(file, forbidding, _)| std::fs::read_to_string(file).is_ok_and(|value| value.trim() == *forbidding));
+    match switch {
+        Some((_, _, remedy)) => fault.hint(*remedy),
+        None => fault.hint("in a container: allow user namespaces in it, or run debforge in it as root"),
+    }
+}
+
+/// Runs a job in the engine (see [`crate::engine::serve`]), which is root over the store's trees
+/// there, and hands over the events of the build.
+pub fn start(local: &Local, job: &serde_json::Value, on_event: &mut dyn FnMut(Event)) -> Result<()> {
+    let job = Job::Serve(job.clone());
+    process::run(&local.identity, local.sandbox.isolation, &job, &mut |message| {
+        if let Message::Event(event) = message {
+            on_event(event);
+        }
+    })
+}

@@ -1,0 +1,101 @@
+//! What the engine's process can really do here: tried, not guessed from versions.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde::{Deserialize, Serialize};
+
+use super::identity::in_initial_namespace;
+use crate::sandbox::{Command, Exit, Input, Isolation, Sandbox, View};
+
+/// What is asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Question {
+    /// Where the store is.
+    pub(super) store: PathBuf,
+}
+
+/// What was found; where something does not work, the reason.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Findings {
+    /// Whether a command runs in the sandbox.
+    pub(super) sandbox: Result<(), String>,
+    /// Whether the store's file system takes overlays, and if so whether with `userxattr`.
+    pub(super) overlay: Result<bool, String>,
+    /// Whether the store's file system shares extents between copies.
+    pub(super) reflink: bool,
+}
+
+/// Tries everything, inside the engine's process.
+pub(super) fn answer(question: &Question, isolation: Isolation) -> Findings {
+    let sandbox = try_sandbox(isolation).map_err(|error| format!("{error:#}"));
+    let at = question.store.join(format!(".probe-{}", std::process::id()));
+    let made = fs::create_dir(&at).with_context(|| format!("writing to the store {}", question.store.display()));
+    let overlay = match (&made, isolation) {
+        (Err(error), _) => Err(format!("{error:#}")),
+        (Ok(()), Isolation::Chroot) => Err("mounting is forbidden".into()),
+        (Ok(()), Isolation::Namespaces) => try_overlay(&at).map_err(|error| format!("{error:#}")),
+    };
+    let reflink = made.is_ok() && try_reflink(&at).unwrap_or(false);
+    // Nothing is mounted below any more: an overlay that could not be taken down keeps its directory.
+    if !at.join("merged/file").exists() {
+        let _ = fs::remove_dir_all(&at);
+    }
+    Findings { sandbox, overlay, reflink }
+}
+
+fn try_sandbox(isolation: Isolation) -> Result<()> {
+    let command = Command {
+        argv: vec!["true".into()],
+        environment: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
+        directory: None,
+        view: View::Host { root: None, writable: Vec::new() },
+        binds: Vec::new(),
+        network: false,
+        input: Input::Null,
+    };
+    match (Sandbox { isolation }).run(&command, &mut |_, _| {})? {
+        Exit::Code(0) => Ok(()),
+        exit => bail!("`true` ended with {exit:?}"),
+    }
+}
+
+/// An overlay that a build would use: written to, and with something of a lower layer removed.
+fn try_overlay(at: &Path) -> Result<bool> {
+    for name in ["lower", "upper", "work", "merged"] {
+        fs::create_dir(at.join(name))?;
+    }
+    fs::write(at.join("lower/file"), "lower")?;
+    fs::create_dir(at.join("lower/directory"))?;
+    let userxattr = !in_initial_namespace();
+    let merged = at.join("merged");
+    let mut options = ["lower", "upper", "work"].map(|name| format!("{name}dir={}", escape(&at.join(name)))).join(",");
+    if userxattr {
+        options.push_str(",userxattr");
+    }
+    mount(Some("overlay"), &merged, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .context("mounting an overlay")?;
+    let tried = (|| {
+        fs::remove_dir(merged.join("directory"))?;
+        fs::create_dir(merged.join("directory"))?;
+        fs::remove_file(merged.join("file"))
+    })();
+    umount2(&merged, MntFlags::MNT_DETACH).context("unmounting an overlay")?;
+    tried.context("working on an overlay")?;
+    Ok(userxattr)
+}
+
+/// A path among overlay's mount options.
+fn escape(path: &Path) -> String {
+    path.display().to_string().replace('\\', "\\\\").replace(',', "\\,").replace(':', "\\:")
+}
+
+fn try_reflink(at: &Path) -> Result<bool> {
+    let (from, to) = (at.join("from"), at.join("to"));
+    fs::write(&from, vec![1u8; 65536])?;
+    let (from, to) = (File::open(&from)?, File::create(&to)?);
+    Ok(crate::sys::file::share_extents(from.as_fd(), to.as_fd()).is_ok())
+}

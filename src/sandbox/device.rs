@@ -1,0 +1,68 @@
+//! A private /dev: the devices that programs expect, and nothing of the host's hardware.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::fcntl::{OFlag, openat};
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, SFlag, fchmodat, mkdirat, mknodat};
+use nix::unistd::symlinkat;
+
+use super::view::held;
+use crate::sys;
+
+/// Character devices by name, major and minor number (the kernel's Documentation/admin-guide/devices.txt).
+pub(super) const DEVICES: [(&str, u64, u64); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// Fills an empty directory that stands for /dev.
+pub(super) fn fill(dev: &OwnedFd) -> Result<()> {
+    for (name, major, minor) in DEVICES {
+        node(dev, name, major, minor).with_context(|| format!("making /dev/{name}"))?;
+    }
+    for (name, target) in LINKS {
+        symlinkat(target, dev, name).with_context(|| format!("making /dev/{name}"))?;
+    }
+    for name in ["pts", "shm"] {
+        mkdirat(dev, name, Mode::from_bits_truncate(0o755)).with_context(|| format!("making /dev/{name}"))?;
+    }
+    Ok(())
+}
+
+/// A device of our own where that is allowed (so that a changed mode or owner is not the host's), else the host's.
+fn node(dev: &OwnedFd, name: &str, major: u64, minor: u64) -> Result<()> {
+    let read_write = Mode::from_bits_truncate(0o666);
+    if mknodat(dev, name, SFlag::S_IFCHR, read_write, nix::sys::stat::makedev(major, minor)).is_ok() {
+        // On a mount that forbids devices the node is there and opens for nobody.
+        let usable = name == "tty" || openat(dev, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).is_ok();
+        if usable {
+            fchmodat(dev, name, read_write, nix::sys::stat::FchmodatFlags::FollowSymlink)?;
+            return Ok(());
+        }
+        nix::unistd::unlinkat(dev, name, nix::unistd::UnlinkatFlags::NoRemoveDir)?;
+    }
+    let tree = sys::mount::clone_tree(&Path::new("/dev").join(name))?;
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let target = openat(dev, name, flags, Mode::from_bits_truncate(0o644))?;
+    sys::mount::attach(&tree, &target.as_fd())?;
+    Ok(())
+}
+
+/// Pseudo-terminals of the command's own.
+pub(super) fn terminals(pts: &OwnedFd) -> Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    // Group 5 is Debian's `tty`; a user namespace may not have it.
+    let [with_group, without] = ["newinstance,ptmxmode=0666,mode=620,gid=5", "newinstance,ptmxmode=0666,mode=620"];
+    mount(Some("devpts"), &held(pts), Some("devpts"), flags, Some(with_group))
+        .or_else(|_| mount(Some("devpts"), &held(pts), Some("devpts"), flags, Some(without)))
+        .context("mounting /dev/pts")
+}

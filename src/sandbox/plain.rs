@@ -1,0 +1,205 @@
+//! Stand-ins for bind mounts where nothing may be mounted: copies in the root, taken away (and
+//! where writable, copied back) after the command.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+
+use super::device::DEVICES;
+use super::place::{Created, Kind, Root};
+use super::{Bind, View};
+
+/// What was put into the root for one command.
+#[derive(Default)]
+pub(super) struct Copies {
+    placed: Vec<Placed>,
+    /// Device nodes of ours in the root's /dev.
+    nodes: Vec<PathBuf>,
+    created: Vec<Created>,
+}
+
+/// One bind's stand-in.
+struct Placed {
+    source: PathBuf,
+    /// On the host.
+    copy: PathBuf,
+    read_only: bool,
+}
+
+impl Copies {
+    /// Puts everything in place; what fails takes back what was done.
+    pub(super) fn place(view: &View, binds: &[Bind]) -> Result<Self> {
+        let mut copies = Self::default();
+        let result = copies.place_all(view, binds);
+        if let Err(error) = result {
+            let _ = copies.release();
+            return Err(error);
+        }
+        Ok(copies)
+    }
+
+    fn place_all(&mut self, view: &View, binds: &[Bind]) -> Result<()> {
+        let at = match view {
+            View::Chroot { root } => {
+                self.devices(&Root::open(root)?)?;
+                root.as_path()
+            }
+            View::Host { .. } => Path::new("/"),
+        };
+        let root = Root::open(at)?;
+        for bind in binds {
+            self.bind(&root, bind).with_context(|| {
+                format!("making {} visible without mounts at {}", bind.source.display(), bind.target.display())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn bind(&mut self, root: &Root, bind: &Bind) -> Result<()> {
+        let kind = Kind::of(&bind.source)?;
+        let before = self.created.len();
+        let target = root.make(&bind.target, kind, &mut self.created)?;
+        let copy = fs::read_link(super::view::held(&target))?;
+        if self.created.len() == before && !empty(&copy)? {
+            // In place already, as for a file of the host that the host's view shows anyway.
+            if same(&copy, &bind.source)? {
+                return Ok(());
+            }
+            bail!("{} is not empty, and only a mount could cover it", copy.display());
+        }
+        self.placed.push(Placed { source: bind.source.clone(), copy: copy.clone(), read_only: bind.read_only });
+        copy_over(&bind.source, &copy, bind.read_only)
+    }
+
+    /// Most programs want /dev/null. A container allows device nodes or has the root's own.
+    fn devices(&mut self, root: &Root) -> Result<()> {
+        let dev = root.make(Path::new("/dev"), Kind::Directory, &mut self.created)?;
+        let dev = fs::read_link(super::view::held(&dev))?;
+        for (name, major, minor) in DEVICES {
+            let path = dev.join(name);
+            if path.symlink_metadata().is_ok() {
+                continue;
+            }
+            let mode = Mode::from_bits_truncate(0o666);
+            if mknod(&path, SFlag::S_IFCHR, mode, makedev(major, minor)).is_ok() {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+                self.nodes.push(path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies back and takes away.
+    pub(super) fn release(self) -> Result<()> {
+        for placed in self.placed.iter().rev() {
+            if !placed.read_only {
+                copy_back(&placed.copy, &placed.source)
+                    .with_context(|| format!("copying changes back to {}", placed.source.display()))?;
+            }
+            clear(&placed.copy).with_context(|| format!("removing the copy {}", placed.copy.display()))?;
+        }
+        for node in &self.nodes {
+            let _ = fs::remove_file(node);
+        }
+        for made in self.created.iter().rev() {
+            made.remove()?;
+        }
+        Ok(())
+    }
+}
+
+fn empty(path: &Path) -> Result<bool> {
+    let meta = path.symlink_metadata()?;
+    Ok(if meta.is_dir() { fs::read_dir(path)?.next().is_none() } else { meta.len() == 0 })
+}
+
+fn same(one: &Path, other: &Path) -> Result<bool> {
+    let (one, other) = (one.metadata()?, other.metadata()?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+}
+
+/// Copies a file or tree over what stands at `to`. What is only read is linked where it can be.
+fn copy_over(from: &Path, to: &Path, link: bool) -> Result<()> {
+    if !from.is_dir() {
+        // The mount point stays the same file, by which it is known when it is removed.
+        fs::write(to, fs::read(from)?)?;
+        fs::set_permissions(to, from.metadata()?.permissions())?;
+        return Ok(());
+    }
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            fs::create_dir(&target)?;
+            copy_over(&source, &target, link)?;
+            fs::set_permissions(&target, source.metadata()?.permissions())?;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
+        } else if kind.is_file() && !(link && fs::hard_link(&source, &target).is_ok()) {
+            copy_file(&source, &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// With the modification time, by which a change is seen later.
+fn copy_file(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to)?;
+    fs::File::options().write(true).open(to)?.set_modified(from.metadata()?.modified()?)?;
+    Ok(())
+}
+
+/// Carries what the command changed in the copy to the original: whole files under their names at once.
+fn copy_back(copy: &Path, original: &Path) -> Result<()> {
+    if !copy.is_dir() {
+        fs::write(original, fs::read(copy)?)?;
+        return Ok(());
+    }
+    for entry in fs::read_dir(copy)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), original.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            fs::create_dir_all(&to)?;
+            copy_back(&from, &to)?;
+        } else if kind.is_file() && differs(&from, &to)? {
+            let part = original.join(format!(".{}.debforge", entry.file_name().display()));
+            copy_file(&from, &part)?;
+            fs::rename(&part, &to)?;
+        }
+    }
+    for entry in fs::read_dir(original)? {
+        let name = entry?.file_name();
+        let (gone, there) = (copy.join(&name), original.join(&name));
+        if gone.symlink_metadata().is_err() && there.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
+            fs::remove_file(&there)?;
+        }
+    }
+    Ok(())
+}
+
+fn differs(one: &Path, other: &Path) -> Result<bool> {
+    let one = one.metadata()?;
+    Ok(match other.metadata() {
+        Ok(other) => one.len() != other.len() || one.modified()? != other.modified()?,
+        Err(_) => true,
+    })
+}
+
+/// Empties a copy; its mount point goes with the others.
+fn clear(copy: &Path) -> Result<()> {
+    let Ok(meta) = copy.symlink_metadata() else { return Ok(()) };
+    if !meta.is_dir() {
+        fs::write(copy, "")?;
+        return Ok(());
+    }
+    for entry in fs::read_dir(copy)? {
+        let path = entry?.path();
+        if path.symlink_metadata()?.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! What a command sees, built from mounts in a mount namespace of its own.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, fstat};
+
+use super::place::{Created, Kind, Root};
+use super::{Bind, View, device};
+use crate::sys;
+
+/// A tree of mounts taken from the host before the view covers it.
+struct Taken {
+    tree: OwnedFd,
+    kind: Kind,
+    target: PathBuf,
+}
+
+impl Taken {
+    fn from(source: &Path, target: &Path) -> Result<Self> {
+        let kind = Kind::of(source)?;
+        let tree = sys::mount::clone_tree(source).with_context(|| format!("binding {}", source.display()))?;
+        Ok(Self { tree, kind, target: target.into() })
+    }
+}
+
+/// Builds views; knows what it mounted, so that nothing made there is taken for a leftover.
+#[derive(Default)]
+struct Builder {
+    created: Vec<Created>,
+    /// Devices of file systems that end with the command.
+    private: HashSet<u64>,
+}
+
+/// Makes `view` with its binds this process's file system. This process has a mount namespace of
+/// its own. `report` is told what had to be made on file systems that outlive the command, before
+/// the root is out of sight.
+pub(super) fn enter(view: &View, binds: &[Bind], report: &mut dyn FnMut(&[Created])) -> Result<()> {
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .context("taking mounts apart from the host's")?;
+    let mut taken = Vec::new();
+    for bind in binds {
+        let bound = Taken::from(&bind.source, &bind.target)?;
+        if bind.read_only {
+            sys::mount::make_read_only(&bound.tree)
+                .with_context(|| format!("binding {} read-only", bind.source.display()))?;
+        }
+        taken.push(bound);
+    }
+    let mut builder = Builder::default();
+    let result = match view {
+        View::Chroot { root } => builder.chroot(root, &taken),
+        View::Host { root, writable } => builder.host(root.as_deref(), writable, &taken),
+    };
+    builder.created.retain(|made| !builder.private.contains(&made.device()));
+    report(&builder.created);
+    result?;
+    if let View::Chroot { root } = view {
+        pivot(root)?;
+    }
+    Ok(())
+}
+
+impl Builder {
+    fn chroot(&mut self, path: &Path, binds: &[Taken]) -> Result<()> {
+        let tree = sys::mount::clone_tree(path).with_context(|| format!("binding the root {}", path.display()))?;
+        sys::mount::attach(&tree, &Root::open(path)?.find(Path::new("/"))?)
+            .with_context(|| format!("mounting the root {}", path.display()))?;
+        let root = Root::open(path)?;
+        self.furnish(&root, true)?;
+        self.empty_sys(&root)?;
+        self.attach_all(&root, binds)
+    }
+
+    fn host(&mut self, root: Option<&Path>, writable: &[PathBuf], binds: &[Taken]) -> Result<()> {
+        let mut kept = Vec::new();
+        for path in writable.iter().map(PathBuf::as_path).chain(root) {
+            kept.push(Taken::from(path, path)?);
+        }
+        // What contains others comes first, or it would cover them.
+        kept.sort_by_key(|kept| kept.target.components().count());
+        let host = Root::open(Path::new("/"))?;
+        sys::mount::make_read_only(&host.find(Path::new("/"))?).context("making the host's system read-only")?;
+        self.furnish(&host, false)?;
+        if host.find(Path::new("/var/tmp")).is_ok() {
+            self.scratch(&host, "/var/tmp")?;
+        }
+        self.attach_all(&host, &kept)?;
+        if let Some(path) = root {
+            self.furnish(&Root::open(path)?, false)?;
+        }
+        self.attach_all(&host, binds)
+    }
+
+    fn attach_all(&mut self, root: &Root, all: &[Taken]) -> Result<()> {
+        for taken in all {
+            let target = root.make(&taken.target, taken.kind, &mut self.created)?;
+            sys::mount::attach(&taken.tree, &target)
+                .with_context(|| format!("binding to {}", taken.target.display()))?;
+        }
+        Ok(())
+    }
+
+    /// /proc, /dev and /tmp; with `complete` also where the root has no directories for them (else a
+    /// bootstrap tool that wants an empty root would find one that is not).
+    fn furnish(&mut self, root: &Root, complete: bool) -> Result<()> {
+        let wanted = |path: &str| complete || root.find(Path::new(path)).is_ok();
+        if wanted("/proc") {
+            self.proc(root)?;
+        }
+        if wanted("/dev") {
+            let fd = self.tmpfs(root, "/dev", "mode=755,size=1m", MsFlags::MS_NOSUID)?;
+            device::fill(&fd)?;
+            drop(fd);
+            let dev = Root::open(&root.path().join("dev"))?;
+            let shm = self.tmpfs(&dev, "/shm", "mode=1777", MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
+            drop(shm);
+            device::terminals(&dev.find(Path::new("/pts"))?)?;
+        }
+        if wanted("/tmp") {
+            self.scratch(root, "/tmp")?;
+        }
+        Ok(())
+    }
+
+    fn scratch(&mut self, root: &Root, path: &str) -> Result<()> {
+        self.tmpfs(root, path, "mode=1777", MsFlags::MS_NOSUID | MsFlags::MS_NODEV).map(drop)
+    }
+
+    fn empty_sys(&mut self, root: &Root) -> Result<()> {
+        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        self.tmpfs(root, "/sys", "mode=755,size=0", flags).map(drop)
+    }
+
+    /// Mounts an empty tmpfs and holds its top directory.
+    fn tmpfs(&mut self, root: &Root, path: &str, options: &str, flags: MsFlags) -> Result<OwnedFd> {
+        let doing = || format!("mounting a tmpfs on {path} of {}", root.path().display());
+        let path = Path::new(path);
+        let target = root.make(path, Kind::Directory, &mut self.created)?;
+        mount(Some("tmpfs"), &held(&target), Some("tmpfs"), flags, Some(options)).with_context(doing)?;
+        let mounted = root.find(path).with_context(doing)?;
+        self.private.insert(fstat(mounted.as_fd())?.st_dev);
+        Ok(mounted)
+    }
+
+    /// The processes of this pid namespace alone. In a container whose /proc is partly masked the
+    /// kernel refuses a fresh one, and the container's own stands in.
+    fn proc(&mut self, root: &Root) -> Result<()> {
+        let path = Path::new("/proc");
+        let target = root.make(path, Kind::Directory, &mut self.created)?;
+        let existing = sys::mount::clone_tree(path);
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        if let Err(refused) = mount(Some("proc"), &held(&target), Some("proc"), flags, None::<&str>) {
+            let existing = existing.context("binding /proc")?;
+            sys::mount::attach(&existing, &target).with_context(|| format!("mounting /proc ({refused})"))?;
+            return Ok(());
+        }
+        // A maintainer script that sets kernel parameters means the system it belongs to.
+        for settings in ["/proc/sys", "/proc/sysrq-trigger"] {
+            let inside = root.path().join(&settings[1..]);
+            if let (Ok(tree), Ok(target)) = (sys::mount::clone_tree(&inside), root.find(Path::new(settings))) {
+                sys::mount::make_read_only(&tree).and_then(|()| sys::mount::attach(&tree, &target))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name for an open file that mount(2) takes.
+pub(super) fn held(fd: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+/// Makes the mount at `path` the root and lets go of everything else.
+fn pivot(path: &Path) -> Result<()> {
+    let root = open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .with_context(|| format!("opening the root {}", path.display()))?;
+    nix::unistd::fchdir(&root)?;
+    // pivot_root(2): with both names the same, the old root ends up below the new one's mount point.
+    match nix::unistd::pivot_root(".", ".") {
+        Ok(()) => umount2(".", MntFlags::MNT_DETACH).context("letting go of the host's root")?,
+        // The host's root is the initial ramfs, or this is a chroot already.
+        Err(nix::errno::Errno::EINVAL) => {
+            mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).context("moving the root")?;
+            nix::unistd::chroot(".").context("entering the root")?;
+        }
+        Err(error) => bail!("entering the root {}: {error}", path.display()),
+    }
+    nix::unistd::chdir("/")?;
+    Ok(())
+}

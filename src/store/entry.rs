@@ -1,0 +1,118 @@
+//! What all kinds of sealed entries share: a directory with a record, visible once it is whole.
+
+use std::fs::{File, FileTimes};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::lock::{seize, share};
+use super::remove::remove_tree;
+use super::{Store, TreeRecord, random_name};
+
+/// Name of the record in an entry. Its lock is the entry's lock, its mtime the entry's last use.
+pub(super) const RECORD: &str = "record.json";
+/// Present once the entry's contents are known to be on the disk.
+pub(super) const SYNCED: &str = "synced";
+
+/// This run of the kernel.
+static BOOT: LazyLock<String> = LazyLock::new(|| {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    id.map(|id| id.trim().to_owned()).unwrap_or_default()
+});
+
+/// The record of a sealed entry.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Sealed<T> {
+    /// The run of the kernel that wrote the entry. Nothing is synced to the disk while a build
+    /// runs, so what another one wrote counts only with the mark [`SYNCED`].
+    boot: String,
+    /// Allocated on the disk, in bytes.
+    pub size: u64,
+    /// What is shown of it.
+    pub record: TreeRecord,
+    /// What its kind needs.
+    pub contents: T,
+}
+
+/// Writes the record of an entry that is not visible yet; the entry's last write.
+pub(super) fn write_record<T: Serialize>(dir: &Path, record: TreeRecord, contents: T) -> Result<()> {
+    let size = allocated(dir)?;
+    let sealed = Sealed { boot: BOOT.clone(), size, record, contents };
+    let path = dir.join(RECORD);
+    std::fs::write(&path, serde_json::to_vec(&sealed)?).with_context(|| format!("writing {}", path.display()))
+}
+
+impl Store {
+    /// The record of a sealed entry, whose shared lock is the file returned, and marks it as used
+    /// now. What is not whole is removed and counts as absent.
+    pub(super) fn open_entry<T: DeserializeOwned>(&self, dir: &Path) -> Result<Option<(File, Sealed<T>)>> {
+        let path = dir.join(RECORD);
+        let Some(mut file) = share(&path).with_context(|| format!("opening {}", path.display()))? else {
+            return Ok(None);
+        };
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).with_context(|| format!("reading {}", path.display()))?;
+        match serde_json::from_slice::<Sealed<T>>(&text) {
+            Ok(sealed) if sealed.boot == *BOOT || dir.join(SYNCED).exists() => {
+                // Failing means a store that can only be read, where nothing is evicted.
+                let _ = file.set_times(FileTimes::new().set_modified(self.use_time()));
+                Ok(Some((file, sealed)))
+            }
+            _ => {
+                drop(file);
+                self.discard(dir)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Makes an entry invisible at once unless somebody uses it, then removes it. Says whether it is gone.
+    pub(super) fn discard(&self, dir: &Path) -> Result<bool> {
+        let record = dir.join(RECORD);
+        let lock = seize(&record).with_context(|| format!("locking {}", record.display()))?;
+        if lock.is_none() && record.exists() {
+            return Ok(false);
+        }
+        let doomed = self.dir("trash").join(random_name());
+        match std::fs::rename(dir, &doomed) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(error).with_context(|| format!("dropping {}", dir.display())),
+        }
+        if let Err(error) = remove_tree(&doomed) {
+            tracing::warn!("{error:#}");
+        }
+        Ok(true)
+    }
+}
+
+/// Removes what was dropped by processes that could not remove it, or were killed before.
+pub(super) fn empty_trash(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if let Err(error) = remove_tree(&entry.path()) {
+            tracing::warn!("{error:#}");
+        }
+    }
+}
+
+/// Bytes that a file or directory takes on the disk, files with several links counted once.
+pub(super) fn allocated(path: &Path) -> Result<u64> {
+    let mut total = 0;
+    let mut pending: Vec<PathBuf> = vec![path.to_owned()];
+    let metadata =
+        |path: &Path| std::fs::symlink_metadata(path).with_context(|| format!("measuring {}", path.display()));
+    while let Some(path) = pending.pop() {
+        let stat = metadata(&path)?;
+        total += if stat.is_dir() { stat.blocks() * 512 } else { stat.blocks() * 512 / stat.nlink().max(1) };
+        if stat.is_dir() {
+            for entry in std::fs::read_dir(&path).with_context(|| format!("measuring {}", path.display()))? {
+                pending.push(entry?.path());
+            }
+        }
+    }
+    Ok(total)
+}

@@ -1,0 +1,253 @@
+//! One HTTP exchange: connections, proxies, redirects, and what its outcome means.
+
+use std::io::Read;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use serde::{Deserialize, Serialize};
+use ureq::Agent;
+use ureq::http::{HeaderMap, Response, header};
+use ureq::tls::{RootCerts, TlsConfig};
+use url::Url;
+
+use crate::diagnostics::Fault;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// The longest silence in an answer; there is no limit on how long it takes in all.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_REDIRECTS: usize = 10;
+/// The longest that a server may have us wait.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// What tells one version of a file from another.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Validators {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    etag: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_modified: Option<String>,
+}
+
+impl Validators {
+    fn of(headers: &HeaderMap) -> Self {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Self { etag: text(header::ETAG), last_modified: text(header::LAST_MODIFIED) }
+    }
+
+    /// One that promises equal bytes, as `If-Range` wants it (RFC 9110, 13.1.5).
+    pub(super) fn strong(&self) -> Option<&str> {
+        self.etag.as_deref().filter(|etag| !etag.starts_with("W/")).or(self.last_modified.as_deref())
+    }
+}
+
+/// A request, ready to be sent.
+pub(super) struct Asked<'a> {
+    pub url: &'a Url,
+    pub credentials: Option<&'a (String, String)>,
+    /// Of the file that is there already.
+    pub unchanged_since: Option<&'a Validators>,
+    /// Bytes that are there already, and of which file.
+    pub resume: Option<(u64, &'a Validators)>,
+    /// Whether https may redirect to http.
+    pub downgrade: bool,
+}
+
+/// What the server says.
+pub(super) enum Answer {
+    /// The file is as it was.
+    Unchanged,
+    /// The part that was there is of no use.
+    Unresumable,
+    /// The file from the offset `from` on.
+    Body { reader: Box<dyn Read>, from: u64, total: Option<u64>, validators: Validators },
+}
+
+/// Why there was no answer.
+pub(super) enum Failure {
+    /// Trying again may help.
+    Transient { error: anyhow::Error, pause: Option<Duration> },
+    /// It will not.
+    Final(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Final(error)
+    }
+}
+
+/// Connections to servers, kept open between requests.
+#[derive(Debug, Default)]
+pub(super) struct Fetcher {
+    agent: OnceLock<Agent>,
+}
+
+impl Fetcher {
+    fn agent(&self) -> &Agent {
+        self.agent.get_or_init(|| {
+            // The system's certificates, or those that SSL_CERT_FILE names.
+            let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+            Agent::config_builder()
+                .tls_config(tls)
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .user_agent(concat!("debforge/", env!("CARGO_PKG_VERSION")))
+                // Compressed in transit, neither digests nor offsets would be those of the file.
+                .accept_encoding("identity")
+                .timeout_connect(Some(CONNECT_TIMEOUT))
+                .timeout_recv_response(Some(2 * STALL_TIMEOUT))
+                .timeout_per_read(Some(STALL_TIMEOUT))
+                .timeout_per_write(Some(STALL_TIMEOUT))
+                .build()
+                .new_agent()
+        })
+    }
+
+    /// Sends a request and follows redirects. Credentials go to the host they are meant for only.
+    pub(super) fn ask(&self, asked: &Asked<'_>) -> Result<Answer, Failure> {
+        let mut url = asked.url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.send(asked, &url)?;
+            let status = response.status().as_u16();
+            if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+                return judge(asked, &url, response);
+            }
+            url = redirected(asked, &url, response.headers())?;
+        }
+        Err(Fault::failed(format!("{} redirects without end", asked.url)).into()).map_err(Failure::Final)
+    }
+
+    fn send(&self, asked: &Asked<'_>, url: &Url) -> Result<Response<ureq::Body>, Failure> {
+        let mut request = self.agent().get(url.as_str());
+        if let Some((user, password)) = asked.credentials.filter(|_| same_host(asked.url, url)) {
+            request = request.header(header::AUTHORIZATION, format!("Basic {}", base64(&format!("{user}:{password}"))));
+        }
+        if let Some((offset, validator)) = asked.resume.and_then(|(offset, v)| Some((offset, v.strong()?))) {
+            request = request.header(header::RANGE, format!("bytes={offset}-"));
+            request = request.header(header::IF_RANGE, validator);
+        } else if let Some(known) = asked.unchanged_since {
+            if let Some(etag) = &known.etag {
+                request = request.header(header::IF_NONE_MATCH, etag);
+            }
+            if let Some(date) = &known.last_modified {
+                request = request.header(header::IF_MODIFIED_SINCE, date);
+            }
+        }
+        request.call().map_err(|error| match error {
+            ureq::Error::Io(_)
+            | ureq::Error::Timeout(_)
+            | ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::Protocol(_) => Failure::Transient { error: anyhow!(error), pause: None },
+            error => Failure::Final(anyhow!(error).context(format!("fetching {}", asked.url))),
+        })
+    }
+}
+
+fn redirected(asked: &Asked<'_>, from: &Url, headers: &HeaderMap) -> Result<Url, Failure> {
+    let refuse = |why: String| Failure::Final(Fault::failed(format!("{} {why}", asked.url)).into());
+    let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+    let location = location.ok_or_else(|| refuse("redirects to nowhere".into()))?;
+    let mut to = from.join(location).map_err(|error| refuse(format!("redirects to what is no URL: {error}")))?;
+    let _ = to.set_username("");
+    let _ = to.set_password(None);
+    if !matches!(to.scheme(), "http" | "https") {
+        return Err(refuse(format!("redirects to {to}, which is not HTTP")));
+    }
+    if from.scheme() == "https" && to.scheme() == "http" && !asked.downgrade {
+        return Err(refuse(format!("redirects to {to}, which anybody on the way could change")));
+    }
+    Ok(to)
+}
+
+fn same_host(a: &Url, b: &Url) -> bool {
+    (a.scheme(), a.host_str(), a.port_or_known_default()) == (b.scheme(), b.host_str(), b.port_or_known_default())
+}
+
+fn judge(asked: &Asked<'_>, url: &Url, response: Response<ureq::Body>) -> Result<Answer, Failure> {
+    let status = response.status();
+    let headers = response.headers();
+    let number = |name| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+    match status.as_u16() {
+        200 | 203 => {
+            let (total, validators) = (number(header::CONTENT_LENGTH), Validators::of(headers));
+            let reader = Box::new(response.into_body().into_reader());
+            Ok(Answer::Body { reader, from: 0, total, validators })
+        }
+        206 => {
+            let range = headers.get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+            match (range.and_then(content_range), asked.resume) {
+                (Some((start, total)), Some((offset, _))) if start == offset => {
+                    let validators = Validators::of(headers);
+                    let reader = Box::new(response.into_body().into_reader());
+                    Ok(Answer::Body { reader, from: offset, total, validators })
+                }
+                _ => Ok(Answer::Unresumable),
+            }
+        }
+        304 => Ok(Answer::Unchanged),
+        416 if asked.resume.is_some() => Ok(Answer::Unresumable),
+        408 | 425 | 429 | 500..=599 => {
+            let pause = number(header::RETRY_AFTER).map(|seconds| Duration::from_secs(seconds).min(MAX_PAUSE));
+            Err(Failure::Transient { error: anyhow!("the server answers {status}"), pause })
+        }
+        code => {
+            let mut fault = Fault::failed(format!("{} could not be fetched: the server answers {status}", asked.url));
+            if url != asked.url {
+                fault = fault.hint(format!("it redirects to {url}"));
+            }
+            if matches!(code, 401 | 403 | 407) && asked.credentials.is_none() {
+                fault = fault.hint("it may want credentials");
+            }
+            Err(Failure::Final(fault.into()))
+        }
+    }
+}
+
+/// `bytes 200-999/1000` as the first offset and the length in all (RFC 9110, 14.4).
+fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (start, _) = range.split_once('-')?;
+    Some((start.trim().parse().ok()?, total.trim().parse().ok()))
+}
+
+/// RFC 4648, section 4.
+fn base64(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in text.as_bytes().chunks(3) {
+        let group = chunk.iter().fold(0u32, |group, byte| group << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let digit = DIGITS[(group >> (18 - 6 * place)) as usize & 63];
+            out.push(if place <= chunk.len() { digit.into() } else { '=' });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_pads_as_the_rfc_says() {
+        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
+        for (text, encoded) in cases {
+            assert_eq!(base64(text), encoded);
+        }
+    }
+
+    #[test]
+    fn content_ranges_are_read() {
+        assert_eq!(content_range("bytes 5-9/10"), Some((5, Some(10))));
+        assert_eq!(content_range("bytes 5-9/*"), Some((5, None)));
+        assert_eq!(content_range("lines 5-9/10"), None);
+    }
+
+    #[test]
+    fn weak_tags_are_no_ground_to_resume() {
+        let weak = Validators { etag: Some("W/\"a\"".into()), last_modified: None };
+        assert_eq!(weak.strong(), None);
+    }
+}

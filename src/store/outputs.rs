@@ -1,0 +1,239 @@
+//! Artifacts of steps: images, archives, whatever a build leaves beside the root.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::copy::copy_file;
+use super::digest::contents_digest;
+use super::entry::write_record;
+use super::lock::{MakeLock, check_cancelled};
+use super::trees::id_name;
+use super::{EntryId, Store, TreeRecord, random_name};
+
+/// Below an entry: the files themselves.
+const FILES: &str = "files";
+/// Beside an entry's record: where its files were put, and what they looked like then.
+const PLACED: &str = "placed.json";
+/// How many places are remembered.
+const PLACES: usize = 64;
+
+/// What an entry consists of, in the order in which it was saved.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Manifest {
+    /// The names that were saved.
+    names: Vec<PathBuf>,
+    /// These and, where they are directories, all that is below.
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Part {
+    path: PathBuf,
+    kind: PartKind,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum PartKind {
+    Directory { mode: u32 },
+    Link(PathBuf),
+    File { digest: String, size: u64 },
+}
+
+/// A file as it was when its contents were known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    path: PathBuf,
+    stat: [i64; 7],
+}
+
+impl Seen {
+    fn at(path: &Path) -> Option<Self> {
+        let stat = std::fs::symlink_metadata(path).ok()?;
+        let numbers = [
+            stat.dev() as i64,
+            stat.ino() as i64,
+            stat.size() as i64,
+            stat.mtime(),
+            stat.mtime_nsec(),
+            stat.ctime(),
+            stat.ctime_nsec(),
+        ];
+        Some(Self { path: path.to_owned(), stat: numbers })
+    }
+}
+
+impl Store {
+    /// Whether [`Store::restore_outputs`] would find something.
+    pub fn has_outputs(&self, id: &EntryId) -> bool {
+        self.output_dir(id).ok().and_then(|dir| self.open_entry::<Manifest>(&dir).ok()).is_some_and(|e| e.is_some())
+    }
+
+    /// Sealed artifacts of a step: restores them into the directory `into` (reflink where the file
+    /// system can, else copy, sparse files kept) and returns their paths relative to it; `None`
+    /// where the store does not have them. Damaged entries are dropped and count as absent. Files
+    /// that still stand there as they were restored or [noted](Store::note_outputs) are left alone.
+    pub fn restore_outputs(&self, id: &EntryId, into: &Path) -> Result<Option<Vec<PathBuf>>> {
+        let dir = self.output_dir(id)?;
+        let Some((lock, sealed)) = self.open_entry::<Manifest>(&dir)? else { return Ok(None) };
+        let manifest = sealed.contents;
+        let into = into.canonicalize().with_context(|| format!("opening {}", into.display()))?;
+        let placed = read_placed(&dir);
+        for part in &manifest.parts {
+            check_cancelled()?;
+            let to = into.join(&part.path);
+            if !restore_part(&dir.join(FILES).join(&part.path), part, &to, &placed)? {
+                drop(lock);
+                self.discard(&dir)?;
+                return Ok(None);
+            }
+        }
+        note(&dir, &into, &manifest, placed);
+        Ok(Some(manifest.names))
+    }
+
+    /// Seals artifacts of a step: `files` are relative to `from`, and stay there.
+    pub fn save_outputs(&self, id: &EntryId, from: &Path, files: &[PathBuf], record: &TreeRecord) -> Result<()> {
+        let target = self.output_dir(id)?;
+        let _claim = MakeLock::take(self.dir("locks").join(format!("output-{id}")), &mut || {})?;
+        let scratch = self.scratch()?;
+        let entry = scratch.path.join("entry");
+        std::fs::create_dir_all(entry.join(FILES)).with_context(|| format!("making {}", entry.display()))?;
+        let mut manifest = Manifest { names: files.to_vec(), parts: Vec::new() };
+        for file in files {
+            if !file.components().all(|part| matches!(part, Component::Normal(_))) {
+                bail!("`{}` is not a path below the artifacts", file.display());
+            }
+            for parent in file.ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
+                if !parent.as_os_str().is_empty() && !manifest.parts.iter().any(|part| part.path == parent) {
+                    save_part(from, parent, &entry.join(FILES), &mut manifest.parts)?;
+                }
+            }
+            for found in walkdir::WalkDir::new(from.join(file)).sort_by_file_name() {
+                let found = found.with_context(|| format!("reading the artifact {}", file.display()))?;
+                let relative = found.path().strip_prefix(from)?;
+                save_part(from, relative, &entry.join(FILES), &mut manifest.parts)?;
+            }
+        }
+        write_record(&entry, record.clone(), &manifest)?;
+        while target.exists() {
+            // The same step ran again: its new outputs take the place of the old ones.
+            if !self.discard(&target)? {
+                // Somebody restores the old ones just now, which are as good.
+                return Ok(());
+            }
+        }
+        std::fs::rename(&entry, &target).with_context(|| format!("sealing {}", target.display()))
+    }
+
+    /// Remembers that the outputs of a step, just saved or restored, now stand in `dir` unchanged
+    /// (moved there, say), so that [`Store::restore_outputs`] into it has nothing to copy.
+    pub fn note_outputs(&self, id: &EntryId, dir: &Path) -> Result<()> {
+        let entry = self.output_dir(id)?;
+        let Some((_lock, sealed)) = self.open_entry::<Manifest>(&entry)? else { return Ok(()) };
+        let dir = dir.canonicalize().with_context(|| format!("opening {}", dir.display()))?;
+        let placed = read_placed(&entry);
+        note(&entry, &dir, &sealed.contents, placed);
+        Ok(())
+    }
+
+    fn output_dir(&self, id: &EntryId) -> Result<PathBuf> {
+        Ok(self.dir("outputs").join(id_name(id)?))
+    }
+}
+
+fn save_part(from: &Path, path: &Path, files: &Path, parts: &mut Vec<Part>) -> Result<()> {
+    check_cancelled()?;
+    if parts.iter().any(|part| part.path == path) {
+        return Ok(());
+    }
+    let (source, copy) = (from.join(path), files.join(path));
+    let context = || format!("saving the artifact {}", path.display());
+    let stat = std::fs::symlink_metadata(&source).with_context(context)?;
+    let kind = if stat.is_dir() {
+        std::fs::create_dir(&copy).with_context(context)?;
+        PartKind::Directory { mode: stat.mode() & 0o7777 }
+    } else if stat.is_symlink() {
+        PartKind::Link(std::fs::read_link(&source).with_context(context)?)
+    } else if stat.is_file() {
+        copy_file(&source, &copy).with_context(context)?;
+        PartKind::File { digest: contents_digest(&copy).with_context(context)?, size: stat.len() }
+    } else {
+        bail!("the artifact {} is neither a file nor a directory nor a link", path.display());
+    };
+    parts.push(Part { path: path.to_owned(), kind });
+    Ok(())
+}
+
+/// Puts one part in its place; false where the store's copy is damaged.
+fn restore_part(stored: &Path, part: &Part, to: &Path, placed: &[Seen]) -> Result<bool> {
+    let context = || format!("restoring {}", to.display());
+    match &part.kind {
+        PartKind::Directory { mode } => {
+            if !to.is_dir() {
+                std::fs::create_dir(to).with_context(context)?;
+                std::fs::set_permissions(to, std::os::unix::fs::PermissionsExt::from_mode(*mode))
+                    .with_context(context)?;
+            }
+        }
+        PartKind::Link(target) => {
+            if std::fs::read_link(to).ok().as_ref() != Some(target) {
+                let fresh = temporary(to);
+                std::os::unix::fs::symlink(target, &fresh).with_context(context)?;
+                std::fs::rename(&fresh, to).with_context(context)?;
+            }
+        }
+        PartKind::File { digest, size } => {
+            if Seen::at(to).is_some_and(|seen| placed.contains(&seen)) {
+                return Ok(true);
+            }
+            if std::fs::metadata(stored).map_or(true, |stat| stat.len() != *size) {
+                return Ok(false);
+            }
+            if contents_digest(stored).with_context(context)? != *digest {
+                return Ok(false);
+            }
+            let fresh = temporary(to);
+            let copied = copy_file(stored, &fresh).and_then(|()| std::fs::rename(&fresh, to));
+            if copied.is_err() {
+                let _ = std::fs::remove_file(&fresh);
+            }
+            copied.with_context(context)?;
+        }
+    }
+    Ok(true)
+}
+
+fn temporary(to: &Path) -> PathBuf {
+    to.with_file_name(format!(".debforge-{}", random_name()))
+}
+
+fn read_placed(entry: &Path) -> Vec<Seen> {
+    std::fs::read(entry.join(PLACED)).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+/// Best effort: without it, the next restoring copies once more.
+fn note(entry: &Path, dir: &Path, manifest: &Manifest, mut placed: Vec<Seen>) {
+    let before = placed.clone();
+    for part in &manifest.parts {
+        if let PartKind::File { .. } = part.kind
+            && let Some(seen) = Seen::at(&dir.join(&part.path))
+        {
+            placed.retain(|old| old.path != seen.path);
+            placed.push(seen);
+        }
+    }
+    if placed == before {
+        return;
+    }
+    let excess = placed.len().saturating_sub(PLACES.max(manifest.parts.len()));
+    placed.drain(..excess);
+    let fresh = entry.join(format!("{PLACED}.{}", random_name()));
+    let text = serde_json::to_vec(&placed).unwrap_or_default();
+    if std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, entry.join(PLACED))).is_err() {
+        let _ = std::fs::remove_file(&fresh);
+    }
+}

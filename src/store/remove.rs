@@ -1,0 +1,176 @@
+//! Removing directories, never through a mount point.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// What became of a removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removed {
+    /// Nothing is left.
+    Wholly,
+    /// Files of mapped owners are left, for a process in their user namespace.
+    Partly,
+}
+
+/// Removes a file or directory with all that is below it. Mounts below it in this namespace are
+/// unmounted first; what cannot be unmounted is an error, and nothing below it is touched.
+pub(super) fn remove_tree(path: &Path) -> Result<Removed> {
+    unmount_below(path)?;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        bail!("refusing to remove {}", path.display());
+    };
+    let context = || format!("removing {}", path.display());
+    let parent = match Dir::open(parent, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
+        Ok(parent) => parent,
+        Err(Errno::ENOENT) => return Ok(Removed::Wholly),
+        Err(error) => return Err(error).with_context(context),
+    };
+    let name = CString::new(name.as_bytes()).with_context(context)?;
+    let stat = match fstatat(&parent, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::ENOENT) => return Ok(Removed::Wholly),
+        Err(error) => return Err(error).with_context(context),
+    };
+    remove_at(parent.as_fd(), &name, stat.st_dev).with_context(context)
+}
+
+fn remove_at(parent: BorrowedFd<'_>, name: &CStr, device: libc::dev_t) -> Result<Removed> {
+    match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => return Ok(Removed::Wholly),
+        // Directories answer EISDIR on Linux, EPERM by POSIX.
+        Err(Errno::EISDIR | Errno::EPERM | Errno::EACCES) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let stat = match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::ENOENT) => return Ok(Removed::Wholly),
+        Err(Errno::EACCES | Errno::EPERM) => return Ok(Removed::Partly),
+        Err(error) => return Err(error.into()),
+    };
+    if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFDIR {
+        return Ok(Removed::Partly);
+    }
+    if stat.st_dev != device {
+        bail!("{} is a mount point", name.to_string_lossy());
+    }
+    let mut dir = match open_dir(parent, name) {
+        Ok(dir) => dir,
+        Err(Errno::ENOENT) => return Ok(Removed::Wholly),
+        Err(Errno::EACCES | Errno::EPERM) => return Ok(Removed::Partly),
+        Err(error) => return Err(error.into()),
+    };
+    let mut result = Removed::Wholly;
+    let names: Vec<CString> = dir
+        .iter()
+        .filter_map(|entry| entry.ok().map(|entry| entry.file_name().to_owned()))
+        .filter(|name| !matches!(name.to_bytes(), b"." | b".."))
+        .collect();
+    for child in names {
+        if remove_at(dir.as_fd(), &child, device)? == Removed::Partly {
+            result = Removed::Partly;
+        }
+    }
+    match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(result),
+        Err(Errno::EACCES | Errno::EPERM | Errno::ENOTEMPTY) => Ok(Removed::Partly),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open_dir(parent: BorrowedFd<'_>, name: &CStr) -> nix::Result<Dir> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    // Searching and writing need their bits too; overlay's work directory has none at all.
+    let writable = Mode::S_IRWXU;
+    match Dir::openat(parent, name, flags, Mode::empty()) {
+        Ok(dir) => {
+            let stat = nix::sys::stat::fstat(&dir)?;
+            if stat.st_mode & Mode::S_IRWXU.bits() != Mode::S_IRWXU.bits() {
+                // Best effort: where it matters, removing what is inside says so.
+                let _ = nix::sys::stat::fchmod(&dir, writable);
+            }
+            Ok(dir)
+        }
+        Err(Errno::EACCES) => {
+            fchmodat(parent, name, writable, FchmodatFlags::FollowSymlink)?;
+            Dir::openat(parent, name, flags, Mode::empty())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Mount points at or below a directory in this mount namespace, in the order they were mounted.
+pub(super) fn mounts_below(path: &Path) -> Vec<PathBuf> {
+    let Ok(table) = std::fs::read("/proc/thread-self/mountinfo") else { return Vec::new() };
+    // proc(5): the fifth field is the mount point, with space, tab, newline and backslash as octal.
+    table
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+        .map(|field| PathBuf::from(std::ffi::OsString::from_vec(unescape(field))))
+        .filter(|point| point.starts_with(path))
+        .collect()
+}
+
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let octal = (byte == b'\\' && tail.len() >= 3)
+            .then(|| std::str::from_utf8(&tail[..3]).ok().and_then(|digits| u8::from_str_radix(digits, 8).ok()))
+            .flatten();
+        match octal {
+            Some(value) => {
+                out.push(value);
+                rest = &tail[3..];
+            }
+            None => {
+                out.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+fn unmount_below(path: &Path) -> Result<()> {
+    let mounts = mounts_below(path);
+    for point in mounts.iter().rev() {
+        umount2(point, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)
+            .with_context(|| format!("unmounting {}", point.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn octal_escapes_of_mountinfo_are_read() {
+        assert_eq!(unescape(br"/a\040b\134c\012"), b"/a b\\c\n");
+        assert_eq!(unescape(br"/a\04"), br"/a\04");
+    }
+
+    #[test]
+    fn a_tree_with_unreadable_directories_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("top");
+        std::fs::create_dir_all(top.join("a/b")).unwrap();
+        std::fs::write(top.join("a/b/file"), "x").unwrap();
+        std::os::unix::fs::symlink("/etc", top.join("a/link")).unwrap();
+        let none = std::os::unix::fs::PermissionsExt::from_mode(0o000);
+        std::fs::set_permissions(top.join("a/b"), none).unwrap();
+        assert_eq!(remove_tree(&top).unwrap(), Removed::Wholly);
+        assert!(!top.exists());
+        assert!(Path::new("/etc/passwd").exists());
+    }
+}

@@ -1,0 +1,45 @@
+//! Mounts held by descriptors: open_tree(2), move_mount(2), mount_setattr(2), all since Linux 5.12.
+
+use std::ffi::CString;
+use std::io::{Error, Result};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// A copy of the mounts at and below `path` that stands nowhere yet; gone when closed.
+pub fn clone_tree(path: &Path) -> Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let flags = libc::OPEN_TREE_CLONE as libc::c_int | libc::O_CLOEXEC | libc::AT_RECURSIVE;
+    // SAFETY: the path is a live C string; the kernel gives back a descriptor of our own.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags);
+        if fd < 0 { Err(Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd as RawFd)) }
+    }
+}
+
+/// Puts a tree made by [`clone_tree`] on top of `target`, a file or directory held open.
+pub fn attach(tree: &impl AsFd, target: &impl AsFd) -> Result<()> {
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    let (tree, target) = (tree.as_fd().as_raw_fd(), target.as_fd().as_raw_fd());
+    // SAFETY: two open descriptors and two static C strings.
+    let result = unsafe { libc::syscall(libc::SYS_move_mount, tree, c"".as_ptr(), target, c"".as_ptr(), flags) };
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes the mount that `at` stands on, and all below it, read-only. `at` is the root of a mount.
+pub fn make_read_only(at: &impl AsFd) -> Result<()> {
+    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    // SAFETY: an open descriptor, a static C string and a struct of the size that is given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            at.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,3 @@
+//! What needs root or user namespaces: the sandbox and the engine's process.
+
+mod sandbox;

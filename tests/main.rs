@@ -7,4 +7,5 @@
 mod harness;
 
 mod cli;
+mod recipes;
 mod root;

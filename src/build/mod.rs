@@ -10,7 +10,7 @@ pub mod inputs;
 pub mod inside;
 pub mod interrupt;
 
-pub use check::{CheckContext, Files};
+pub use check::{CheckContext, FileKind, Files};
 pub use context::BuildContext;
 pub use event::{Event, Reporter};
 pub use inputs::{Input, InputContext};

@@ -1,5 +1,17 @@
 //! From a recipe's text to typed actions: render, parse, check. Pure beyond the loader it is handed.
 
+mod check;
+mod document;
+mod functions;
+mod library;
+mod loader;
+mod nested;
+mod properties;
+mod schema;
+mod source_map;
+mod template;
+mod yaml;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,9 +19,12 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::actions::Action;
-use crate::build::Files;
 use crate::debian::Architecture;
 use crate::diagnostics::{Diagnostics, Spans};
+
+use check::Loading;
+pub use loader::{DiskLoader, Loader, MemoryLoader};
+pub use schema::schema;
 
 /// A recipe that can be planned.
 #[derive(Debug)]
@@ -47,12 +62,6 @@ pub struct Step {
     pub spans: Spans,
 }
 
-/// Reads the texts that a recipe is made of.
-pub trait Loader: Files {
-    /// The text of a file; an error is why it could not be read.
-    fn read(&self, path: &Path) -> Result<String, String>;
-}
-
 /// What the command line says about a recipe.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -66,16 +75,16 @@ pub struct Options {
 
 /// Reads a recipe with everything it includes. The recipe is there unless there are errors among the
 /// diagnostics; warnings may come with either.
-pub fn load(_path: &Path, _options: &Options, _loader: &dyn Loader) -> (Option<Recipe>, Diagnostics) {
-    (None, Diagnostics::new())
+pub fn load(path: &Path, options: &Options, loader: &dyn Loader) -> (Option<Recipe>, Diagnostics) {
+    Loading::new(path, options, loader).top(path)
 }
 
 /// The recipe's text after its template was rendered, for `--print-recipe`.
-pub fn print(_path: &Path, _options: &Options, _loader: &dyn Loader) -> Result<String, Diagnostics> {
-    Ok(String::new())
+pub fn print(path: &Path, options: &Options, loader: &dyn Loader) -> Result<String, Diagnostics> {
+    Loading::new(path, options, loader).print(path)
 }
 
 /// Renders a file that an `overlay` with `render` copies.
-pub fn render_file(_name: &str, text: &str, _variables: &BTreeMap<String, String>) -> anyhow::Result<String> {
-    Ok(text.to_owned())
+pub fn render_file(name: &str, text: &str, variables: &BTreeMap<String, String>) -> anyhow::Result<String> {
+    template::render_text(name, text, variables)
 }

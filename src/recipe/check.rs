@@ -1,0 +1,541 @@
+//! A parsed recipe to steps: its header, its actions, and those of the recipes it calls.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::document::{self, Entry, entries};
+use super::loader::{Loader, normalise, relative};
+use super::nested::Caller;
+use super::properties::Reader;
+use super::source_map::{Origin, SourceMap};
+use super::template::{self, Rendered};
+use super::yaml::{self, Node, NodeKind};
+use super::{Options, Recipe, Step};
+use crate::actions::{self, Kind};
+use crate::build::CheckContext;
+use crate::debian::Architecture;
+use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, Spans, suggest};
+
+/// Of disks, where the recipe does not say.
+const DEFAULT_SECTOR_SIZE: u32 = 512;
+
+/// Sizes that disks have.
+const SECTOR_SIZES: [u32; 4] = [512, 1024, 2048, 4096];
+
+/// Keys of a recipe.
+const HEADER: [&str; 3] = ["architecture", "sectorsize", "actions"];
+
+/// Keys of every action.
+const COMMON: [&str; 3] = ["action", "description", "when"];
+
+/// Actions of debos that are known, so that nobody looks for a typing error.
+const LATER: [&str; 8] =
+    ["filesystem-deploy", "image-partition", "ostree-commit", "ostree-deploy", "pacman", "pacstrap", "raw", "iso"];
+
+/// A recipe with all that it calls while it is loaded.
+pub(super) struct Loading<'a> {
+    pub(super) options: &'a Options,
+    pub(super) loader: &'a dyn Loader,
+    pub(super) out: Diagnostics,
+    /// The recipes that are being read, the outermost first.
+    pub(super) open: Vec<PathBuf>,
+    steps: Vec<Step>,
+    files: Vec<PathBuf>,
+    schemas: HashMap<&'static str, Arc<Value>>,
+    top_dir: PathBuf,
+    sector_size: Option<(u32, Span)>,
+    downloads: Vec<String>,
+    artifacts: Vec<String>,
+    has_root: bool,
+    any_artifacts: bool,
+}
+
+/// One recipe file while its actions are read.
+pub(super) struct Scope {
+    pub(super) rendered: Rendered,
+    pub(super) architecture: Option<Architecture>,
+    pub(super) variables: Arc<BTreeMap<String, String>>,
+    /// As the path was given.
+    pub(super) directory: PathBuf,
+    /// From the root of the file system.
+    recipe_dir: PathBuf,
+    recipe_dir_shown: String,
+}
+
+impl Scope {
+    pub(super) fn map(&self) -> &SourceMap {
+        &self.rendered.map
+    }
+
+    fn locate(&self, node: &Node) -> Origin {
+        self.map().locate(node.range.clone())
+    }
+}
+
+impl<'a> Loading<'a> {
+    pub(super) fn new(path: &Path, options: &'a Options, loader: &'a dyn Loader) -> Self {
+        Self {
+            options,
+            loader,
+            out: Diagnostics::new(),
+            open: Vec::new(),
+            steps: Vec::new(),
+            files: Vec::new(),
+            schemas: HashMap::new(),
+            top_dir: directory_of(path),
+            sector_size: None,
+            downloads: Vec::new(),
+            artifacts: Vec::new(),
+            has_root: false,
+            any_artifacts: false,
+        }
+    }
+
+    /// Loads the recipe that the user named.
+    pub(super) fn top(mut self, path: &Path) -> (Option<Recipe>, Diagnostics) {
+        let source = match read(path, self.loader) {
+            Ok(source) => source,
+            Err(why) => {
+                self.out.push(cannot_read(path, &why));
+                return (None, self.out);
+            }
+        };
+        let architecture = self.recipe(path, source, self.options.variables.clone(), None);
+        let recipe = match architecture {
+            Some(architecture) if !self.out.has_errors() => Some(Recipe {
+                path: path.to_owned(),
+                architecture,
+                sector_size: self.sector_size.map_or(DEFAULT_SECTOR_SIZE, |(size, _)| size),
+                steps: self.steps,
+                files: self.files,
+            }),
+            _ => None,
+        };
+        (recipe, self.out)
+    }
+
+    /// The text of the recipe that the user named, without looking into it.
+    pub(super) fn print(mut self, path: &Path) -> Result<String, Diagnostics> {
+        let source = read(path, self.loader).map_err(|why| {
+            let mut out = Diagnostics::new();
+            out.push(cannot_read(path, &why));
+            out
+        })?;
+        let variables = with_both_names(self.options.variables.clone());
+        let dirs = &self.options.template_dirs;
+        let rendered = template::render(path, &source, &variables, dirs, &[], self.loader, &mut self.out);
+        match rendered {
+            Some(rendered) if !self.out.has_errors() => Ok(rendered.map.text().to_owned()),
+            _ => Err(self.out),
+        }
+    }
+
+    /// Adds the steps of one recipe file.
+    pub(super) fn recipe(
+        &mut self,
+        path: &Path,
+        source: Arc<Source>,
+        variables: BTreeMap<String, String>,
+        caller: Option<&Caller>,
+    ) -> Option<Architecture> {
+        let variables = with_both_names(variables);
+        let included_from = caller.map(Caller::chain).unwrap_or_default();
+        let rendered = template::render(
+            path,
+            &source,
+            &variables,
+            &self.options.template_dirs,
+            &included_from,
+            self.loader,
+            &mut self.out,
+        )?;
+        for file in &rendered.files {
+            let file = self.loader.absolute(file);
+            if !self.files.contains(&file) {
+                self.files.push(file);
+            }
+        }
+        let directory = directory_of(path);
+        let shown = relative(&directory, &self.top_dir).display().to_string();
+        let mut scope = Scope {
+            rendered,
+            architecture: None,
+            variables: Arc::new(variables),
+            recipe_dir: self.loader.absolute(&directory),
+            recipe_dir_shown: shown,
+            directory,
+        };
+        self.open.push(normalise(path));
+        self.document(&mut scope, &source, caller);
+        self.open.pop();
+        scope.architecture
+    }
+
+    fn document(&mut self, scope: &mut Scope, source: &Arc<Source>, caller: Option<&Caller>) {
+        let whole =
+            Origin { span: Span::new(source, 0, 0), included_from: caller.map(Caller::chain).unwrap_or_default() };
+        let root = match yaml::parse(scope.map().text()) {
+            Ok(Some(root)) => root,
+            Ok(None) => {
+                self.out.push(whole.error("the recipe is empty").hint("it needs `architecture` and `actions`"));
+                return;
+            }
+            Err(error) => {
+                let mut diagnostic = scope.map().locate(error.range).error(error.message);
+                diagnostic.hints.extend(error.hint);
+                self.push(scope, diagnostic);
+                return;
+            }
+        };
+        let mut faults = Diagnostics::new();
+        document::check(&root, scope.map(), &mut faults);
+        self.extend(scope, &faults);
+        let NodeKind::Mapping(pairs) = &root.kind else {
+            self.push(scope, scope.locate(&root).error("a recipe is a mapping with `architecture` and `actions`"));
+            return;
+        };
+        let given = entries(pairs);
+        self.header(scope, &given, &whole, caller);
+        let actions = given.iter().find(|entry| entry.name() == "actions");
+        match actions.map(|entry| (entry, &entry.value.kind)) {
+            Some((_, NodeKind::Sequence(items))) if !items.is_empty() => {
+                for item in items {
+                    self.action(scope, item);
+                }
+            }
+            Some((entry, NodeKind::Sequence(_))) => {
+                self.push(scope, scope.locate(&entry.key).error("a recipe needs at least one action"));
+            }
+            Some((entry, _)) if entry.value.is_null() => {
+                self.push(scope, scope.locate(&entry.key).error("a recipe needs at least one action"));
+            }
+            Some((entry, _)) => {
+                let diagnostic = scope.locate(&entry.value).error("`actions` must be a list");
+                self.push(scope, diagnostic.hint("each action starts with `- action: NAME`"));
+            }
+            None => {
+                let diagnostic = whole.error("the recipe has no `actions`");
+                self.push(scope, diagnostic.hint("`debforge actions` lists what can be done"));
+            }
+        }
+    }
+
+    fn header(&mut self, scope: &mut Scope, given: &[Entry], whole: &Origin, caller: Option<&Caller>) {
+        for entry in given {
+            let name = entry.name();
+            if HEADER.contains(&name) || name.starts_with('.') {
+                continue;
+            }
+            let diagnostic =
+                scope.locate(&entry.key).error(format!("unknown key `{name}`")).label("a recipe has no such key");
+            let diagnostic = match suggest(name, HEADER) {
+                Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
+                None => diagnostic.hint(format!("for anchors of your own, let it start with a dot: `.{name}`")),
+            };
+            self.push(scope, diagnostic);
+        }
+        match given.iter().find(|entry| entry.name() == "architecture") {
+            Some(entry) => self.architecture(scope, entry, caller),
+            None => {
+                let diagnostic = whole.error("the recipe has no `architecture`");
+                self.push(scope, diagnostic.hint(format!("`architecture: {}`, for instance", Architecture::host())));
+            }
+        }
+        if let Some(entry) = given.iter().find(|entry| entry.name() == "sectorsize") {
+            self.sector_size(scope, entry);
+        }
+        if let Some(architecture) = scope.architecture {
+            scope.rendered.define("architecture", architecture.name());
+            scope.rendered.define("arch", architecture.name());
+            let mut variables = (*scope.variables).clone();
+            for name in ["architecture", "arch"] {
+                variables.entry(name.to_owned()).or_insert_with(|| architecture.name().to_owned());
+            }
+            scope.variables = Arc::new(variables);
+        }
+    }
+
+    fn architecture(&mut self, scope: &mut Scope, entry: &Entry, caller: Option<&Caller>) {
+        let origin = scope.locate(&entry.value);
+        let Some(text) = entry.value.text().filter(|_| !entry.value.is_null()) else {
+            self.push(scope, origin.error("`architecture` must be the name of a Debian architecture"));
+            return;
+        };
+        match text.parse::<Architecture>() {
+            Ok(architecture) => {
+                if let Some(caller) = caller
+                    && caller.architecture.is_some_and(|outer| outer != architecture)
+                {
+                    let outer = caller.architecture.unwrap_or(architecture);
+                    let diagnostic =
+                        origin.error(format!("this recipe is for {architecture}, the one that calls it for {outer}"));
+                    self.push(
+                        scope,
+                        diagnostic.hint("write `architecture: {{ architecture }}` in a recipe that others call"),
+                    );
+                }
+                scope.architecture = Some(architecture);
+            }
+            Err(message) => {
+                let names = Architecture::ALL.map(Architecture::name);
+                let foreign = match text {
+                    "x86_64" | "x86-64" | "x64" => Some("amd64"),
+                    "aarch64" => Some("arm64"),
+                    "arm" | "armv7" | "armv7l" => Some("armhf"),
+                    "i686" | "x86" | "386" => Some("i386"),
+                    "ppc64le" => Some("ppc64el"),
+                    "riscv" => Some("riscv64"),
+                    _ => suggest(text, names),
+                };
+                let hint = match foreign {
+                    Some(close) => format!("did you mean `{close}`?"),
+                    None => format!("there are {}", names.join(", ")),
+                };
+                self.push(scope, origin.error(message).hint(hint));
+            }
+        }
+    }
+
+    fn sector_size(&mut self, scope: &Scope, entry: &Entry) {
+        let origin = scope.locate(&entry.value);
+        let size = entry.value.text().and_then(yaml::integer).and_then(|size| u32::try_from(size).ok());
+        let Some(size) = size.filter(|size| SECTOR_SIZES.contains(size)) else {
+            let shown = entry.value.text().unwrap_or("that");
+            let diagnostic = origin.error(format!("`sectorsize` cannot be {shown}"));
+            self.push(scope, diagnostic.hint("disks have sectors of 512 bytes, or of 4096"));
+            return;
+        };
+        match &self.sector_size {
+            Some((outer, span)) if *outer != size => {
+                let diagnostic =
+                    origin.error(format!("`sectorsize` is {size} here and {outer} in {}", span.place().file));
+                self.push(scope, diagnostic.hint("one image has one sector size: give it in the outermost recipe"));
+            }
+            Some(_) => {}
+            None => self.sector_size = Some((size, origin.span)),
+        }
+    }
+
+    fn action(&mut self, scope: &Scope, node: &Node) {
+        let NodeKind::Mapping(pairs) = &node.kind else {
+            let diagnostic = scope.locate(node).error("an action must be a mapping");
+            self.push(scope, diagnostic.hint("it starts with `- action: NAME`"));
+            return;
+        };
+        let given = entries(pairs);
+        let common = |name: &str| given.iter().find(|entry| entry.name() == name);
+        let Some(named) = common("action") else {
+            let diagnostic = scope.locate(node).error("this action has no `action`");
+            let close = given.iter().find(|entry| suggest(entry.name(), ["action"]).is_some());
+            let hint = match close {
+                Some(entry) => format!("did you mean `action` where you wrote `{}`?", entry.name()),
+                None => "`debforge actions` lists what can be done".to_owned(),
+            };
+            self.push(scope, diagnostic.hint(hint));
+            return;
+        };
+        let name_origin = scope.locate(&named.value);
+        let Some(name) = named.value.text().filter(|_| !named.value.is_null()) else {
+            self.push(scope, name_origin.error("`action` must be the name of an action"));
+            return;
+        };
+        let Some(kind) = actions::find(name) else {
+            self.unknown_action(scope, name, &name_origin);
+            return;
+        };
+        let description = common("description").and_then(|entry| self.description(scope, entry));
+        let wanted = common("when").is_none_or(|entry| self.when(scope, entry));
+
+        let schema = self.schema(kind);
+        let subject = format!("the action `{name}`");
+        let mut reader = Reader::new(&subject, &schema, scope.map(), name_origin);
+        let rest: Vec<Entry> = given.iter().filter(|entry| !COMMON.contains(&entry.name())).cloned().collect();
+        let value = reader.properties(&rest);
+        let Reader { mut spans, faults, elsewhere, .. } = reader;
+        for entry in given.iter().filter(|entry| COMMON.contains(&entry.name())) {
+            spans.keys.insert(entry.name().to_owned(), scope.locate(&entry.key).span);
+            spans.values.insert(entry.name().to_owned(), scope.locate(&entry.value).span);
+        }
+        if !faults.is_empty() {
+            for fault in faults {
+                self.push(scope, fault.hint(format!("`debforge actions {name}` prints the manual")));
+            }
+            return;
+        }
+        self.decoded(scope, kind, value, spans, &elsewhere, description, wanted);
+    }
+
+    #[allow(clippy::too_many_arguments)] // The parts of one action on their way into a step.
+    fn decoded(
+        &mut self,
+        scope: &Scope,
+        kind: &'static Kind,
+        value: Value,
+        spans: Spans,
+        elsewhere: &[Origin],
+        description: Option<String>,
+        wanted: bool,
+    ) {
+        let decoded = (kind.decode)(value.clone()).and_then(|action| Ok((action, (kind.normalise)(value.clone())?)));
+        let (action, properties) = match decoded {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                let mut diagnostic = Diagnostic::error(
+                    match error.property.as_str() {
+                        "" => format!("the action `{}`: {}", kind.name, error.message),
+                        property => format!("`{property}`: {}", error.message),
+                    },
+                    spans.value(&error.property),
+                );
+                diagnostic.included_from.clone_from(&spans.included_from);
+                self.push(scope, diagnostic.hint(format!("`debforge actions {}` prints the manual", kind.name)));
+                return;
+            }
+        };
+        if !wanted {
+            return;
+        }
+        if kind.name == "recipe" {
+            self.nested(scope, &properties, &spans);
+            return;
+        }
+        let mut faults = Diagnostics::new();
+        if let Some(architecture) = scope.architecture {
+            let cx = CheckContext {
+                architecture,
+                recipe_dir: &scope.recipe_dir,
+                artifact_dir: &self.options.artifact_dir,
+                files: self.loader,
+                spans: &spans,
+                downloads: &self.downloads,
+                artifacts: &self.artifacts,
+                has_root: self.has_root,
+                any_artifacts: self.any_artifacts,
+            };
+            action.check(&cx, &mut faults);
+        }
+        for fault in faults.iter() {
+            let mut fault = fault.clone();
+            // The action only knows the way that led to itself.
+            if let Some(origin) = elsewhere.iter().find(|origin| Some(&origin.span) == fault.span.as_ref()) {
+                fault.included_from.clone_from(&origin.included_from);
+            }
+            self.push(scope, fault);
+        }
+        let changes = action.changes();
+        let artifacts = action.artifacts();
+        self.has_root |= changes.root;
+        self.any_artifacts |= changes.artifacts && artifacts.is_empty();
+        self.artifacts.extend(artifacts);
+        self.downloads.extend(action.origin_name().map(str::to_owned));
+        self.steps.push(Step {
+            kind: kind.name,
+            action,
+            properties,
+            description,
+            recipe_dir: scope.recipe_dir.clone(),
+            recipe_dir_shown: scope.recipe_dir_shown.clone(),
+            variables: scope.variables.clone(),
+            spans,
+        });
+    }
+
+    fn unknown_action(&mut self, scope: &Scope, name: &str, origin: &Origin) {
+        let diagnostic = origin.error(format!("unknown action `{name}`"));
+        let names = actions::KINDS.iter().map(|kind| kind.name);
+        let diagnostic = if LATER.contains(&name) {
+            diagnostic.hint("debos has it, this version of debforge does not")
+        } else {
+            match suggest(name, names) {
+                Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
+                None => diagnostic.hint("`debforge actions` lists what can be done"),
+            }
+        };
+        self.push(scope, diagnostic);
+    }
+
+    fn description(&mut self, scope: &Scope, entry: &Entry) -> Option<String> {
+        match entry.value.text() {
+            Some(_) if entry.value.is_null() => None,
+            Some(text) => Some(text.to_owned()),
+            None => {
+                self.push(scope, scope.locate(&entry.value).error("`description` must be text"));
+                None
+            }
+        }
+    }
+
+    /// Whether an action is wanted; where that cannot be told, it is looked at like any other.
+    fn when(&mut self, scope: &Scope, entry: &Entry) -> bool {
+        let origin = scope.locate(&entry.value);
+        let Some(expression) = entry.value.text().filter(|_| !entry.value.is_null()) else {
+            let diagnostic = origin.error("`when` must be a Jinja expression");
+            self.push(scope, diagnostic.hint("for instance `when: arch == \"arm64\"`"));
+            return true;
+        };
+        let plain = matches!(&entry.value.kind, NodeKind::Scalar { plain: true, .. });
+        if plain && let Some(value) = yaml::boolean(expression).or_else(|| yaml::old_boolean(expression)) {
+            return value;
+        }
+        match scope.rendered.evaluate(expression) {
+            Ok(value) => value.is_true(),
+            Err(error) => {
+                let diagnostic = template::explain_expression(&error, expression, &scope.rendered.names(), &origin);
+                self.push(scope, diagnostic);
+                true
+            }
+        }
+    }
+
+    fn schema(&mut self, kind: &'static Kind) -> Arc<Value> {
+        self.schemas.entry(kind.name).or_insert_with(|| Arc::new((kind.schema)().to_value())).clone()
+    }
+
+    /// Adds a diagnostic unless it follows from another that was reported.
+    pub(super) fn push(&mut self, scope: &Scope, diagnostic: Diagnostic) {
+        let follows = diagnostic.span.as_ref().is_some_and(|span| {
+            scope.rendered.tainted.iter().any(|tainted| {
+                Arc::ptr_eq(&tainted.source, &span.source) && tainted.start < span.end && span.start < tainted.end
+            })
+        });
+        if !follows {
+            self.out.push(diagnostic);
+        }
+    }
+
+    fn extend(&mut self, scope: &Scope, diagnostics: &Diagnostics) {
+        for diagnostic in diagnostics.iter() {
+            self.push(scope, diagnostic.clone());
+        }
+    }
+}
+
+/// `arch` and `architecture` are one; whoever gives one of them has both.
+fn with_both_names(mut variables: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    for (given, other) in [("arch", "architecture"), ("architecture", "arch")] {
+        if let (Some(value), false) = (variables.get(given).cloned(), variables.contains_key(other)) {
+            variables.insert(other.to_owned(), value);
+        }
+    }
+    variables
+}
+
+/// The directory of a recipe; the current one has a name too.
+pub(super) fn directory_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+pub(super) fn read(path: &Path, loader: &dyn Loader) -> Result<Arc<Source>, String> {
+    let name = if path.is_absolute() { path.to_owned() } else { normalise(path) };
+    Ok(Arc::new(Source { name: name.display().to_string(), text: loader.read(path)? }))
+}
+
+fn cannot_read(path: &Path, why: &str) -> Diagnostic {
+    Diagnostic::error(format!("cannot read the recipe `{}`: {why}", path.display()), None)
+}

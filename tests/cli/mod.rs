@@ -1,3 +1,9 @@
 //! What a user sees: commands, options, exit codes, output.
 
+mod arguments;
+mod build;
+mod check;
+mod interrupt;
 mod manual;
+mod plan;
+mod shell;

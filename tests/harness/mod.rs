@@ -2,7 +2,7 @@
 //! leftovers.
 
 #[macro_use]
-mod skip;
+pub mod skip;
 
 pub mod filter;
 pub mod fixture;

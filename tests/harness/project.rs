@@ -74,6 +74,25 @@ impl Project {
         self
     }
 
+    /// The same with a recipe that begins with a tiny root (busybox and little else), unpacked from
+    /// `root.tar`; `actions` follow. `None` where there is no static busybox.
+    pub fn tiny(self, actions: &str) -> Option<Self> {
+        let project = self.file("root.tar", super::fixture::tiny_root()?);
+        project.set_actions(actions);
+        Some(project)
+    }
+
+    /// Writes another recipe of the kind that [`Project::tiny`] makes.
+    pub fn set_actions(&self, actions: &str) {
+        let architecture = debforge::debian::Architecture::host();
+        self.write(
+            "recipe.yaml",
+            format!(
+                "architecture: {architecture}\nactions:\n  - action: unpack\n    origin: recipe\n    file: root.tar\n{actions}"
+            ),
+        );
+    }
+
     /// Writes a file, with its directories.
     pub fn write(&self, path: &str, text: impl AsRef<[u8]>) {
         let full = self.path(path);
@@ -143,6 +162,22 @@ impl Project {
     /// Builds `recipe.yaml` into `out/`, with further arguments.
     pub fn build<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Finished {
         self.run(["build", "recipe.yaml", "--artifactdir", "out"].into_iter().chain(args))
+    }
+
+    /// Runs debforge behind another program: `run_behind(["unshare", "--net"], ["check", "recipe.yaml"])`.
+    pub fn run_behind<'a>(
+        &self,
+        before: impl IntoIterator<Item = &'a str>,
+        args: impl IntoIterator<Item = &'a str>,
+    ) -> Finished {
+        let args: Vec<&str> = args.into_iter().collect();
+        let inner = self.command(args.iter().copied());
+        let mut before = before.into_iter();
+        let mut outer = Command::new(before.next().expect("a program"));
+        outer.args(before).arg(inner.get_program()).args(inner.get_args()).current_dir(self.dir.path()).env_clear();
+        outer.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = outer.stdin(Stdio::null()).output().expect("starting debforge");
+        self.finished(&args, output)
     }
 
     /// Runs debforge with a text on its standard input.
@@ -291,6 +326,20 @@ impl Finished {
     pub fn says_nothing_of(self, part: &str) -> Self {
         assert!(!self.stderr_filtered().contains(part), "no `{part}` on standard error of {self}");
         self
+    }
+
+    /// How each step came to its result, in order: `ran`, `cached` or `not-needed`. For runs with `--json`.
+    #[track_caller]
+    pub fn outcomes(&self) -> Vec<String> {
+        let outcome = |event: serde_json::Value| Some(event["outcome"].as_str()?.to_owned());
+        self.events().into_iter().filter(|event| event["event"] == "step-finished").filter_map(outcome).collect()
+    }
+
+    /// The events of a run with `--json`.
+    #[track_caller]
+    pub fn events(&self) -> Vec<serde_json::Value> {
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}\n{self}"));
+        self.stdout.lines().map(parse).collect()
     }
 
     /// Asserts a part of standard output.

@@ -1,0 +1,81 @@
+//! Builds that are stopped: by Ctrl-C, by a signal, by `kill -9`.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::Project;
+
+/// A project whose `out/out.tar.gz` is there already, and whose recipe now has a step that takes long:
+/// it says when it is in it by a line of its output.
+fn long_build(step: &str) -> Option<Project> {
+    let project = Project::new().tiny("  - action: pack\n    file: out.tar.gz\n")?;
+    project.build([]).success();
+    project.set_actions(&format!("{step}  - action: pack\n    file: out.tar.gz\n"));
+    Some(project)
+}
+
+const IN_ROOT: &str = "  - action: run\n    chroot: true\n    command: echo so far > /etc/half; sleep 600\n";
+const ON_HOST: &str = "  - action: run\n    command: echo so far > \"$ROOTDIR/etc/half\"; sleep 600\n";
+
+/// Stops a build in the middle of a step; nothing may be left of it, and the next build works.
+fn stopped(step: &str, signal: Signal, code: Option<i32>) {
+    let Some(project) = long_build(step) else { skip!("needs a static busybox") };
+    let before = fs::read(project.path("out/out.tar.gz")).unwrap();
+    let mut build = project.start(["build", "recipe.yaml", "--artifactdir", "out"]);
+    build.wait_until("the long step", || sleeps(&project));
+    build.signal(signal);
+    let finished = build.finish();
+    assert_eq!(finished.code, code, "{finished}");
+    assert!(project.leftovers().is_empty(), "left behind: {:#?}", project.leftovers());
+    assert!(fs::read(project.path("out/out.tar.gz")).unwrap() == before, "the last good artifact stays");
+    let short = step.replace("sleep 600", "true");
+    project.set_actions(&format!("{short}  - action: pack\n    file: out.tar.gz\n"));
+    project.build([]).success();
+}
+
+/// Whether the long step's `sleep` runs: a process that no other test has, because it sees our root.
+fn sleeps(project: &Project) -> bool {
+    let dir = project.path("").display().to_string();
+    fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let sleeping = fs::read(entry.path().join("cmdline")).is_ok_and(|line| line.starts_with(b"sleep\0600"));
+        sleeping && fs::read_to_string(entry.path().join("mountinfo")).is_ok_and(|mounts| mounts.contains(&dir))
+    })
+}
+
+#[test]
+fn ctrl_c_in_a_command_in_the_root_leaves_nothing() {
+    stopped(IN_ROOT, Signal::SIGINT, Some(130));
+}
+
+#[test]
+fn ctrl_c_in_a_command_on_the_host_leaves_nothing() {
+    stopped(ON_HOST, Signal::SIGINT, Some(130));
+}
+
+#[test]
+fn a_termination_signal_leaves_nothing() {
+    stopped(IN_ROOT, Signal::SIGTERM, Some(130));
+}
+
+#[test]
+fn kill_9_in_a_command_in_the_root_leaves_nothing() {
+    stopped(IN_ROOT, Signal::SIGKILL, None);
+}
+
+#[test]
+fn kill_9_in_a_command_on_the_host_leaves_nothing() {
+    stopped(ON_HOST, Signal::SIGKILL, None);
+}
+
+#[test]
+fn a_killed_step_does_not_count_as_done() {
+    let Some(project) = long_build(IN_ROOT) else { skip!("needs a static busybox") };
+    let mut build = project.start(["build", "recipe.yaml", "--artifactdir", "out"]);
+    build.wait_until("the long step", || sleeps(&project));
+    build.signal(Signal::SIGKILL);
+    build.finish();
+    let plan = project.run(["plan", "recipe.yaml", "--artifactdir", "out", "--json"]).success();
+    let plan: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
+    assert_eq!(plan["steps"][1]["hit"], false, "{plan:#}");
+}

@@ -13,7 +13,7 @@ pub mod project;
 pub mod repository;
 pub mod user;
 
-pub use project::{Finished, Project};
+pub use project::Project;
 pub use user::User;
 
 use std::path::PathBuf;

@@ -1,1 +1,161 @@
-//! report
+//! What a person, a log or a program reads of a build.
+
+mod build_log;
+mod lines;
+mod progress;
+mod units;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+pub use build_log::BuildLog;
+pub use lines::{fault, header, planned};
+pub use units::{bytes, seconds};
+
+use crate::build::Event;
+use crate::build::event::Outcome;
+use crate::diagnostics::Fault;
+use crate::plan::{Plan, PlanStep};
+
+/// How a build is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// One line per step, the running one redrawn.
+    Terminal,
+    /// The same lines, none redrawn.
+    Plain,
+    /// The events, one JSON object a line, on standard output.
+    Json,
+}
+
+/// Shows a build as it goes and keeps its log.
+pub struct Report {
+    style: Style,
+    verbose: bool,
+    /// Steps as shown: number, action, summary.
+    steps: Vec<PlanStep>,
+    progress: progress::Progress,
+    log: Option<BuildLog>,
+    started: Instant,
+    step_started: Instant,
+    artifacts: Vec<(PathBuf, u64, String)>,
+    fault: Option<(Option<usize>, Fault)>,
+}
+
+impl Report {
+    /// For a plan about to be carried out; says what is built and where.
+    pub fn start(style: Style, verbose: bool, plan: &Plan, machine: &str, log: Option<BuildLog>) -> Self {
+        if style != Style::Json {
+            eprintln!("{}\n", header(plan, machine));
+        }
+        Self {
+            style,
+            verbose,
+            steps: plan.steps.clone(),
+            progress: progress::Progress::new(style == Style::Terminal),
+            log,
+            started: Instant::now(),
+            step_started: Instant::now(),
+            artifacts: Vec::new(),
+            fault: None,
+        }
+    }
+
+    /// A line on where the build runs.
+    pub fn note(&mut self, note: &str) {
+        self.print(&lines::note(note));
+    }
+
+    /// Takes the next event.
+    pub fn event(&mut self, event: &Event) -> Result<()> {
+        if let Some(log) = &mut self.log {
+            log.event(event);
+        }
+        if self.style == Style::Json {
+            let mut out = std::io::stdout().lock();
+            serde_json::to_writer(&mut out, event)?;
+            writeln!(out)?;
+        }
+        match event {
+            Event::StepStarted { step } => {
+                self.step_started = Instant::now();
+                if let Some(step) = self.steps.get(step - 1) {
+                    self.progress.begin(&lines::left(step, self.steps.len()));
+                }
+            }
+            Event::Progress { message, fraction, .. } => self.progress.say(&lines::progress(message, *fraction)),
+            Event::Log { step, line } if self.verbose => self.print(&format!("  {step:>3}  │ {line}")),
+            Event::Warning { message, .. } => self.print(&lines::warning(message)),
+            Event::StepFinished { step, outcome, seconds, detail } => {
+                self.progress.end();
+                if let Some(planned) = self.steps.get(step - 1) {
+                    let reason = if *outcome == Outcome::Ran { planned.reason.as_str() } else { "" };
+                    self.print(&lines::finished(planned, self.steps.len(), *outcome, *seconds, detail, reason));
+                }
+            }
+            Event::Terminal { taken } => self.progress.pause(*taken),
+            Event::Artifact { path, size, sha256 } => self.artifacts.push((path.clone(), *size, sha256.clone())),
+            Event::Resolved { step, id, inputs } => {
+                if let Some(planned) = self.steps.get_mut(step - 1) {
+                    planned.id = Some(id.clone());
+                    planned.inputs.clone_from(inputs);
+                }
+            }
+            Event::Finished { fault: Some(fault), step } => {
+                self.progress.end();
+                if let Some(planned) = step.and_then(|step| self.steps.get(step - 1)) {
+                    self.print(&lines::failed(planned, self.steps.len(), self.step_started.elapsed()));
+                }
+                self.fault = Some((*step, fault.clone()));
+            }
+            Event::Log { .. } | Event::Finished { fault: None, .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Ends the report; the fault, with the log and the way back in among its hints.
+    pub fn finish(mut self, recipe: &Path) -> Result<Vec<PlanStep>, Fault> {
+        self.progress.end();
+        match self.fault.take() {
+            Some((step, fault)) => Err(self.explained(fault, step, recipe)),
+            None => {
+                self.print(&lines::done(self.started.elapsed(), &self.artifacts));
+                Ok(self.steps)
+            }
+        }
+    }
+
+    /// The steps as they turned out.
+    pub fn steps(&self) -> &[PlanStep] {
+        &self.steps
+    }
+
+    fn explained(&self, mut fault: Fault, step: Option<usize>, recipe: &Path) -> Fault {
+        if let Some(log) = &self.log {
+            fault.hints.push(format!("the whole log is {}", log.path().display()));
+        }
+        if let Some(step) = step.filter(|step| *step > 1)
+            && fault.kind == crate::diagnostics::FaultKind::Failed
+        {
+            let recipe = recipe.display();
+            fault
+                .hints
+                .push(format!("look around in the root before it: debforge shell {recipe} --after {}", step - 1));
+        }
+        fault
+    }
+
+    fn print(&self, line: &str) {
+        if self.style != Style::Json {
+            self.progress.print(line);
+        }
+    }
+}
+
+/// Rounded for people: a tenth of a second.
+fn tenths(duration: Duration) -> String {
+    seconds(duration.as_secs_f64())
+}

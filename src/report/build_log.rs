@@ -1,0 +1,94 @@
+//! The whole log of a build, as a file.
+
+use std::fs;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::build::Event;
+use crate::plan::Plan;
+
+/// How many logs are kept.
+const KEPT: usize = 50;
+
+/// A log being written. Writing is best effort: a build does not fail for its log.
+pub struct BuildLog {
+    path: PathBuf,
+    file: BufWriter<fs::File>,
+}
+
+impl BuildLog {
+    /// Starts one in a directory, named by the time; the oldest beyond [`KEPT`] go.
+    pub fn start(directory: &Path, plan: &Plan) -> Result<Self> {
+        fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+        prune(directory);
+        let stamp = jiff::ZonedDateTime::now().strftime("%Y-%m-%dT%H-%M-%S").to_string();
+        let names = std::iter::once(format!("{stamp}.log")).chain((2..).map(|n| format!("{stamp}-{n}.log")));
+        for path in names.map(|name| directory.join(name)) {
+            match fs::File::create_new(&path) {
+                Ok(file) => {
+                    let mut log = Self { path, file: BufWriter::new(file) };
+                    log.line(&format!("debforge {} {} {}", env!("CARGO_PKG_VERSION"), plan.recipe, plan.architecture));
+                    for step in &plan.steps {
+                        let place = step.place.as_ref().map(ToString::to_string).unwrap_or_default();
+                        log.line(&format!("step {} {} {place} {}", step.number, step.action, step.properties));
+                    }
+                    return Ok(log);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).with_context(|| format!("making {}", path.display())),
+            }
+        }
+        anyhow::bail!("no name for the log is left")
+    }
+
+    /// Where it stands.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes an event down.
+    pub(super) fn event(&mut self, event: &Event) {
+        match event {
+            Event::Log { step, line } => self.line(&format!("{step:>3} │ {line}")),
+            Event::StepStarted { step } => self.line(&format!("{step:>3} ┌ started")),
+            Event::StepFinished { step, outcome, seconds, detail } => {
+                self.line(&format!("{step:>3} └ {outcome:?} {seconds:.2} s {detail}"));
+            }
+            Event::Warning { message, .. } => self.line(&format!("warning: {message}")),
+            Event::Resolved { step, id, inputs } => {
+                self.line(&format!("{step:>3}   id {id}"));
+                for input in inputs {
+                    self.line(&format!("{step:>3}   input {}: {}", input.what, input.state));
+                }
+            }
+            Event::Artifact { path, size, sha256 } => {
+                self.line(&format!("artifact {} {size} bytes sha256 {sha256}", path.display()));
+            }
+            Event::Finished { fault, .. } => {
+                match fault {
+                    Some(fault) => self.line(&format!("failed: {}", fault.message)),
+                    None => self.line("done"),
+                }
+                let _ = self.file.flush();
+            }
+            Event::Progress { .. } | Event::Terminal { .. } => {}
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        let _ = writeln!(self.file, "{line}");
+    }
+}
+
+fn prune(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    let mut logs: Vec<PathBuf> =
+        entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "log")).collect();
+    logs.sort();
+    let surplus = logs.len().saturating_sub(KEPT - 1);
+    for log in logs.iter().take(surplus) {
+        let _ = fs::remove_file(log);
+    }
+}

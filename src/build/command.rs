@@ -8,10 +8,32 @@ use anyhow::{Context, Result};
 use super::BuildContext;
 use super::guard::RootGuard;
 use crate::diagnostics::{Fault, FaultKind};
-use crate::sandbox::{Bind, Command, Exit, Input, Stream, View};
+use crate::sandbox::{Bind, Command, Exit, Input, Sandbox, Stream, View};
 
 /// Lines of output that a fault shows.
 const TAIL: usize = 20;
+
+/// What every process finds in its environment, whatever the user's looks like.
+pub fn fixed_environment() -> BTreeMap<String, String> {
+    let fixed = [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", "/root"),
+        ("LC_ALL", "C.UTF-8"),
+        ("TERM", "dumb"),
+        ("DEBIAN_FRONTEND", "noninteractive"),
+        ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
+    ];
+    fixed.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+}
+
+/// A shell of the user's in a root that looks as it does for the steps.
+pub fn interactive(sandbox: &Sandbox, command: &Command) -> Result<Exit> {
+    let View::Chroot { root } = &command.view else { return sandbox.interactive(command) };
+    let guard = RootGuard::set(root, command.network)?;
+    let exit = sandbox.interactive(command)?;
+    guard.release()?;
+    Ok(exit)
+}
 
 /// A command about to be run; see [`BuildContext::chroot`] and [`BuildContext::host`].
 pub struct Runner<'a> {
@@ -51,15 +73,7 @@ impl BuildContext<'_> {
 
     /// The fixed minimal environment of every process, with the user's variables and proxies.
     pub fn process_environment(&self) -> BTreeMap<String, String> {
-        let fixed = [
-            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-            ("HOME", "/root"),
-            ("LC_ALL", "C.UTF-8"),
-            ("TERM", "dumb"),
-            ("DEBIAN_FRONTEND", "noninteractive"),
-            ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
-        ];
-        let mut all: BTreeMap<String, String> = fixed.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let mut all = fixed_environment();
         all.insert("SOURCE_DATE_EPOCH".into(), self.source_date_epoch.to_string());
         all.extend(self.environment.iter().map(|(k, v)| (k.clone(), v.clone())));
         all

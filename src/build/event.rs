@@ -61,6 +61,20 @@ pub enum Event {
         /// "78 packages, 111 MB".
         detail: String,
     },
+    /// A step's id and inputs, as they turned out when it was reached.
+    Resolved {
+        /// Which.
+        step: usize,
+        /// Its id.
+        id: crate::store::EntryId,
+        /// What the id was made from.
+        inputs: Vec<super::Input>,
+    },
+    /// An interactive shell takes the terminal, or gives it back.
+    Terminal {
+        /// Which of the two.
+        taken: bool,
+    },
     /// A file is in its place in the artifact directory.
     Artifact {
         /// Where.

@@ -1,10 +1,69 @@
-//! engine
+//! The step loop: restore or run each step of a plan, seal its result, report.
+//!
+//! Runs inside the machine (see `machine`): as root of its own namespaces, or in a container as it
+//! is. One [`Job`] comes in, [`Event`]s go out.
 
+mod artifacts;
+mod epoch;
+mod root;
+mod shell;
+mod steps;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::build::Reporter;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
-/// Does the job of an engine process.
-pub fn serve(_job: serde_json::Value, _reporter: Arc<dyn Reporter>) -> anyhow::Result<()> {
-    anyhow::bail!("the engine is not there yet")
+use crate::build::{Event, Reporter};
+use crate::diagnostics::fault_of;
+use crate::plan::Plan;
+use crate::sandbox::Sandbox;
+use crate::store::{Checkpoints, IdMap};
+
+/// What an engine is asked to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "task", rename_all = "kebab-case")]
+pub enum Job {
+    /// Carry out a plan.
+    Build(Box<Build>),
+}
+
+/// A plan and its surroundings.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Build {
+    /// What is to be done.
+    pub plan: Plan,
+    /// The store.
+    pub store: PathBuf,
+    /// Where artifacts go and come from.
+    pub artifact_dir: PathBuf,
+    /// How commands are run.
+    pub sandbox: Sandbox,
+    /// How the root's states are kept.
+    pub checkpoints: Checkpoints,
+    /// Whose trees count.
+    pub id_map: IdMap,
+    /// For every process: proxies, which enter no id, beside the plan's environment.
+    pub environment: std::collections::BTreeMap<String, String>,
+    /// Stop after this step, without publishing artifacts.
+    pub until: Option<usize>,
+    /// Open a shell in the root when that is reached.
+    pub shell: Option<String>,
+    /// Open this shell in the root when a step fails.
+    pub debug_shell: Option<String>,
+}
+
+/// Does a job. Its last event is [`Event::Finished`]; the error is only of a job that cannot be read.
+pub fn serve(job: serde_json::Value, reporter: Arc<dyn Reporter>) -> Result<()> {
+    crate::store::set_cancelled(crate::build::interrupted);
+    match serde_json::from_value(job).context("reading the job")? {
+        Job::Build(build) => {
+            let mut at = None;
+            let fault = steps::build(*build, reporter.as_ref(), &mut at).err().map(|error| fault_of(&error));
+            reporter.report(Event::Finished { fault, step: at });
+        }
+    }
+    Ok(())
 }

@@ -39,6 +39,8 @@ pub struct Plan {
     pub version: u32,
     /// The recipe as the user named it.
     pub recipe: String,
+    /// The files that the recipe was read from.
+    pub recipe_files: Vec<PathBuf>,
     /// What is built.
     pub architecture: Architecture,
     /// Of disk images, in bytes.
@@ -130,6 +132,7 @@ pub fn plan(recipe: &Recipe, request: Request<'_>) -> Result<Plan> {
     let mut plan = Plan {
         version: 1,
         recipe: recipe.path.display().to_string(),
+        recipe_files: recipe.files.clone(),
         architecture: recipe.architecture,
         sector_size: recipe.sector_size,
         environment: request.environment,
@@ -139,7 +142,8 @@ pub fn plan(recipe: &Recipe, request: Request<'_>) -> Result<Plan> {
         releases: BTreeMap::new(),
     };
     let mut resolver = Resolver::new(&plan, request.store, request.id_map, request.artifact_dir);
-    for (index, step) in recipe.steps.iter().enumerate() {
+    let (last, first): (Vec<_>, Vec<_>) = recipe.steps.iter().partition(|step| step.action.postprocess());
+    for (index, step) in first.into_iter().chain(last).enumerate() {
         let mut planned = PlanStep {
             number: index + 1,
             action: step.kind.to_owned(),

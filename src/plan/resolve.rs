@@ -78,7 +78,7 @@ impl<'a> Resolver<'a> {
             artifact_dir: self.artifact_dir,
             variables: &step.variables,
             render: crate::recipe::render_file,
-            recipe_files: &[],
+            recipe_files: &self.plan.recipe_files,
             store: self.store,
             planned_artifacts: &self.planned_artifacts,
             apt_sources: heads.facts.as_ref().map(|facts| facts.apt_sources.as_str()),

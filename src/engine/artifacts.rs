@@ -1,0 +1,222 @@
+//! Artifacts of a build: gathered in a directory of its own, put in their places when it is done.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use walkdir::WalkDir;
+
+use crate::build::{Event, Reporter};
+use crate::store::{EntryId, Store, TreeRecord};
+
+/// What a step did to the artifacts, kept beside its outputs.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Effect {
+    /// Files it made or changed, with size and SHA-256.
+    files: BTreeMap<PathBuf, (u64, String)>,
+    /// Files of earlier steps that it removed.
+    removed: Vec<PathBuf>,
+    /// What to show for it.
+    detail: String,
+}
+
+/// An artifact as it will be published.
+struct Artifact {
+    /// The step that made it.
+    made_by: EntryId,
+    /// Whether it stands in the staging directory, or only in the store.
+    staged: bool,
+    size: u64,
+    sha256: String,
+}
+
+/// The artifacts of one build.
+pub(super) struct Artifacts<'a> {
+    store: &'a Store,
+    /// Where steps write them.
+    pub(super) staging: PathBuf,
+    files: BTreeMap<PathBuf, Artifact>,
+    /// The steps so far.
+    order: Vec<EntryId>,
+}
+
+/// The staging directory at one moment.
+pub(super) struct Snapshot(BTreeMap<PathBuf, (u64, u64, SystemTime)>);
+
+impl<'a> Artifacts<'a> {
+    pub(super) fn new(store: &'a Store, scratch: &Path) -> Result<Self> {
+        let staging = scratch.join("artifacts");
+        fs::create_dir(&staging).context("making a place for artifacts")?;
+        Ok(Self { store, staging, files: BTreeMap::new(), order: Vec::new() })
+    }
+
+    /// Counts a cached step's artifacts in; returns what to show for it, `None` where they are gone.
+    pub(super) fn restore(&mut self, id: &EntryId) -> Option<String> {
+        if !self.store.has_outputs(id) {
+            return None;
+        }
+        let effect: Effect = serde_json::from_value(self.store.recall(&key(id))?).ok()?;
+        self.order.push(id.clone());
+        for path in &effect.removed {
+            self.files.remove(path);
+        }
+        for (path, (size, sha256)) in effect.files {
+            self.files.insert(path, Artifact { made_by: id.clone(), staged: false, size, sha256 });
+        }
+        Some(effect.detail)
+    }
+
+    /// Puts what cached steps made into the staging directory, for a step that reads it.
+    pub(super) fn materialise(&mut self) -> Result<()> {
+        for id in self.makers(|artifact| !artifact.staged) {
+            self.fetch(&id, &self.staging)?;
+            self.staged(&id);
+        }
+        Ok(())
+    }
+
+    /// The staging directory as it stands.
+    pub(super) fn snapshot(&self) -> Result<Snapshot> {
+        let mut files = BTreeMap::new();
+        for entry in WalkDir::new(&self.staging).min_depth(1) {
+            let entry = entry.context("reading the artifacts")?;
+            if !entry.file_type().is_dir() {
+                let meta = entry.metadata().context("reading the artifacts")?;
+                let path = entry.path().strip_prefix(&self.staging)?.to_owned();
+                files.insert(path, (meta.ino(), meta.len(), meta.modified()?));
+            }
+        }
+        Ok(Snapshot(files))
+    }
+
+    /// Keeps under a step's id what it did since `before`.
+    pub(super) fn save(&mut self, id: &EntryId, before: &Snapshot, record: &TreeRecord) -> Result<()> {
+        self.order.push(id.clone());
+        let now = self.snapshot()?;
+        let changed: Vec<PathBuf> = now
+            .0
+            .iter()
+            .filter(|(path, stat)| before.0.get(*path) != Some(stat))
+            .map(|(path, _)| path.clone())
+            .collect();
+        let removed: Vec<PathBuf> = before.0.keys().filter(|path| !now.0.contains_key(*path)).cloned().collect();
+        let mut effect = Effect { files: BTreeMap::new(), removed, detail: record.detail.clone() };
+        for path in &changed {
+            let (size, sha256) = sha256(&self.staging.join(path))?;
+            effect.files.insert(path.clone(), (size, sha256.clone()));
+            self.files.insert(path.clone(), Artifact { made_by: id.clone(), staged: true, size, sha256 });
+        }
+        for path in &effect.removed {
+            self.files.remove(path);
+        }
+        self.store.save_outputs(id, &self.staging, &changed, record).context("keeping the artifacts")?;
+        self.store.remember(&key(id), &serde_json::to_value(&effect)?);
+        Ok(())
+    }
+
+    /// Puts all artifacts into their places, each at once, and says so.
+    pub(super) fn publish(mut self, into: &Path, reporter: &dyn Reporter) -> Result<()> {
+        fs::create_dir_all(into).with_context(|| format!("making {}", into.display()))?;
+        // What a step made and no later one replaced or removed goes straight to its place.
+        let whole: Vec<EntryId> = self.makers(|_| true).into_iter().filter(|id| self.is_whole(id)).collect();
+        for id in self.makers(|artifact| !artifact.staged) {
+            if whole.contains(&id) {
+                self.fetch(&id, into)?;
+            } else {
+                self.fetch(&id, &self.staging)?;
+                self.staged(&id);
+            }
+        }
+        for (path, artifact) in &self.files {
+            let target = into.join(path);
+            if artifact.staged {
+                place(&self.staging.join(path), &target)
+                    .with_context(|| format!("putting {} into its place", target.display()))?;
+            }
+            let (size, sha256) = (artifact.size, artifact.sha256.clone());
+            reporter.report(Event::Artifact { path: target, size, sha256 });
+        }
+        for id in &whole {
+            self.store.note_outputs(id, into)?;
+        }
+        Ok(())
+    }
+
+    /// Whether all that a step made is still as it made it.
+    fn is_whole(&self, id: &EntryId) -> bool {
+        self.effect(id).is_some_and(|effect| {
+            effect.files.keys().all(|path| self.files.get(path).is_some_and(|artifact| artifact.made_by == *id))
+        })
+    }
+
+    fn staged(&mut self, id: &EntryId) {
+        for artifact in self.files.values_mut().filter(|artifact| artifact.made_by == *id) {
+            artifact.staged = true;
+        }
+    }
+
+    fn effect(&self, id: &EntryId) -> Option<Effect> {
+        serde_json::from_value(self.store.recall(&key(id))?).ok()
+    }
+
+    /// The steps that made some of the artifacts, in their order.
+    fn makers(&self, which: impl Fn(&Artifact) -> bool) -> Vec<EntryId> {
+        let made = |id: &EntryId| self.files.values().any(|artifact| artifact.made_by == *id && which(artifact));
+        self.order.iter().filter(|id| made(id)).cloned().collect()
+    }
+
+    fn fetch(&self, id: &EntryId, into: &Path) -> Result<()> {
+        self.store
+            .restore_outputs(id, into)
+            .context("restoring cached artifacts")?
+            .context("cached artifacts are no longer in the store: build again")?;
+        Ok(())
+    }
+}
+
+fn key(id: &EntryId) -> String {
+    format!("outputs-{id}")
+}
+
+/// Moves a file, over another file system by a copy under a temporary name.
+fn place(from: &Path, to: &Path) -> Result<()> {
+    let directory = to.parent().context("an artifact without a directory")?;
+    fs::create_dir_all(directory)?;
+    if fs::rename(from, to).is_ok() {
+        return Ok(());
+    }
+    if from.symlink_metadata()?.is_symlink() {
+        let link = tempfile::Builder::new()
+            .make_in(directory, |path| std::os::unix::fs::symlink(fs::read_link(from)?, path))?;
+        link.persist(to)?;
+        return Ok(());
+    }
+    let temporary = tempfile::NamedTempFile::new_in(directory)?;
+    reflink_copy::reflink_or_copy(from, temporary.path()).or_else(|_| fs::copy(from, temporary.path()).map(Some))?;
+    fs::set_permissions(temporary.path(), from.metadata()?.permissions())?;
+    temporary.persist(to)?;
+    Ok(())
+}
+
+fn sha256(path: &Path) -> Result<(u64, String)> {
+    let meta = path.symlink_metadata()?;
+    if meta.is_symlink() {
+        let target = fs::read_link(path)?;
+        return Ok((0, hex::encode(Sha256::digest(target.as_os_str().as_encoded_bytes()))));
+    }
+    let mut file = fs::File::open(path).with_context(|| format!("reading {}", path.display()))?;
+    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+    Ok((meta.len(), hex::encode(hasher.finalize())))
+}

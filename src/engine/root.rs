@@ -1,0 +1,160 @@
+//! The root filesystem of a build as it grows, step by step.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::store::{Begun, Checkpoints, EntryId, IdMap, MountedRoot, PendingTree, Store, Tree, TreeRecord};
+
+/// The sealed layers so far and how the next one is made.
+pub(super) struct Root<'a> {
+    store: &'a Store,
+    map: &'a IdMap,
+    checkpoints: Checkpoints,
+    /// Bottom first. With [`Checkpoints::Reflink`] only the last one is of interest.
+    layers: Vec<Tree>,
+    /// Where a root is mounted, or stands where nothing can be mounted.
+    at: PathBuf,
+}
+
+/// A root that a step works on.
+pub(super) enum Workspace {
+    /// The layers below the step's own.
+    Overlay(MountedRoot, PendingTree),
+    /// A tree of its own: the first layer, or a copy of the one before.
+    Plain(PendingTree),
+    /// The one directory that all steps work on.
+    Shared(PathBuf),
+    /// Not to be changed.
+    Viewed(MountedRoot),
+}
+
+/// What [`Root::begin`] found.
+pub(super) enum Start {
+    /// Another build has made the layer in the meantime.
+    Sealed,
+    /// It is to be made here.
+    Work(Workspace),
+}
+
+impl Workspace {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Overlay(mounted, _) | Self::Viewed(mounted) => &mounted.path,
+            Self::Plain(pending) => &pending.path,
+            Self::Shared(path) => path,
+        }
+    }
+
+    /// The directory that holds what the step writes; nothing for a root that is only looked at.
+    pub(super) fn written(&self) -> Option<&Path> {
+        match self {
+            Self::Overlay(_, pending) | Self::Plain(pending) => Some(&pending.path),
+            Self::Shared(path) => Some(path),
+            Self::Viewed(_) => None,
+        }
+    }
+}
+
+impl<'a> Root<'a> {
+    /// An empty root; `scratch` is the build's own directory.
+    pub(super) fn new(store: &'a Store, map: &'a IdMap, checkpoints: Checkpoints, scratch: &Path) -> Result<Self> {
+        let at = scratch.join("root");
+        fs::create_dir(&at).context("making a place for the root")?;
+        Ok(Self { store, map, checkpoints, layers: Vec::new(), at })
+    }
+
+    /// Takes a sealed layer from the store; false where it is not there.
+    pub(super) fn restore(&mut self, id: &EntryId) -> Result<Option<TreeRecord>> {
+        let Some(tree) = self.store.tree(self.map, id)? else { return Ok(None) };
+        let record = tree.record.clone();
+        self.layers.push(tree);
+        Ok(Some(record))
+    }
+
+    /// Starts the layer of a step that changes the root.
+    pub(super) fn begin(&mut self, id: &EntryId, waiting: &mut dyn FnMut()) -> Result<Start> {
+        if self.checkpoints == Checkpoints::None {
+            return Ok(Start::Work(Workspace::Shared(self.at.clone())));
+        }
+        let pending = match self.store.begin(self.map, id, waiting)? {
+            Begun::Sealed(tree) => {
+                self.layers.push(tree);
+                return Ok(Start::Sealed);
+            }
+            Begun::Pending(pending) => pending,
+        };
+        let Some(last) = self.layers.last() else { return Ok(Start::Work(Workspace::Plain(pending))) };
+        match self.checkpoints {
+            Checkpoints::Overlay { userxattr } => {
+                let mounted = MountedRoot::overlay(&self.lower(), &pending, &self.at, userxattr)?;
+                Ok(Start::Work(Workspace::Overlay(mounted, pending)))
+            }
+            _ => {
+                copy(&last.path, &pending.path)?;
+                Ok(Start::Work(Workspace::Plain(pending)))
+            }
+        }
+    }
+
+    /// The root for a step that only reads it.
+    pub(super) fn view(&self) -> Result<Workspace> {
+        let userxattr = match self.checkpoints {
+            Checkpoints::None => return Ok(Workspace::Shared(self.at.clone())),
+            Checkpoints::Reflink => false,
+            Checkpoints::Overlay { userxattr } => userxattr,
+        };
+        let layers = match self.checkpoints {
+            Checkpoints::Reflink => self.lower().split_off(self.layers.len().saturating_sub(1)),
+            _ => self.lower(),
+        };
+        if layers.is_empty() {
+            return Ok(Workspace::Shared(self.at.clone()));
+        }
+        if self.checkpoints == Checkpoints::Reflink {
+            return Ok(Workspace::Shared(layers[0].to_owned()));
+        }
+        Ok(Workspace::Viewed(MountedRoot::read_only(&layers, &self.at, userxattr)?))
+    }
+
+    /// The root with a layer on top that is thrown away: for a shell.
+    pub(super) fn throwaway(&mut self, id: &EntryId) -> Result<Workspace> {
+        match self.begin(id, &mut || {})? {
+            Start::Work(workspace) => Ok(workspace),
+            Start::Sealed => anyhow::bail!("the store holds an entry under a name that was just made up"),
+        }
+    }
+
+    /// Ends a step's work and seals its layer.
+    pub(super) fn seal(&mut self, workspace: Workspace, record: TreeRecord) -> Result<()> {
+        let pending = match workspace {
+            Workspace::Overlay(mounted, pending) => {
+                mounted.unmount().context("unmounting the root")?;
+                pending
+            }
+            Workspace::Plain(pending) => pending,
+            Workspace::Shared(_) => return Ok(()),
+            Workspace::Viewed(mounted) => return mounted.unmount(),
+        };
+        self.layers.push(pending.seal(record).context("sealing the layer")?);
+        Ok(())
+    }
+
+    fn lower(&self) -> Vec<&Path> {
+        self.layers.iter().map(|tree| tree.path.as_path()).collect()
+    }
+}
+
+/// A copy with shared extents.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let output = Command::new("cp")
+        .args(["-a", "--reflink=always", "--"])
+        .arg(from.join("."))
+        .arg(to)
+        .output()
+        .context("starting cp")?;
+    ensure!(output.status.success(), "copying the root: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}

@@ -1,0 +1,276 @@
+//! One step after the other.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
+
+use anyhow::{Context, Result};
+
+use super::artifacts::Artifacts;
+use super::root::{Root, Start, Workspace};
+use super::{Build, epoch, shell};
+use crate::actions::Action;
+use crate::build::event::Outcome;
+use crate::build::{BuildContext, Event, Reporter, interrupted};
+use crate::diagnostics::{Fault, FaultKind};
+use crate::plan::{self, Course, PlanStep, Resolver, RootFacts};
+use crate::store::{Begun, Store, TreeRecord};
+
+/// Carries out a plan; `at` is the step it is at.
+pub(super) fn build(build: Build, reporter: &dyn Reporter, at: &mut Option<usize>) -> Result<()> {
+    let store = Store::open(&build.store)?;
+    let scratch = store.scratch()?;
+    let mut run = Run {
+        root: Root::new(&store, &build.id_map, build.checkpoints, &scratch.path)?,
+        artifacts: Artifacts::new(&store, &scratch.path)?,
+        resolver: Resolver::new(&build.plan, &store, &build.id_map, &build.artifact_dir),
+        downloads: BTreeMap::new(),
+        origins: Vec::new(),
+        environment: build
+            .environment
+            .iter()
+            .chain(&build.plan.environment)
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
+        scratch: scratch.path.clone(),
+        store: &store,
+        build: &build,
+        reporter,
+    };
+    let steps = run.steps()?;
+    for (mut step, action, course) in steps {
+        *at = Some(step.number);
+        run.step(&mut step, action.as_ref(), course).map_err(|error| plan::at(error, &step))?;
+    }
+    *at = None;
+    if let Some(shell) = &build.shell {
+        return shell::in_root(&mut run.root, &build, &run.environment, shell, reporter);
+    }
+    if build.until.is_none() {
+        run.artifacts.publish(&build.artifact_dir, reporter)?;
+    }
+    Ok(())
+}
+
+/// The state of a build between steps.
+struct Run<'a> {
+    root: Root<'a>,
+    artifacts: Artifacts<'a>,
+    resolver: Resolver<'a>,
+    downloads: BTreeMap<String, PathBuf>,
+    /// Trees of downloads, held as long as the build goes on.
+    origins: Vec<crate::store::Tree>,
+    environment: BTreeMap<String, String>,
+    scratch: PathBuf,
+    store: &'a Store,
+    build: &'a Build,
+    reporter: &'a dyn Reporter,
+}
+
+/// A step, what it does, and what becomes of it.
+type Ahead = (PlanStep, Box<dyn Action>, Course);
+
+impl Run<'_> {
+    /// The steps to be looked at, each with its course as far as it is known before anything runs.
+    fn steps(&self) -> Result<Vec<Ahead>> {
+        let last = self.build.until.unwrap_or(usize::MAX);
+        let mut steps = Vec::new();
+        for step in self.build.plan.steps.iter().filter(|step| step.number <= last) {
+            steps.push((step.clone(), step.action()?));
+        }
+        let facts: Vec<_> = steps.iter().map(|(step, action)| (action.changes(), step.hit)).collect();
+        let mut courses = plan::courses(&facts);
+        if self.build.shell.is_some() {
+            for ((changes, hit), course) in facts.iter().zip(&mut courses) {
+                *course = match (changes.root || changes.origin, hit) {
+                    (_, true) => Course::Restore,
+                    (true, false) => Course::Run,
+                    (false, false) => Course::Skip,
+                };
+            }
+        }
+        Ok(steps.into_iter().zip(courses).map(|((step, action), course)| (step, action, course)).collect())
+    }
+
+    fn step(&mut self, step: &mut PlanStep, action: &dyn Action, course: Course) -> Result<()> {
+        if interrupted() {
+            return Err(Fault::new(FaultKind::Interrupted, "interrupted").into());
+        }
+        if course == Course::Skip {
+            self.finished(step, Outcome::NotNeeded, 0.0, String::new());
+            self.resolver.advance(step, action, None);
+            return Ok(());
+        }
+        let number = step.number;
+        let reporter = self.reporter;
+        self.resolver.resolve(step, action, &mut |message| {
+            reporter.report(Event::Progress { step: number, message: message.to_owned(), fraction: None });
+        })?;
+        let started = Instant::now();
+        match self.cached(step, action)? {
+            Some(detail) => {
+                self.finished(step, Outcome::Cached, started.elapsed().as_secs_f64(), detail);
+                self.resolver.advance(step, action, None);
+            }
+            None => {
+                self.reporter.report(Event::StepStarted { step: number });
+                let (facts, detail) = self.run(step, action)?;
+                self.finished(step, Outcome::Ran, started.elapsed().as_secs_f64(), detail);
+                self.resolver.advance(step, action, facts);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a step's whole result from the store; what to show for it, or `None` where any part is missing.
+    fn cached(&mut self, step: &PlanStep, action: &dyn Action) -> Result<Option<String>> {
+        let (Some(id), changes) = (&step.id, action.changes()) else { return Ok(None) };
+        if !step.hit {
+            return Ok(None);
+        }
+        let mut detail = String::new();
+        if changes.artifacts {
+            match self.artifacts.restore(id) {
+                Some(shown) => detail = shown,
+                None => return Ok(None),
+            }
+        }
+        if changes.origin {
+            let Some(tree) = self.store.tree(&self.build.id_map, id)? else { return Ok(None) };
+            detail.clone_from(&tree.record.detail);
+            self.keep_origin(action, tree);
+        }
+        if changes.root {
+            match self.root.restore(id)? {
+                Some(record) => detail = record.detail,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(detail))
+    }
+
+    /// Runs a step and seals what it made.
+    fn run(&mut self, step: &PlanStep, action: &dyn Action) -> Result<(Option<RootFacts>, String)> {
+        let id = step.id.as_ref().context("a step without an id was reached")?;
+        let changes = action.changes();
+        if changes.origin {
+            return Ok((None, self.origin(step, action)?));
+        }
+        let (number, reporter) = (step.number, self.reporter);
+        let workspace = if changes.root {
+            let start = self.root.begin(id, &mut || {
+                reporter.report(Event::Progress {
+                    step: number,
+                    message: "waiting for another build that makes the same".into(),
+                    fraction: None,
+                });
+            })?;
+            match start {
+                Start::Work(workspace) => Some(workspace),
+                Start::Sealed => return Ok((None, "made by another build".into())),
+            }
+        } else if action.postprocess() {
+            None
+        } else {
+            Some(self.root.view()?)
+        };
+        if action.reads_artifacts() || changes.artifacts {
+            self.artifacts.materialise()?;
+        }
+        let before = self.artifacts.snapshot()?;
+        let (clock, started) = (SystemTime::now(), Instant::now());
+        let own = self.scratch.join(format!("step-{number}"));
+        fs::create_dir(&own).context("making a place for the step")?;
+        let nowhere = self.scratch.join("root");
+        let path = workspace.as_ref().map_or(nowhere.as_path(), Workspace::path).to_owned();
+        let done = self.act(step, action, &path, &own);
+        if let (Err(error), Some(workspace)) = (&done, &workspace)
+            && let Some(shell) = &self.build.debug_shell
+            && !interrupted()
+        {
+            self.reporter.report(Event::Warning { step: Some(number), message: format!("{error:#}") });
+            shell::run(workspace.path(), self.build, &self.environment, shell, self.reporter)?;
+        }
+        let (detail, _) = done?;
+        fs::remove_dir_all(&own).context("removing the step's scratch directory")?;
+        let mut record = TreeRecord { detail: detail.clone(), ..TreeRecord::default() };
+        let mut facts = None;
+        if let Some(workspace) = workspace {
+            let settled = step.epoch.unwrap_or_default();
+            if let Some(written) = workspace.written().filter(|_| changes.root) {
+                epoch::settle(written, clock, settled)?;
+            }
+            if changes.root {
+                record.apt_sources = crate::build::apt::sources_of_root(workspace.path())?;
+                let known = RootFacts { apt_sources: record.apt_sources.clone() };
+                known.remember(self.store, id);
+                facts = Some(known);
+            }
+            record.seconds = started.elapsed().as_secs_f64();
+            self.root.seal(workspace, record.clone())?;
+        }
+        if changes.artifacts {
+            self.artifacts.save(id, &before, &record)?;
+        }
+        Ok((facts, detail))
+    }
+
+    /// Runs a download; its scratch directory becomes a tree of the store.
+    fn origin(&mut self, step: &PlanStep, action: &dyn Action) -> Result<String> {
+        let id = step.id.as_ref().context("a step without an id was reached")?;
+        let pending = match self.store.begin(&self.build.id_map, id, &mut || {})? {
+            Begun::Sealed(tree) => {
+                let detail = tree.record.detail.clone();
+                self.keep_origin(action, tree);
+                return Ok(detail);
+            }
+            Begun::Pending(pending) => pending,
+        };
+        let nowhere = self.scratch.join("root");
+        let (detail, origin) = self.act(step, action, &nowhere, &pending.path.clone())?;
+        let origin = origin.context("the download left nothing")?;
+        let tree = pending.seal(TreeRecord { detail: detail.clone(), origin, ..TreeRecord::default() })?;
+        self.keep_origin(action, tree);
+        Ok(detail)
+    }
+
+    fn act(&self, step: &PlanStep, action: &dyn Action, root: &Path, own: &Path) -> Result<(String, Option<PathBuf>)> {
+        let mut cx = BuildContext {
+            step: step.number,
+            root,
+            architecture: self.build.plan.architecture,
+            recipe_dir: &step.recipe_dir,
+            artifacts: &self.artifacts.staging,
+            artifact_dir: &self.build.artifact_dir,
+            downloads: &self.downloads,
+            scratch: own,
+            origin: None,
+            store: self.store,
+            sandbox: &self.build.sandbox,
+            reporter: self.reporter,
+            environment: &self.environment,
+            variables: &step.variables,
+            render: crate::recipe::render_file,
+            source_date_epoch: step.epoch.unwrap_or_default(),
+            inputs: &step.inputs,
+            detail: String::new(),
+        };
+        action.run(&mut cx)?;
+        Ok((cx.detail, cx.origin))
+    }
+
+    fn keep_origin(&mut self, action: &dyn Action, tree: crate::store::Tree) {
+        if let Some(name) = action.origin_name() {
+            self.downloads.insert(name.to_owned(), tree.path.join(&tree.record.origin));
+        }
+        self.origins.push(tree);
+    }
+
+    fn finished(&self, step: &PlanStep, outcome: Outcome, seconds: f64, detail: String) {
+        self.reporter.report(Event::StepFinished { step: step.number, outcome, seconds, detail });
+        if let Some(id) = &step.id {
+            self.reporter.report(Event::Resolved { step: step.number, id: id.clone(), inputs: step.inputs.clone() });
+        }
+    }
+}

@@ -1,20 +1,143 @@
-//! cli
+//! The command line: a file per subcommand.
 
 pub mod actions;
+mod build;
+mod check;
 pub mod completions;
 pub mod manual;
 pub mod output;
+mod plan;
+mod recipe;
+mod shell;
 
-/// The whole command line.
-pub fn command() -> clap::Command {
-    clap::Command::new("debforge")
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::diagnostics::{Fault, fault_of};
+use crate::report;
+use crate::store::Store;
+
+/// Build Debian systems from a recipe.
+#[derive(Debug, Parser)]
+#[command(name = "debforge", version, max_term_width = 100, after_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
 }
 
-/// main
-pub fn main() -> std::process::ExitCode {
-    let arguments: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
-    if let Some(code) = crate::machine::hidden(&arguments) {
-        return std::process::ExitCode::from(code as u8);
+const AFTER_HELP: &str = "\
+`debforge RECIPE …` is short for `debforge build RECIPE …`.
+
+Exit codes: 0 done; 1 a step failed; 2 the recipe or the arguments are wrong;
+3 this machine lacks something; 130 interrupted.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Build(build::Args),
+    Check(check::Args),
+    Plan(plan::Args),
+    Shell(shell::Args),
+    Actions(actions::Args),
+    Completions(completions::Args),
+}
+
+/// The clap command, for completions and man pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(code) = crate::machine::hidden(&arguments[1..]) {
+        return ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX));
     }
-    std::process::ExitCode::SUCCESS
+    let cli = Cli::command().try_get_matches_from(with_subcommand(arguments)).and_then(|m| Cli::from_arg_matches(&m));
+    let done = match cli {
+        Ok(cli) => run(cli.command),
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Some(said) = error.downcast_ref::<recipe::Said>() {
+                return ExitCode::from(said.0.exit_code());
+            }
+            let fault = fault_of(&error);
+            eprint!("{}", report::fault(&fault));
+            ExitCode::from(fault.kind.exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<u8> {
+    match command {
+        Command::Build(args) => build::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Shell(args) => shell::run(&args),
+        Command::Actions(args) => actions::run(&args).map(|()| 0),
+        Command::Completions(args) => completions::run(&args, Cli::command()).map(|()| 0),
+    }
+}
+
+/// Puts `build` in front where the first word is no subcommand.
+fn with_subcommand(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let command = Cli::command();
+    let known = |word: &str| {
+        ["help", "-h", "--help", "-V", "--version"].contains(&word)
+            || command.get_subcommands().any(|c| c.get_name() == word || c.get_all_aliases().any(|a| a == word))
+    };
+    let first = arguments.get(1).map(|word| word.to_string_lossy().into_owned());
+    if first.is_some_and(|word| !known(&word)) {
+        arguments.insert(1, "build".into());
+    }
+    arguments
+}
+
+/// The reader of our output has gone, as in `debforge actions | head`.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
+}
+
+/// Where the store is, for every subcommand that uses it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct StoreArgs {
+    /// Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]
+    #[arg(long, value_name = "DIR", env = "DEBFORGE_STORE", hide_env_values = true, global = true)]
+    store: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    /// The store's directory.
+    pub fn path(&self) -> PathBuf {
+        self.store.clone().unwrap_or_else(Store::default_location)
+    }
+
+    /// Opens it.
+    pub fn open(&self) -> Result<Store> {
+        let path = self.path();
+        Store::open(&path).map_err(|error| {
+            let fault = fault_of(&error);
+            Fault::machine(format!("opening the store {}: {}", path.display(), fault.message))
+                .hint("name another directory with `--store` or DEBFORGE_STORE")
+                .into()
+        })
+    }
+}
+
+/// Whether standard error may be redrawn and coloured.
+fn interactive() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }

@@ -1,0 +1,114 @@
+//! `debforge build`
+
+use anyhow::Result;
+
+use super::recipe::{Ready, RecipeArgs};
+use crate::engine::{Build, Job};
+use crate::machine::local;
+use crate::plan::{History, Plan};
+use crate::report::{BuildLog, Report, Style};
+
+/// Build a recipe.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+
+    /// Show the output of the steps.
+    #[arg(short, long)]
+    verbose: bool,
+
+    /// Print events as JSON, one a line.
+    #[arg(long, conflicts_with = "verbose")]
+    json: bool,
+
+    /// Use no result of an earlier build.
+    #[arg(long, conflicts_with = "from")]
+    no_cache: bool,
+
+    /// Run this step and all after it, whatever the store has.
+    #[arg(long, value_name = "STEP")]
+    from: Option<usize>,
+
+    /// Print the recipe as the template renders it, first.
+    #[arg(long)]
+    print_recipe: bool,
+
+    /// Check and plan, but run nothing.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Open a shell in the root when a step fails.
+    #[arg(long)]
+    debug_shell: bool,
+
+    /// Shell for `--debug-shell`.
+    #[arg(short, long, value_name = "PROGRAM", default_value = "/bin/bash")]
+    shell: String,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> Result<u8> {
+    if args.print_recipe {
+        print!("{}", args.recipe.printed()?);
+    }
+    let ready = args.recipe.ready()?;
+    let plan = ready.plan(&args.recipe, args.from.or(args.no_cache.then_some(1)))?;
+    if args.dry_run {
+        super::plan::print(&plan, &ready);
+        return Ok(0);
+    }
+    let style = match (args.json, super::interactive()) {
+        (true, _) => Style::Json,
+        (false, true) => Style::Terminal,
+        (false, false) => Style::Plain,
+    };
+    let debug_shell = args.debug_shell.then(|| args.shell.clone());
+    carry_out(&ready, &args.recipe, plan, style, args.verbose, |build| build.debug_shell = debug_shell)
+}
+
+/// Has a plan carried out; `adjust` sets what is special about it.
+pub(super) fn carry_out(
+    ready: &Ready,
+    args: &RecipeArgs,
+    plan: Plan,
+    style: Style,
+    verbose: bool,
+    adjust: impl FnOnce(&mut Build),
+) -> Result<u8> {
+    let log = BuildLog::start(&ready.store.root().join("logs"), &plan).ok();
+    let mut report = Report::start(style, verbose, &plan, &ready.local.description, log);
+    let remembered = plan.fresh.is_none();
+    let mut build = Build {
+        store: ready.store.root().to_owned(),
+        artifact_dir: ready.artifact_dir.clone(),
+        sandbox: ready.local.sandbox.clone(),
+        checkpoints: ready.local.checkpoints,
+        id_map: ready.local.id_map.clone(),
+        environment: args.proxies(),
+        until: None,
+        shell: None,
+        debug_shell: None,
+        plan: plan.clone(),
+    };
+    adjust(&mut build);
+    for note in &ready.local.notes {
+        report.note(note);
+    }
+    let job = serde_json::to_value(Job::Build(Box::new(build)))?;
+    let mut broken = None;
+    local::start(&ready.local, &job, &mut |event| {
+        if let Err(error) = report.event(&event) {
+            broken.get_or_insert(error);
+        }
+    })?;
+    if remembered {
+        let ran = Plan { steps: report.steps().to_vec(), ..plan };
+        History::remember(&ready.store, &args.recipe, &ran);
+    }
+    report.finish(&args.recipe)?;
+    match broken {
+        Some(error) => Err(error),
+        None => Ok(0),
+    }
+}

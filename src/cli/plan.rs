@@ -1,0 +1,73 @@
+//! `debforge plan`
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use super::recipe::{Ready, RecipeArgs};
+use crate::plan::Plan;
+use crate::report;
+
+/// Show which steps a build would run, and why.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+
+    /// Print the plan as JSON.
+    #[arg(long)]
+    json: bool,
+
+    /// Plan as if nothing were in the store.
+    #[arg(long, conflicts_with = "from")]
+    no_cache: bool,
+
+    /// Plan to run this step and all after it, whatever the store has.
+    #[arg(long, value_name = "STEP")]
+    from: Option<usize>,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> Result<u8> {
+    let ready = args.recipe.ready()?;
+    let plan = ready.plan(&args.recipe, args.from.or(args.no_cache.then_some(1)))?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&plan)?);
+    } else {
+        print(&plan, &ready);
+    }
+    Ok(0)
+}
+
+/// The plan for people, on standard output.
+pub(super) fn print(plan: &Plan, ready: &Ready) {
+    println!("{}\n", report::header(plan, &ready.local.description));
+    for step in &plan.steps {
+        println!("{}", report::planned(step, plan.steps.len()));
+    }
+    let (mut tools, mut network, mut emulation) = (BTreeSet::new(), false, false);
+    for step in &ready.recipe.steps {
+        let needs = step.action.needs();
+        tools.extend(needs.tools.into_iter().map(|(tool, _)| tool));
+        network |= needs.network;
+        emulation |= needs.emulation && plan.architecture != crate::debian::Architecture::host();
+    }
+    let mut needs: Vec<String> = tools.into_iter().map(str::to_owned).collect();
+    if network {
+        needs.push("the network".into());
+    }
+    if emulation {
+        needs.push(format!("emulation of {}", plan.architecture));
+    }
+    if !needs.is_empty() {
+        println!("\nneeds {}", needs.join(", "));
+    }
+    if let Ok(free) = free_space(ready.store.root()) {
+        println!("free for the store: {}", report::bytes(free));
+    }
+}
+
+fn free_space(path: &std::path::Path) -> nix::Result<u64> {
+    let stat = nix::sys::statvfs::statvfs(path)?;
+    Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
+}

@@ -1,0 +1,208 @@
+//! What all subcommands that take a recipe share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use super::StoreArgs;
+use crate::diagnostics::{Fault, FaultKind};
+use crate::machine::local::{self, Local};
+use crate::plan::{Plan, Request};
+use crate::recipe::{DiskLoader, Options, Recipe};
+use crate::store::Store;
+
+/// A recipe and what the command line says of it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RecipeArgs {
+    /// Recipe to build.
+    #[arg(value_name = "RECIPE")]
+    pub recipe: PathBuf,
+
+    /// Set a variable of the template.
+    #[arg(short = 't', long = "template-var", value_name = "NAME:VALUE", value_parser = pair)]
+    pub variables: Vec<(String, String)>,
+
+    /// Directory that artifacts go to and come from.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub artifactdir: PathBuf,
+
+    /// Set a variable in the environment of every step; an empty value unsets it.
+    #[arg(short = 'e', long = "environ-var", value_name = "NAME:VALUE", value_parser = pair)]
+    pub environment: Vec<(String, String)>,
+
+    /// Further directory that templates include from.
+    #[arg(long, value_name = "DIR")]
+    pub templatedir: Vec<PathBuf>,
+
+    /// Where the build runs.
+    #[arg(short = 'b', long, value_enum, default_value_t = Backend::Auto)]
+    pub backend: Backend,
+
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Where a build runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    /// The best that works here.
+    Auto,
+    /// Namespaces of this machine.
+    Local,
+}
+
+/// A recipe ready to be planned, with the machine that it would run on.
+pub struct Ready {
+    pub recipe: Recipe,
+    pub local: Local,
+    pub store: Store,
+    pub artifact_dir: PathBuf,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("NAME:VALUE is wanted, as in `arch:arm64`")?;
+    if name.is_empty() { Err("the name before `:` is empty".into()) } else { Ok((name.into(), value.into())) }
+}
+
+impl RecipeArgs {
+    /// The recipe, checked; prints what is to be said of it.
+    pub fn load(&self) -> Result<Recipe> {
+        let (recipe, diagnostics) = crate::recipe::load(&self.recipe, &self.options()?, &DiskLoader);
+        if !diagnostics.is_empty() {
+            eprint!("{}", diagnostics.render(console::colors_enabled_stderr()));
+        }
+        recipe.filter(|_| !diagnostics.has_errors()).ok_or_else(|| Said(FaultKind::Recipe).into())
+    }
+
+    /// The text that the template renders to.
+    pub fn printed(&self) -> Result<String> {
+        crate::recipe::print(&self.recipe, &self.options()?, &DiskLoader).map_err(|diagnostics| {
+            eprint!("{}", diagnostics.render(console::colors_enabled_stderr()));
+            Said(FaultKind::Recipe).into()
+        })
+    }
+
+    /// The recipe, with the machine found able to build it.
+    pub fn ready(&self) -> Result<Ready> {
+        let recipe = self.load()?;
+        let store = self.store.open()?;
+        let local = local::probe(store.root())?;
+        missing(&recipe)?;
+        Ok(Ready { recipe, local, store, artifact_dir: std::path::absolute(&self.artifactdir)? })
+    }
+
+    /// Variables of `-e`, unset ones left out.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::new();
+        for (name, value) in &self.environment {
+            if value.is_empty() {
+                all.remove(name);
+            } else {
+                all.insert(name.clone(), value.clone());
+            }
+        }
+        all
+    }
+
+    /// Proxies of our own environment that `-e` does not unset, for the steps.
+    pub fn proxies(&self) -> BTreeMap<String, String> {
+        let names = ["http_proxy", "https_proxy", "ftp_proxy", "rsync_proxy", "all_proxy", "no_proxy"];
+        let names = names.iter().flat_map(|name| [(*name).to_owned(), name.to_uppercase()]);
+        let unset: BTreeSet<&str> =
+            self.environment.iter().filter(|(_, v)| v.is_empty()).map(|(k, _)| k.as_str()).collect();
+        names
+            .filter(|name| !unset.contains(name.as_str()))
+            .filter_map(|name| std::env::var(&name).ok().filter(|v| !v.is_empty()).map(|value| (name, value)))
+            .collect()
+    }
+
+    fn options(&self) -> Result<Options> {
+        Ok(Options {
+            variables: self.variables.iter().cloned().collect(),
+            template_dirs: self.templatedir.iter().cloned().chain(installed_templates()).collect(),
+            artifact_dir: std::path::absolute(&self.artifactdir)?,
+        })
+    }
+}
+
+impl Ready {
+    /// The plan of the recipe; `fresh_from` as in [`Request`].
+    pub fn plan(&self, args: &RecipeArgs, fresh_from: Option<usize>) -> Result<Plan> {
+        if let Some(from) = fresh_from.filter(|from| *from == 0 || *from > self.recipe.steps.len()) {
+            let steps = self.recipe.steps.len();
+            return Err(Fault::recipe(format!("there is no step {from}: the recipe has {steps}")).into());
+        }
+        let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
+            Ok(text) => Some(text.trim().parse().map_err(|_| {
+                Fault::recipe(format!("SOURCE_DATE_EPOCH is `{text}`"))
+                    .hint("it takes seconds since 1970, as `date +%s` prints them")
+            })?),
+            Err(_) => None,
+        };
+        let spinner = super::interactive().then(indicatif::ProgressBar::new_spinner);
+        if let Some(spinner) = &spinner {
+            spinner.enable_steady_tick(std::time::Duration::from_millis(120));
+        }
+        let plan = crate::plan::plan(
+            &self.recipe,
+            Request {
+                store: &self.store,
+                id_map: &self.local.id_map,
+                artifact_dir: &self.artifact_dir,
+                environment: args.environment(),
+                epoch,
+                fresh_from,
+                progress: &mut |message| {
+                    if let Some(spinner) = &spinner {
+                        spinner.set_message(message.to_owned());
+                    }
+                },
+            },
+        );
+        if let Some(spinner) = spinner {
+            spinner.finish_and_clear();
+        }
+        plan
+    }
+}
+
+/// All that the recipe needs and this machine does not have, at once.
+fn missing(recipe: &Recipe) -> Result<()> {
+    let mut tools = BTreeMap::new();
+    let mut emulation = false;
+    for step in &recipe.steps {
+        let needs = step.action.needs();
+        tools.extend(needs.tools.into_iter().map(|(tool, package)| (tool, (package, step.kind))));
+        emulation |= needs.emulation;
+    }
+    let lacking: Vec<_> = tools.into_iter().filter(|(tool, _)| !installed(tool)).collect();
+    if !lacking.is_empty() {
+        let shown: Vec<String> =
+            lacking.iter().map(|(tool, (_, action))| format!("`{tool}` (for `{action}`)")).collect();
+        let packages: BTreeSet<&str> = lacking.iter().map(|(_, (package, _))| *package).collect();
+        let packages = packages.into_iter().collect::<Vec<_>>().join(" ");
+        let message = format!("this machine lacks {}", shown.join(", "));
+        return Err(Fault::machine(message).hint(format!("apt install {packages}")).into());
+    }
+    Ok(())
+}
+
+fn installed(tool: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':').chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"]).any(|dir| Path::new(dir).join(tool).is_file())
+}
+
+/// Templates of the installed package, and of a checkout that the program was built in.
+fn installed_templates() -> Vec<PathBuf> {
+    let beside = std::env::current_exe().ok();
+    let beside = beside.iter().flat_map(|program| program.ancestors().skip(1).take(4));
+    let candidates = beside.flat_map(|dir| [dir.join("share/debforge/templates"), dir.join("templates")]);
+    candidates.filter(|dir| dir.join("bases").is_dir()).take(1).collect()
+}
+
+/// Everything has been said already; only the exit code is left.
+#[derive(Debug, thiserror::Error)]
+#[error("said")]
+pub struct Said(pub FaultKind);

@@ -9,6 +9,7 @@ pub mod output;
 mod plan;
 mod recipe;
 mod shell;
+mod store;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -42,6 +43,7 @@ enum Command {
     Check(check::Args),
     Plan(plan::Args),
     Shell(shell::Args),
+    Store(store::Args),
     Actions(actions::Args),
     Completions(completions::Args),
 }
@@ -85,6 +87,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Check(args) => check::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Shell(args) => shell::run(&args),
+        Command::Store(args) => store::run(&args).map(|()| 0),
         Command::Actions(args) => actions::run(&args).map(|()| 0),
         Command::Completions(args) => completions::run(&args, Cli::command()).map(|()| 0),
     }

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
@@ -13,6 +14,7 @@ use rayon::prelude::*;
 use super::Store;
 use super::copy::data_ranges;
 use super::lock::check_cancelled;
+use super::stat_cache::Stamp;
 use crate::diagnostics::Fault;
 
 /// Files are digested in pieces of this size, so that large ones use all processors and holes cost nothing.
@@ -32,8 +34,9 @@ impl Store {
     /// size, mtime and ctime are as remembered are not read again.
     ///
     /// Sockets are left out: they stand for a running process, and no copy of one is of use.
-    /// Devices and named pipes are refused.
+    /// Devices and named pipes are refused. A link at `path` itself is followed.
     pub fn digest_tree(&self, path: &Path) -> Result<Vec<Entry>> {
+        let path = &path.canonicalize().with_context(|| format!("reading {}", path.display()))?;
         let mut found = Vec::new();
         for item in walkdir::WalkDir::new(path).sort_by_file_name() {
             let item = item.with_context(|| format!("reading {}", path.display()))?;
@@ -43,46 +46,65 @@ impl Store {
         let entries: Vec<Option<Entry>> = found
             .into_par_iter()
             .map(|(full, relative)| {
-                let digest = entry_digest(&full).with_context(|| format!("reading {}", full.display()))?;
+                let digest = self.entry_digest(&full).with_context(|| format!("reading {}", full.display()))?;
                 Ok(digest.map(|digest| Entry { path: relative, digest }))
             })
             .collect::<Result<_>>()?;
         let mut entries: Vec<Entry> = entries.into_iter().flatten().collect();
         entries.sort_by(|a, b| a.path.cmp(&b.path));
+        self.save_digests();
         Ok(entries)
     }
-}
 
-fn entry_digest(path: &Path) -> Result<Option<String>> {
-    check_cancelled()?;
-    let stat = std::fs::symlink_metadata(path)?;
-    let mut hasher = blake3::Hasher::new();
-    let mut field = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    if stat.is_symlink() {
-        field(b"link");
-        field(std::fs::read_link(path)?.as_os_str().as_bytes());
-    } else if stat.is_dir() {
-        field(b"directory");
-    } else if stat.is_file() {
-        field(b"file");
-        field(contents_digest(path)?.as_bytes());
-    } else if std::os::unix::fs::FileTypeExt::is_socket(&stat.file_type()) {
-        return Ok(None);
-    } else {
-        let message = format!("{} is a device or a named pipe, which no step can take in", path.display());
-        return Err(Fault::recipe(message).into());
-    }
-    if !stat.is_symlink() {
-        field(&(stat.mode() & 0o7777).to_le_bytes());
-        for (name, value) in attributes(path)? {
-            field(name.as_bytes());
-            field(&value);
+    fn entry_digest(&self, path: &Path) -> Result<Option<String>> {
+        check_cancelled()?;
+        let stat = std::fs::symlink_metadata(path)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut field = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        if stat.is_symlink() {
+            field(b"link");
+            field(std::fs::read_link(path)?.as_os_str().as_bytes());
+        } else if stat.is_dir() {
+            field(b"directory");
+        } else if stat.is_file() {
+            field(b"file");
+            field(&self.known_digest(path)?);
+        } else if std::os::unix::fs::FileTypeExt::is_socket(&stat.file_type()) {
+            return Ok(None);
+        } else {
+            let message = format!("{} is a device or a named pipe, which no step can take in", path.display());
+            return Err(Fault::recipe(message).into());
         }
+        if !stat.is_symlink() {
+            field(&(stat.mode() & 0o7777).to_le_bytes());
+            for (name, value) in attributes(path)? {
+                field(name.as_bytes());
+                field(&value);
+            }
+        }
+        Ok(Some(hasher.finalize().to_hex().to_string()))
     }
-    Ok(Some(hasher.finalize().to_hex().to_string()))
+
+    /// [`contents_digest`], remembered by the file's stat data.
+    fn known_digest(&self, path: &Path) -> Result<[u8; 32]> {
+        for _ in 0..5 {
+            let now = SystemTime::now();
+            let before = Stamp::of(&std::fs::symlink_metadata(path)?);
+            if let Some(known) = self.digests(|cache| cache.get(&before)) {
+                return Ok(known);
+            }
+            let digest = contents_digest(path)?;
+            // Written to meanwhile, it may be neither what it was nor what it is.
+            if Stamp::of(&std::fs::symlink_metadata(path)?) == before {
+                self.digests(|cache| cache.insert(before, digest, now));
+                return Ok(digest);
+            }
+        }
+        bail!("the file changes all the time")
+    }
 }
 
 /// The extended attributes that are part of a file, sorted; not labels, which the running system gives.
@@ -104,9 +126,9 @@ fn attributes(path: &Path) -> Result<Vec<(std::ffi::OsString, Vec<u8>)>> {
     Ok(found)
 }
 
-/// BLAKE3 over the BLAKE3 digests of a file's pieces, lower-case hex. A hole counts as the zeros
+/// BLAKE3 over a file's length and the BLAKE3 digests of its pieces. A hole counts as the zeros
 /// that are read from it.
-pub(super) fn contents_digest(path: &Path) -> Result<String> {
+pub(super) fn contents_digest(path: &Path) -> Result<[u8; 32]> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
     let pieces: Vec<blake3::Hash> = match length {
@@ -131,7 +153,7 @@ pub(super) fn contents_digest(path: &Path) -> Result<String> {
     for piece in pieces {
         hasher.update(piece.as_bytes());
     }
-    Ok(hasher.finalize().to_hex().to_string())
+    Ok(*hasher.finalize().as_bytes())
 }
 
 /// Digest of a piece of zeros.

@@ -5,11 +5,12 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::lock::{seize, share};
+use super::lock::{MakeLock, check_cancelled, seize, share};
 use super::remove::remove_tree;
 use super::{Store, TreeRecord, random_name};
 
@@ -30,6 +31,8 @@ pub(super) struct Sealed<T> {
     /// The run of the kernel that wrote the entry. Nothing is synced to the disk while a build
     /// runs, so what another one wrote counts only with the mark [`SYNCED`].
     boot: String,
+    /// When it was sealed, in seconds since 1970.
+    pub made: u64,
     /// Allocated on the disk, in bytes.
     pub size: u64,
     /// What is shown of it.
@@ -38,15 +41,54 @@ pub(super) struct Sealed<T> {
     pub contents: T,
 }
 
-/// Writes the record of an entry that is not visible yet; the entry's last write.
-pub(super) fn write_record<T: Serialize>(dir: &Path, record: TreeRecord, contents: T) -> Result<()> {
-    let size = allocated(dir)?;
-    let sealed = Sealed { boot: BOOT.clone(), size, record, contents };
-    let path = dir.join(RECORD);
-    std::fs::write(&path, serde_json::to_vec(&sealed)?).with_context(|| format!("writing {}", path.display()))
+impl<T> Sealed<T> {
+    fn new(dir: &Path, record: TreeRecord, contents: T) -> Result<Self> {
+        let made = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
+        Ok(Self { boot: BOOT.clone(), made, size: allocated(dir)?, record, contents })
+    }
+
+    /// Whether this run of the kernel wrote it.
+    pub(super) fn of_this_boot(&self) -> bool {
+        self.boot == *BOOT
+    }
+}
+
+/// What [`Store::claim`] found.
+pub(super) enum Claimed<T> {
+    /// Another build made the entry; with its shared lock.
+    Sealed(File, Sealed<T>),
+    /// It is not there, and nobody else makes it as long as this lives.
+    Ours(MakeLock),
 }
 
 impl Store {
+    /// Claims the making of the entry at `dir`; see [`Store::begin`]. What stands there unsealed is removed.
+    pub(super) fn claim<T: DeserializeOwned>(
+        &self,
+        lock: &str,
+        dir: &Path,
+        waiting: &mut dyn FnMut(),
+    ) -> Result<Claimed<T>> {
+        let claim = MakeLock::take(self.dir("locks").join(lock), waiting)?;
+        loop {
+            if let Some((lock, sealed)) = self.open_entry(dir)? {
+                return Ok(Claimed::Sealed(lock, sealed));
+            }
+            if !dir.exists() || self.discard(dir)? {
+                return Ok(Claimed::Ours(claim));
+            }
+            // It is being evicted just now.
+            check_cancelled()?;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Writes the record of an entry: at once, and as the last of its files.
+    pub(super) fn write_record<T: Serialize>(&self, dir: &Path, record: TreeRecord, contents: T) -> Result<()> {
+        let sealed = Sealed::new(dir, record, contents)?;
+        self.write_atomically(&dir.join(RECORD), &serde_json::to_vec(&sealed)?)
+    }
+
     /// The record of a sealed entry, whose shared lock is the file returned, and marks it as used
     /// now. What is not whole is removed and counts as absent.
     pub(super) fn open_entry<T: DeserializeOwned>(&self, dir: &Path) -> Result<Option<(File, Sealed<T>)>> {
@@ -57,7 +99,7 @@ impl Store {
         let mut text = Vec::new();
         file.read_to_end(&mut text).with_context(|| format!("reading {}", path.display()))?;
         match serde_json::from_slice::<Sealed<T>>(&text) {
-            Ok(sealed) if sealed.boot == *BOOT || dir.join(SYNCED).exists() => {
+            Ok(sealed) if sealed.of_this_boot() || dir.join(SYNCED).exists() => {
                 // Failing means a store that can only be read, where nothing is evicted.
                 let _ = file.set_times(FileTimes::new().set_modified(self.use_time()));
                 Ok(Some((file, sealed)))

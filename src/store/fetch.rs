@@ -22,6 +22,9 @@ const ATTEMPTS: u32 = 5;
 /// The pause before the second attempt; doubled before each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(400);
 
+/// Where files stand under their SHA-256.
+pub(super) const BLOBS: &str = "blobs/sha256";
+
 /// What is to be fetched.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Request {
@@ -198,9 +201,7 @@ impl Store {
 
     /// A fetched file by the digest of its contents, without any network.
     pub fn blob(&self, sha256: &str) -> Option<PathBuf> {
-        let sha256 = sha256.to_ascii_lowercase();
-        let path = self.dir("blobs/sha256").join(&sha256);
-        (sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) && path.is_file()).then_some(path)
+        self.hand_out(&self.dir(BLOBS), sha256)
     }
 
     /// What the store has under the digests that are asked for.
@@ -297,7 +298,7 @@ impl Store {
             }
         };
         let finish = || {
-            let path = self.keep(&partial.data, &sha256)?;
+            let path = self.take_in(&partial.data, &self.dir(BLOBS), &sha256)?;
             partial.forget();
             let known = Known { sha256: sha256.clone(), validators };
             self.write_atomically(&self.dir("validators").join(&wanted.key), &serde_json::to_vec(&known)?)?;
@@ -311,28 +312,20 @@ impl Store {
             return Err(Fault::recipe(format!("{} names no file of this machine", wanted.url)).into());
         };
         let context = || format!("fetching {}", wanted.url);
-        let size = size_of(&from).with_context(context)?;
         let scratch = self.scratch()?;
         let copy = scratch.path.join("file");
         super::copy::copy_file(&from, &copy).map_err(|error| self.explain(error, &copy)).with_context(context)?;
         let mut digests = Digests::new(wanted);
         digest_file(&mut File::open(&copy)?, &mut digests)?;
         let sha256 = digests.check(wanted)?;
+        let size = size_of(&copy)?;
         progress(size, Some(size));
         Ok(Fetched {
-            path: self.keep(&copy, &sha256)?,
+            path: self.take_in(&copy, &self.dir(BLOBS), &sha256)?,
             size: size_of(&copy).unwrap_or(size),
             sha256,
             transferred: false,
         })
-    }
-
-    /// Moves a file whose contents are known among the blobs.
-    fn keep(&self, file: &Path, sha256: &str) -> Result<PathBuf> {
-        let path = self.dir("blobs/sha256").join(sha256);
-        std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o444))?;
-        std::fs::rename(file, &path).with_context(|| format!("keeping {}", path.display()))?;
-        Ok(path)
     }
 }
 

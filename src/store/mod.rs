@@ -6,27 +6,36 @@
 mod copy;
 pub mod digest;
 mod entry;
+mod evict;
 mod facts;
 pub mod fetch;
+mod files;
 mod http;
 mod lock;
 mod outputs;
 mod overlay;
+mod packages;
 mod remove;
 mod scratch;
+mod session;
+pub mod size;
+mod stat_cache;
+mod state;
 mod trees;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+pub use evict::{Cleared, Kind, Listed};
 pub use lock::set_cancelled;
 pub use overlay::MountedRoot;
 pub use scratch::Scratch;
+pub use state::StateDir;
 pub use trees::{Begun, PendingTree, Tree};
 
 use crate::diagnostics::Fault;
@@ -90,15 +99,31 @@ struct Inner {
     opened: SystemTime,
     /// How many entries this session has marked as used.
     used: AtomicU64,
+    /// What keeps the files that were handed out.
+    session: OnceLock<Option<session::Session>>,
     fetcher: fetch::Fetcher,
+    digests: Mutex<Option<stat_cache::StatCache>>,
 }
 
 /// The layout below [`Store::root`]; another layout stands beside it under another name.
 const LAYOUT: &str = "v1";
 
 /// Directories of the layout.
-const DIRECTORIES: [&str; 10] =
-    ["blobs/sha256", "facts", "fresh", "locks", "outputs", "partial", "scratch", "trash", "trees", "validators"];
+const DIRECTORIES: [&str; 13] = [
+    "blobs/sha256",
+    "facts",
+    "fresh",
+    "locks",
+    "outputs",
+    "packages",
+    "partial",
+    "scratch",
+    "sessions",
+    "state",
+    "trash",
+    "trees",
+    "validators",
+];
 
 impl Store {
     /// `$DEBFORGE_STORE`, else `debforge` below the XDG cache directory.
@@ -129,7 +154,9 @@ impl Store {
             base,
             opened: SystemTime::now(),
             used: AtomicU64::new(0),
+            session: OnceLock::new(),
             fetcher: fetch::Fetcher::default(),
+            digests: Mutex::new(None),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::copy::copy_file;
 use super::digest::contents_digest;
-use super::entry::write_record;
 use super::lock::{MakeLock, check_cancelled};
 use super::trees::id_name;
 use super::{EntryId, Store, TreeRecord, random_name};
@@ -118,7 +117,7 @@ impl Store {
                 save_part(from, relative, &entry.join(FILES), &mut manifest.parts)?;
             }
         }
-        write_record(&entry, record.clone(), &manifest)?;
+        self.write_record(&entry, record.clone(), &manifest)?;
         while target.exists() {
             // The same step ran again: its new outputs take the place of the old ones.
             if !self.discard(&target)? {
@@ -160,7 +159,7 @@ fn save_part(from: &Path, path: &Path, files: &Path, parts: &mut Vec<Part>) -> R
         PartKind::Link(std::fs::read_link(&source).with_context(context)?)
     } else if stat.is_file() {
         copy_file(&source, &copy).with_context(context)?;
-        PartKind::File { digest: contents_digest(&copy).with_context(context)?, size: stat.len() }
+        PartKind::File { digest: hex::encode(contents_digest(&copy).with_context(context)?), size: stat.len() }
     } else {
         bail!("the artifact {} is neither a file nor a directory nor a link", path.display());
     };
@@ -193,7 +192,7 @@ fn restore_part(stored: &Path, part: &Part, to: &Path, placed: &[Seen]) -> Resul
             if std::fs::metadata(stored).map_or(true, |stat| stat.len() != *size) {
                 return Ok(false);
             }
-            if contents_digest(stored).with_context(context)? != *digest {
+            if hex::encode(contents_digest(stored).with_context(context)?) != *digest {
                 return Ok(false);
             }
             let fresh = temporary(to);

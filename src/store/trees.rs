@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::entry::write_record;
-use super::lock::{MakeLock, check_cancelled};
+use super::entry::Claimed;
+use super::lock::MakeLock;
 use super::scratch::Scratch;
 use super::{EntryId, IdMap, Store, TreeRecord};
 
@@ -70,19 +70,13 @@ impl Store {
     /// this waits for it; if that build fails or dies, the claim passes on.
     pub fn begin(&self, map: &IdMap, id: &EntryId, waiting: &mut dyn FnMut()) -> Result<Begun> {
         let target = self.tree_dir(map, id)?;
-        let claim = self.dir("locks").join(format!("tree-{}-{id}", map_name(map)));
-        let claim = MakeLock::take(claim, waiting)?;
-        loop {
-            if let Some(tree) = self.tree(map, id)? {
-                return Ok(Begun::Sealed(tree));
+        let claim = match self.claim::<()>(&format!("tree-{}-{id}", map_name(map)), &target, waiting)? {
+            Claimed::Ours(claim) => claim,
+            Claimed::Sealed(lock, sealed) => {
+                let (id, path) = (id.clone(), target.join(TREE));
+                return Ok(Begun::Sealed(Tree { id, path, record: sealed.record, _lock: lock }));
             }
-            if !target.exists() || self.discard(&target)? {
-                break;
-            }
-            // It is being evicted just now.
-            check_cancelled()?;
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        };
         let scratch = self.scratch()?;
         let entry = scratch.path.join("entry");
         let (path, work) = (entry.join(TREE), scratch.path.join("work"));
@@ -103,7 +97,7 @@ impl Store {
 impl PendingTree {
     /// Makes the tree visible to all builds, under its name, at once.
     pub fn seal(self, record: TreeRecord) -> Result<Tree> {
-        write_record(&self.entry, record, ())?;
+        self.store.write_record(&self.entry, record, ())?;
         let parent = self.target.parent().context("a tree without a place")?;
         std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
         // Open before it is visible, so that nobody evicts it in between.

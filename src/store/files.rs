@@ -1,0 +1,84 @@
+//! Single files under the SHA-256 of their contents: downloads and packages.
+//!
+//! A file that is not yet known to be on the disk may be written by its owner (mode 0644), one that
+//! is may not (0444): after a crash the former is read and compared before it counts.
+
+use std::fs::{File, FileTimes, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+use super::Store;
+use super::lock::is_at;
+
+const FRESH: u32 = 0o644;
+const SYNCED: u32 = 0o444;
+
+/// When this run of the kernel began, by today's clock.
+static BOOTED: LazyLock<SystemTime> = LazyLock::new(|| {
+    let uptime = std::fs::read_to_string("/proc/uptime").ok();
+    let seconds = uptime.and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok());
+    // Without an answer every file is older and is read again.
+    seconds.map_or_else(SystemTime::now, |seconds| SystemTime::now() - Duration::from_secs_f64(seconds))
+});
+
+impl Store {
+    /// The file of a digest, marked as used; `None` where it is not there or damaged.
+    pub(super) fn hand_out(&self, dir: &Path, sha256: &str) -> Option<PathBuf> {
+        let path = dir.join(file_name(sha256)?);
+        let file = File::open(&path).ok()?;
+        let stat = file.metadata().ok().filter(|stat| stat.is_file())?;
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(stat.ctime().try_into().ok()?);
+        if !is_synced(stat.mode()) && changed < *BOOTED && sha256_of(&path).ok()? != sha256.to_ascii_lowercase() {
+            let _ = std::fs::remove_file(&path);
+            return None;
+        }
+        self.keep_used();
+        // Failing means a store that can only be read, where nothing is evicted.
+        let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
+        is_at(&file, &path).then_some(path)
+    }
+
+    /// Moves a file that has just been written, and whose contents are known, to its place.
+    pub(super) fn take_in(&self, file: &Path, dir: &Path, sha256: &str) -> Result<PathBuf> {
+        let path = dir.join(file_name(sha256).context("a digest that is none")?);
+        self.keep_used();
+        std::fs::set_permissions(file, Permissions::from_mode(FRESH))
+            .and_then(|()| File::open(file)?.set_times(FileTimes::new().set_modified(SystemTime::now())))
+            .and_then(|()| std::fs::rename(file, &path))
+            .with_context(|| format!("keeping {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+/// Whether a file of this mode is known to be on the disk.
+pub(super) fn is_synced(mode: u32) -> bool {
+    mode & 0o222 == 0
+}
+
+/// Notes that a file is on the disk.
+pub(super) fn mark_synced(path: &Path) -> io::Result<()> {
+    std::fs::set_permissions(path, Permissions::from_mode(SYNCED))
+}
+
+/// The digest of a file's contents, lower-case hex.
+pub(super) fn sha256_of(path: &Path) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match io::Read::read(&mut file, &mut buffer)? {
+            0 => return Ok(hex::encode(hasher.finalize())),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+}
+
+fn file_name(sha256: &str) -> Option<String> {
+    (sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| sha256.to_ascii_lowercase())
+}

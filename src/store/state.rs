@@ -1,0 +1,62 @@
+//! Directories that a tool fills once and then reads under the very same path, such as apt's lists.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::entry::Claimed;
+use super::remove::remove_tree;
+use super::trees::id_name;
+use super::{EntryId, Store, TreeRecord};
+
+/// Below an entry: the directory itself.
+const TREE: &str = "tree";
+
+/// A sealed directory; as long as it lives, the store does not evict it.
+#[derive(Debug)]
+pub struct StateDir {
+    /// Where it was made and stays.
+    pub path: PathBuf,
+    _lock: File,
+}
+
+impl Store {
+    /// The directory of a kind under a key. Where there is none, `make` fills an empty one at its
+    /// final path, which stays invisible to other builds until `make` is done; meanwhile they wait.
+    pub fn state_dir(&self, kind: &str, key: &EntryId, make: &mut dyn FnMut(&Path) -> Result<()>) -> Result<StateDir> {
+        if kind.is_empty() || !kind.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
+            bail!("`{kind}` is no kind of state");
+        }
+        let entry = self.dir("state").join(kind).join(id_name(key)?);
+        let path = entry.join(TREE);
+        // Mostly it is there, and then nobody has to wait for anybody.
+        if let Some((lock, _)) = self.open_entry::<()>(&entry)? {
+            return Ok(StateDir { path, _lock: lock });
+        }
+        let _claim = match self.claim::<()>(&state_lock(kind, &key.0), &entry, &mut || {})? {
+            Claimed::Sealed(lock, _) => return Ok(StateDir { path, _lock: lock }),
+            Claimed::Ours(claim) => claim,
+        };
+        std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        let made = make(&path).and_then(|()| {
+            let record = TreeRecord { detail: kind.to_owned(), ..TreeRecord::default() };
+            self.write_record(&entry, record, ())?;
+            self.open_entry::<()>(&entry)?.context("the record of a new directory cannot be read back")
+        });
+        match made {
+            Ok((lock, _)) => Ok(StateDir { path, _lock: lock }),
+            Err(error) => {
+                if let Err(error) = remove_tree(&entry) {
+                    tracing::warn!("{error:#}");
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Name of the lock under which a directory is made.
+pub(super) fn state_lock(kind: &str, key: &str) -> String {
+    format!("state-{kind}-{key}")
+}

@@ -14,6 +14,7 @@ pub fn files() -> Vec<(PathBuf, String)> {
     let mut files = action_pages();
     let command = cli::command();
     files.push(("docs/src/command-line.md".into(), command_line_page(&command)));
+    files.push(("contrib/recipe.schema.json".into(), cli::schema::text().expect("a schema is JSON")));
     files.extend(man_pages(&command));
     files.extend(shell_completions(&command));
     files

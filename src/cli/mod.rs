@@ -8,6 +8,7 @@ pub mod manual;
 pub mod output;
 mod plan;
 mod recipe;
+pub mod schema;
 mod shell;
 mod store;
 
@@ -45,6 +46,7 @@ enum Command {
     Shell(shell::Args),
     Store(store::Args),
     Actions(actions::Args),
+    Schema(schema::Args),
     Completions(completions::Args),
 }
 
@@ -89,6 +91,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Shell(args) => shell::run(&args),
         Command::Store(args) => store::run(&args).map(|()| 0),
         Command::Actions(args) => actions::run(&args).map(|()| 0),
+        Command::Schema(args) => schema::run(&args).map(|()| 0),
         Command::Completions(args) => completions::run(&args, Cli::command()).map(|()| 0),
     }
 }

@@ -38,7 +38,7 @@ fn stopped(step: &str, signal: Signal, code: Option<i32>) {
 fn sleeps(project: &Project) -> bool {
     let dir = project.path("").display().to_string();
     fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-        let sleeping = fs::read(entry.path().join("cmdline")).is_ok_and(|line| line.starts_with(b"sleep\0600"));
+        let sleeping = fs::read(entry.path().join("cmdline")).is_ok_and(|line| line.starts_with(b"sleep\x00600"));
         sleeping && fs::read_to_string(entry.path().join("mountinfo")).is_ok_and(|mounts| mounts.contains(&dir))
     })
 }

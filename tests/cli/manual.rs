@@ -111,3 +111,13 @@ fn completions_are_printed_for_the_usual_shells() {
         project.run(["completions", shell]).success().prints("debforge");
     }
 }
+
+#[test]
+fn the_schema_knows_every_action() {
+    let finished = Project::new().run(["schema"]).success();
+    let schema: serde_json::Value = serde_json::from_str(&finished.stdout).expect("JSON");
+    assert!(schema["properties"]["actions"].is_object(), "{schema:#}");
+    for kind in KINDS {
+        assert!(finished.stdout.contains(&format!("\"{}\"", kind.name)), "{} in {finished}", kind.name);
+    }
+}

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::harness::{Project, User};
 
-const RECIPE: &str = "\
+const RECIPE: &str = "
   - action: run
     chroot: true
     command: echo one > /etc/one
@@ -124,9 +124,16 @@ fn a_changed_mode_of_an_overlay_file_counts() {
 
 #[test]
 fn a_changed_variable_reruns_what_uses_it() {
-    let actions = "  - action: run\n    chroot: true\n    command: echo same > /etc/same\n  \
-                   - action: run\n    chroot: true\n    command: echo {{ word | default('a') }} > /etc/word\n  \
-                   - action: pack\n    file: out.tar.gz\n";
+    let actions = "
+  - action: run
+    chroot: true
+    command: echo same > /etc/same
+  - action: run
+    chroot: true
+    command: echo {{ word | default('a') }} > /etc/word
+  - action: pack
+    file: out.tar.gz
+";
     let Some(project) = Project::new().tiny(actions) else { skip!("needs a static busybox") };
     project.build([]).success();
     let second = project.build(["--json", "-t", "word:b"]).success();

@@ -2,7 +2,7 @@
 
 use crate::harness::Project;
 
-const TWO_FAULTS: &str = "\
+const TWO_FAULTS: &str = "
   - action: run
     comand: echo
   - action: pakc

@@ -3,6 +3,7 @@
 mod arguments;
 mod build;
 mod check;
+mod examples;
 mod interrupt;
 mod manual;
 mod plan;

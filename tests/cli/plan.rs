@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::harness::Project;
 
-const RECIPE: &str = "\
+const RECIPE: &str = "
   - action: run
     chroot: true
     command: echo one > /etc/one

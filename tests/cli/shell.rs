@@ -2,7 +2,7 @@
 
 use crate::harness::Project;
 
-const RECIPE: &str = "\
+const RECIPE: &str = "
   - action: run
     chroot: true
     command: echo one > /etc/one

@@ -84,6 +84,8 @@ impl Project {
 
     /// Writes another recipe of the kind that [`Project::tiny`] makes.
     pub fn set_actions(&self, actions: &str) {
+        // A text in a test begins best on a line of its own.
+        let actions = actions.trim_start_matches('\n');
         let architecture = debforge::debian::Architecture::host();
         self.write(
             "recipe.yaml",
@@ -227,7 +229,7 @@ impl Drop for Project {
             self.dir.disable_cleanup(true);
         } else if !self.user.is_root() {
             // Files of subordinate ids are not the user's to delete; they are root's, or debforge's own.
-            let _ = self.run(["store", "clear", "--yes"]);
+            let _ = self.run(["store", "clear"]);
         }
         if !left.is_empty() && !std::thread::panicking() {
             panic!("left behind:\n{}", left.join("\n"));

@@ -1,0 +1,43 @@
+//! The recipes that come with debforge.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::harness::{Project, source_dir};
+
+/// Every recipe below `recipes/`.
+pub fn examples() -> Vec<PathBuf> {
+    let yaml = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "yaml");
+    let mut found: Vec<PathBuf> = walkdir::WalkDir::new(source_dir().join("recipes"))
+        .into_iter()
+        .flatten()
+        .map(walkdir::DirEntry::into_path)
+        .filter(yaml)
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn every_example_is_a_good_recipe_for_every_architecture() {
+    let project = Project::new();
+    let examples = examples();
+    assert!(examples.len() >= 8, "{examples:?}");
+    for example in examples {
+        let path = example.display().to_string();
+        for architecture in ["amd64", "arm64", "riscv64"] {
+            let arch = format!("arch:{architecture}");
+            let args = ["check", &path, "--recipe-only", "-t", &arch, "-t", "mirror:http://mirror.example/debian"];
+            let finished = project.run(args).success();
+            assert!(!finished.stderr.contains("warning"), "{finished}");
+        }
+    }
+}
+
+#[test]
+fn every_example_begins_with_what_it_is_for() {
+    for example in examples() {
+        let text = fs::read_to_string(&example).expect("a recipe");
+        assert!(text.starts_with("# "), "{} begins without a comment", example.display());
+    }
+}

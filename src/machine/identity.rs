@@ -7,6 +7,7 @@ use nix::unistd::{Gid, Uid, User};
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostics::Fault;
+use crate::sandbox::in_initial_user_namespace;
 use crate::store::IdMap;
 
 /// Ids that a Debian system needs: 0 to 65535 (Debian Policy, 9.2.2).
@@ -74,7 +75,7 @@ impl Identity {
     /// How files made under this identity are owned on the disk.
     pub fn id_map(&self) -> IdMap {
         match self {
-            Self::Root if in_initial_namespace() => IdMap("root".into()),
+            Self::Root if in_initial_user_namespace() => IdMap("root".into()),
             Self::Root => IdMap(format!("root-{}", own_map().unwrap_or_default().trim().replace(['\n', ' '], "-"))),
             Self::Mapped { uids, gids, .. } => IdMap(format!("{}+{}", text(uids, "-", "_"), text(gids, "-", "_"))),
         }
@@ -83,7 +84,7 @@ impl Identity {
     /// "rootless (uid 1000 → 100000+65536)".
     pub fn describe(&self) -> String {
         match self {
-            Self::Root if in_initial_namespace() => "root".into(),
+            Self::Root if in_initial_user_namespace() => "root".into(),
             Self::Root => "root of a container".into(),
             Self::Mapped { uid, uids, .. } => {
                 let ranges: Vec<String> =
@@ -101,11 +102,6 @@ pub(super) fn text(ranges: &[Range], within: &str, between: &str) -> String {
         .map(|range| [range.inside, range.outside, range.count].map(|n| n.to_string()).join(within))
         .collect();
     ranges.join(between)
-}
-
-/// Whether ids mean here what they mean to the machine.
-pub(super) fn in_initial_namespace() -> bool {
-    own_map().is_none_or(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 fn own_map() -> Option<String> {

@@ -102,7 +102,7 @@ fn local(identity: Identity, isolation: Isolation, findings: &Findings, mut note
         Isolation::Chroot => ", without namespaces",
     };
     Local {
-        sandbox: Sandbox { isolation },
+        sandbox: Sandbox::new(isolation),
         checkpoints,
         id_map: identity.id_map(),
         description: format!("local, {}{how}", identity.describe()),

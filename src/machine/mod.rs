@@ -10,13 +10,14 @@ use std::ffi::OsString;
 pub use process::interruptible;
 
 /// Runs the hidden subcommand that the arguments (without the program's name) are for, if they
-/// are: `__sandbox FD` and `__engine JOB EVENTS`. Gives the process's exit code.
+/// are: `__sandbox FD`, `__engine JOB EVENTS` and `__binfmt`. Gives the process's exit code.
 pub fn hidden(arguments: &[OsString]) -> Option<i32> {
     let mut words = arguments.iter().map(|argument| argument.to_str().unwrap_or_default());
     let name = words.next()?;
     let numbers: Vec<i32> = words.map_while(|word| word.parse().ok()).collect();
     match (name, numbers.as_slice()) {
         ("__sandbox", [job]) => Some(crate::sandbox::init(*job)),
+        ("__binfmt", []) => Some(crate::sandbox::binfmt::helper()),
         ("__engine", [job, events]) => Some(process::engine(*job, *events)),
         _ => None,
     }

@@ -8,8 +8,7 @@ use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::{Deserialize, Serialize};
 
-use super::identity::in_initial_namespace;
-use crate::sandbox::{Command, Exit, Input, Isolation, Sandbox, View};
+use crate::sandbox::{Command, Exit, Input, Isolation, Sandbox, View, in_initial_user_namespace};
 
 /// What is asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,7 +56,7 @@ fn try_sandbox(isolation: Isolation) -> Result<()> {
         network: false,
         input: Input::Null,
     };
-    match (Sandbox { isolation }).run(&command, &mut |_, _| {})? {
+    match Sandbox::new(isolation).run(&command, &mut |_, _| {})? {
         Exit::Code(0) => Ok(()),
         exit => bail!("`true` ended with {exit:?}"),
     }
@@ -70,7 +69,7 @@ fn try_overlay(at: &Path) -> Result<bool> {
     }
     fs::write(at.join("lower/file"), "lower")?;
     fs::create_dir(at.join("lower/directory"))?;
-    let userxattr = !in_initial_namespace();
+    let userxattr = !in_initial_user_namespace();
     let merged = at.join("merged");
     let mut options = ["lower", "upper", "work"].map(|name| format!("{name}dir={}", escape(&at.join(name)))).join(",");
     if userxattr {

@@ -36,6 +36,8 @@ pub(super) struct Job {
     pub(super) command: Command,
     /// Descriptor for [`Report`]s, one JSON text per line.
     pub(super) reports: RawFd,
+    /// Descriptor of a user namespace to enter first: the one with a private binfmt_misc.
+    pub(super) user_namespace: Option<RawFd>,
 }
 
 /// What the process says about its job.
@@ -84,6 +86,11 @@ fn outer(job: &Job, reports: &OwnedFd) -> Result<()> {
     }
     match job.isolation {
         Isolation::Namespaces => {
+            if let Some(fd) = job.user_namespace {
+                let namespace = process::adopt(fd)?;
+                nix::sched::setns(&namespace, CloneFlags::CLONE_NEWUSER)
+                    .context("entering the emulator's namespace")?;
+            }
             // What ends us has to end process 1, and that ends the rest.
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
             let mut flags = CloneFlags::CLONE_NEWNS

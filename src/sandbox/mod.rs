@@ -3,6 +3,7 @@
 //! The engine itself already lives in its own user and mount namespace (see `machine::local`);
 //! each command gets pid, ipc, uts and mount namespaces of its own, which die with it.
 
+pub mod binfmt;
 mod descendants;
 mod device;
 mod filter;
@@ -15,7 +16,7 @@ mod view;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +126,16 @@ impl Exit {
 pub struct Sandbox {
     /// What keeps commands apart from the host here.
     pub isolation: Isolation,
+    /// The emulator that was registered for this build alone, if any; see [`Sandbox::emulating`].
+    #[serde(skip)]
+    pub binfmt: Option<Arc<binfmt::PrivateBinfmt>>,
+}
+
+impl Sandbox {
+    /// A sandbox for programs that run here without more ado.
+    pub fn new(isolation: Isolation) -> Self {
+        Self { isolation, binfmt: None }
+    }
 }
 
 /// The program that runs the sandbox's inner side: this one, unless [`use_program`] said otherwise.
@@ -149,4 +160,10 @@ pub fn init(fd: i32) -> i32 {
         Ok(()) => 0,
         Err(_) => 70,
     }
+}
+
+/// Whether ids mean here what they mean to the machine.
+pub(crate) fn in_initial_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map");
+    map.map_or(true, |map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }

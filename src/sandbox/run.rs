@@ -129,7 +129,13 @@ struct Started {
 impl Started {
     fn spawn(sandbox: &Sandbox, command: &Command, input: &OwnedFd, output: Output<'_>) -> Result<Self> {
         let (reports, reports_there) = pipe2(OFlag::O_CLOEXEC)?;
-        let job = Job { isolation: sandbox.isolation, command: command.clone(), reports: number(&reports_there) };
+        let namespace = sandbox.binfmt.as_ref().and_then(|binfmt| binfmt.namespace.as_ref());
+        let job = Job {
+            isolation: sandbox.isolation,
+            command: command.clone(),
+            reports: number(&reports_there),
+            user_namespace: namespace.map(number),
+        };
         let job = memory(&serde_json::to_vec(&job)?)?;
         let mut program = std::process::Command::new(super::program());
         program.arg("__sandbox").arg(number(&job).to_string()).env_clear().stdin(input.try_clone()?);
@@ -137,7 +143,8 @@ impl Started {
             Output::Pipes => program.stdout(Stdio::piped()).stderr(Stdio::piped()),
             Output::Terminal(output) => program.stdout(output.try_clone()?).stderr(output.try_clone()?),
         };
-        inherit(&mut program, &[&job, &reports_there]);
+        let handed_over: Vec<&OwnedFd> = [&job, &reports_there].into_iter().chain(namespace).collect();
+        inherit(&mut program, &handed_over);
         let child = program.spawn().context("starting the sandbox")?;
         Ok(Self { child, reports: reports.into(), reported: Vec::new() })
     }

@@ -43,3 +43,24 @@ pub fn make_read_only(at: &impl AsFd) -> Result<()> {
     };
     if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
+
+/// A new mount of a file system without a device, that stands nowhere; gone when closed.
+pub fn detached(file_system: &std::ffi::CStr) -> Result<OwnedFd> {
+    let owned = |result: libc::c_long| {
+        if result < 0 {
+            return Err(Error::last_os_error());
+        }
+        // SAFETY: the kernel gave us a new descriptor.
+        Ok(unsafe { OwnedFd::from_raw_fd(result as RawFd) })
+    };
+    // SAFETY: live C strings, our own descriptors and null where the kernel wants null.
+    unsafe {
+        let context = owned(libc::syscall(libc::SYS_fsopen, file_system.as_ptr(), libc::FSOPEN_CLOEXEC))?;
+        let null = std::ptr::null::<libc::c_char>();
+        let number = context.as_raw_fd();
+        if libc::syscall(libc::SYS_fsconfig, number, libc::FSCONFIG_CMD_CREATE, null, null, 0) < 0 {
+            return Err(Error::last_os_error());
+        }
+        owned(libc::syscall(libc::SYS_fsmount, number, libc::FSMOUNT_CLOEXEC, 0))
+    }
+}

@@ -17,7 +17,7 @@ fn host(argv: &[&str]) -> Command {
 
 fn run(command: &Command) -> anyhow::Result<(Exit, String)> {
     let mut out = String::new();
-    let exit = Sandbox { isolation: Isolation::Namespaces }.run(command, &mut |stream, line| {
+    let exit = Sandbox::new(Isolation::Namespaces).run(command, &mut |stream, line| {
         if stream == Stream::Err {
             out.push_str("err: ");
         }

@@ -4,6 +4,7 @@ pub mod actions;
 mod build;
 mod check;
 pub mod completions;
+pub mod doctor;
 pub mod manual;
 pub mod output;
 mod plan;

@@ -108,10 +108,9 @@ fn own_map() -> Option<String> {
     std::fs::read_to_string("/proc/self/uid_map").ok()
 }
 
-/// A program of the PATH.
-pub(super) fn find_program(name: &str) -> Option<PathBuf> {
+/// A program of the PATH, or of an sbin directory, which ordinary users' PATHs lack.
+pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-    // Debian's ordinary users have no sbin in theirs.
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|directory| directory.join(name))

@@ -7,6 +7,7 @@ mod process;
 
 use std::ffi::OsString;
 
+pub use identity::find_program;
 pub use process::interruptible;
 
 /// Runs the hidden subcommand that the arguments (without the program's name) are for, if they

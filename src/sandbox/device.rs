@@ -1,7 +1,6 @@
 //! A private /dev: the devices that programs expect, and nothing of the host's hardware.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, openat};
@@ -24,10 +23,10 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Fills an empty directory that stands for /dev.
-pub(super) fn fill(dev: &OwnedFd) -> Result<()> {
+/// Fills an empty directory that stands for /dev. `host` is the host's, which may be covered by now.
+pub(super) fn fill(dev: &OwnedFd, host: &OwnedFd) -> Result<()> {
     for (name, major, minor) in DEVICES {
-        node(dev, name, major, minor).with_context(|| format!("making /dev/{name}"))?;
+        node(dev, host, name, major, minor).with_context(|| format!("making /dev/{name}"))?;
     }
     for (name, target) in LINKS {
         symlinkat(target, dev, name).with_context(|| format!("making /dev/{name}"))?;
@@ -39,7 +38,7 @@ pub(super) fn fill(dev: &OwnedFd) -> Result<()> {
 }
 
 /// A device of our own where that is allowed (so that a changed mode or owner is not the host's), else the host's.
-fn node(dev: &OwnedFd, name: &str, major: u64, minor: u64) -> Result<()> {
+fn node(dev: &OwnedFd, host: &OwnedFd, name: &str, major: u64, minor: u64) -> Result<()> {
     let read_write = Mode::from_bits_truncate(0o666);
     if mknodat(dev, name, SFlag::S_IFCHR, read_write, nix::sys::stat::makedev(major, minor)).is_ok() {
         // On a mount that forbids devices the node is there and opens for nobody.
@@ -50,7 +49,7 @@ fn node(dev: &OwnedFd, name: &str, major: u64, minor: u64) -> Result<()> {
         }
         nix::unistd::unlinkat(dev, name, nix::unistd::UnlinkatFlags::NoRemoveDir)?;
     }
-    let tree = sys::mount::clone_tree(&Path::new("/dev").join(name))?;
+    let tree = sys::mount::clone_tree(&held(host).join(name))?;
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let target = openat(dev, name, flags, Mode::from_bits_truncate(0o644))?;
     sys::mount::attach(&tree, &target.as_fd())?;

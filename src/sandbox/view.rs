@@ -29,8 +29,9 @@ impl Taken {
 }
 
 /// Builds views; knows what it mounted, so that nothing made there is taken for a leftover.
-#[derive(Default)]
 struct Builder {
+    /// The host's /dev.
+    devices: OwnedFd,
     created: Vec<Created>,
     /// Devices of file systems that end with the command.
     private: HashSet<u64>,
@@ -51,7 +52,9 @@ pub(super) fn enter(view: &View, binds: &[Bind], report: &mut dyn FnMut(&[Create
         }
         taken.push(bound);
     }
-    let mut builder = Builder::default();
+    let devices = open("/dev", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .context("opening the host's /dev")?;
+    let mut builder = Builder { devices, created: Vec::new(), private: HashSet::new() };
     let result = match view {
         View::Chroot { root } => builder.chroot(root, &taken),
         View::Host { root, writable } => builder.host(root.as_deref(), writable, &taken),
@@ -114,7 +117,7 @@ impl Builder {
         }
         if wanted("/dev") {
             let fd = self.tmpfs(root, "/dev", "mode=755,size=1m", MsFlags::MS_NOSUID)?;
-            device::fill(&fd)?;
+            device::fill(&fd, &self.devices)?;
             drop(fd);
             let dev = Root::open(&root.path().join("dev"))?;
             let shm = self.tmpfs(&dev, "/shm", "mode=1777", MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;

@@ -35,8 +35,16 @@ impl Elf {
         Self { wide, big_endian, machine }
     }
 
+    /// The header of a program that sets nothing but what every one has. Registrations may look at
+    /// all of it.
+    pub(super) fn whole_header(self) -> Vec<u8> {
+        let mut header = self.header();
+        header.resize(64, 0);
+        header
+    }
+
     /// The first bytes of a program: identification, type (an executable), machine.
-    pub(super) fn header(self) -> Vec<u8> {
+    fn header(self) -> Vec<u8> {
         let mut header = vec![0; 16];
         header[..4].copy_from_slice(b"\x7fELF");
         header[4] = if self.wide { 2 } else { 1 };

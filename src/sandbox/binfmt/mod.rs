@@ -46,7 +46,7 @@ pub fn support(architecture: Architecture) -> Support {
     if runs_natively(architecture) {
         return Support::Native;
     }
-    let header = Elf::of(architecture).header();
+    let header = Elf::of(architecture).whole_header();
     let mut loose = None;
     for registration in registrations() {
         if registration.enabled && registration.matches(&header) {
@@ -166,7 +166,7 @@ mod tests {
         let registration = Registration::parse(ARM64).expect("parses");
         assert!(registration.enabled && registration.fixed);
         for architecture in Architecture::ALL {
-            let matches = registration.matches(&Elf::of(architecture).header());
+            let matches = registration.matches(&Elf::of(architecture).whole_header());
             assert_eq!(matches, architecture == Architecture::Arm64, "{architecture}");
         }
     }
@@ -188,7 +188,11 @@ mod tests {
                 Registration { enabled: true, interpreter: "q".into(), fixed: true, offset: 0, magic, mask };
             for architecture in Architecture::ALL {
                 let same = Elf::of(architecture) == elf;
-                assert_eq!(registration.matches(&Elf::of(architecture).header()), same, "{registered} {architecture}");
+                assert_eq!(
+                    registration.matches(&Elf::of(architecture).whole_header()),
+                    same,
+                    "{registered} {architecture}"
+                );
             }
         }
     }

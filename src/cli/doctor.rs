@@ -1,0 +1,197 @@
+//! `debforge doctor`: what this machine can do, and how to get what is missing.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::output::print;
+use crate::debian::{Architecture, host};
+use crate::diagnostics::{Fault, fault_of};
+use crate::machine::{find_program, local};
+use crate::sandbox::Isolation;
+use crate::sandbox::binfmt::{self, Support};
+use crate::store::{Checkpoints, Store};
+
+/// Show what this machine can do, and how to get what is missing
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Look at this store instead of the usual one
+    #[arg(long, value_name = "DIRECTORY")]
+    pub store: Option<PathBuf>,
+}
+
+/// One finding.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: &'static str,
+    state: State,
+    text: String,
+    hints: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum State {
+    Ok,
+    /// It works, and something better is not there.
+    Weak,
+    No,
+    /// Nothing to judge.
+    Info,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Weak => "weak",
+            Self::No => "no",
+            Self::Info => "",
+        }
+    }
+}
+
+/// Programs that builds may need, the packages that have them, and what for.
+const TOOLS: [(&[&str], &str, &str); 9] = [
+    (&["mmdebstrap"], "mmdebstrap", "the action mmdebstrap"),
+    (&["debootstrap"], "debootstrap", "the action debootstrap"),
+    (&["apt-get"], "apt", "the action apt"),
+    (&["dpkg-deb"], "dpkg", "the actions apt and install-deb"),
+    (&["gpgv", "sqv"], "gpgv", "checking repositories' signatures"),
+    (&["zstd"], "zstd", "packages and archives compressed with zstd"),
+    (&["xz"], "xz-utils", "packages and archives compressed with xz"),
+    (&["newuidmap"], "uidmap", "builds as an ordinary user"),
+    (&["qemu-aarch64-static", "qemu-aarch64"], "qemu-user-static", "foreign architectures"),
+];
+
+/// Prints what is there. The fault at the end, if nothing can be built, is of the kind that exits with 3.
+pub fn run(args: &Args) -> Result<()> {
+    let store = args.store.clone().unwrap_or_else(Store::default_location);
+    let (mut rows, usable) = backend(&store);
+    rows.push(foreign());
+    rows.push(loop_devices());
+    rows.extend(tools());
+    if args.json {
+        print(&format!("{}\n", serde_json::to_string_pretty(&serde_json::json!({ "usable": usable, "rows": rows }))?))?;
+    } else {
+        print(&table(&rows))?;
+    }
+    if usable { Ok(()) } else { Err(Fault::machine("nothing can be built on this machine as it is").into()) }
+}
+
+fn table(rows: &[Row]) -> String {
+    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for row in rows {
+        let word = format!("{:4}", row.state.word());
+        let word = match row.state {
+            State::Ok => console::style(word).green(),
+            State::Weak => console::style(word).yellow(),
+            State::No => console::style(word).red(),
+            State::Info => console::style(word),
+        };
+        text.push_str(&format!("{:width$}  {word}  {}\n", row.name, row.text));
+        for hint in &row.hints {
+            text.push_str(&format!("{:width$}        {hint}\n", ""));
+        }
+    }
+    text
+}
+
+fn backend(store: &Path) -> (Vec<Row>, bool) {
+    let local = match local::probe(store) {
+        Ok(local) => local,
+        Err(error) => {
+            let fault = fault_of(&error);
+            let row = Row { name: "local backend", state: State::No, text: fault.message, hints: fault.hints };
+            return (vec![row], false);
+        }
+    };
+    let state = if local.notes.is_empty() { State::Ok } else { State::Weak };
+    let mut parts = vec![match local.sandbox.isolation {
+        Isolation::Namespaces => "namespaces",
+        Isolation::Chroot => "chroot alone",
+    }];
+    parts.push(match local.checkpoints {
+        Checkpoints::Overlay { .. } => "overlayfs",
+        Checkpoints::Reflink => "reflink copies",
+        Checkpoints::None => "no checkpoints",
+    });
+    let description = local.description.strip_prefix("local, ").unwrap_or(&local.description);
+    let text = format!("{description}: {}", parts.join(", "));
+    let place = Row { name: "store", state: State::Info, text: store.display().to_string(), hints: Vec::new() };
+    (vec![Row { name: "local backend", state, text, hints: local.notes }, place], true)
+}
+
+fn foreign() -> Row {
+    let (mut native, mut registered, mut own, mut missing) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut hints: Vec<String> = Vec::new();
+    for architecture in Architecture::ALL.into_iter().filter(|architecture| *architecture != Architecture::host()) {
+        match binfmt::support(architecture) {
+            Support::Native => native.push(architecture.name()),
+            Support::Emulated { registered: true, .. } => registered.push(architecture.name()),
+            Support::Emulated { registered: false, .. } => own.push(architecture.name()),
+            Support::Missing { hint, .. } => {
+                missing.push(architecture.name());
+                if !hints.contains(&hint) {
+                    hints.push(hint);
+                }
+            }
+        }
+    }
+    let part = |names: &[&str], how: &str| (!names.is_empty()).then(|| format!("{} ({how})", names.join(", ")));
+    let parts: Vec<String> = [
+        part(&native, "this kernel"),
+        part(&registered, "qemu-user, binfmt flag F"),
+        part(&own, "qemu-user, registered for each build alone"),
+        part(&missing, "missing"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let state = match (native.len() + registered.len() + own.len(), missing.is_empty()) {
+        (_, true) => State::Ok,
+        (0, false) => State::No,
+        (_, false) => State::Weak,
+    };
+    Row { name: "foreign machines", state, text: parts.join(" · "), hints }
+}
+
+/// Not used by builds so far; what a recipe's own scripts could count on.
+fn loop_devices() -> Row {
+    let text = match loopdev::LoopControl::open().and_then(|control| control.next_free()) {
+        Ok(device) => {
+            format!("{} is free; builds use none", device.path().unwrap_or_else(|| "/dev/loop".into()).display())
+        }
+        Err(error) => format!("none ({error}); builds use none"),
+    };
+    Row { name: "loop devices", state: State::Info, text, hints: Vec::new() }
+}
+
+fn tools() -> Vec<Row> {
+    let mut there = Vec::new();
+    let mut rows = Vec::new();
+    for (programs, package, purpose) in TOOLS {
+        let Some(program) = programs.iter().find(|program| find_program(program).is_some()) else {
+            rows.push(Row {
+                name: "missing",
+                state: State::Weak,
+                text: format!("{} for {purpose}: sudo apt install {package}", programs[0]),
+                hints: Vec::new(),
+            });
+            continue;
+        };
+        // gpgv's place may be taken by sqv, which is a package of its own.
+        let package = if programs[0] == *program { package } else { program };
+        match host::package_version(package) {
+            Some(version) => there.push(format!("{package} {version}")),
+            None => there.push((*program).to_owned()),
+        }
+    }
+    rows.insert(0, Row { name: "tools", state: State::Info, text: there.join(" · "), hints: Vec::new() });
+    rows
+}

@@ -49,12 +49,23 @@ pub fn default_mirror() -> Result<String> {
         .find_map(debian_archive)
         .or_else(|| of_script("/usr/sbin/debootstrap", "DEF_MIRROR="))
         .or_else(|| of_script("/usr/share/debootstrap/scripts/debian-common", "DEF_MIRROR="))
-        .or_else(|| of_script("/usr/bin/mmdebstrap", "$default_mirror = "))
+        .or_else(|| of_script("/usr/bin/mmdebstrap", "my $mirror    = "))
         .ok_or_else(|| {
             Fault::recipe("the recipe names no mirror, and this machine has none to take over")
                 .hint("give the bootstrap a `mirror` (debootstrap) or `mirrors` (mmdebstrap)")
                 .into()
         })
+}
+
+/// The mirror of Debian's security updates that goes with [`default_mirror`]: this machine's own, else
+/// the one that mmdebstrap would use; `None` where neither is there.
+pub fn default_security_mirror() -> Option<String> {
+    let own = sources_of(Path::new("/")).unwrap_or_default();
+    let uris = own.0.iter().flat_map(|source| &source.uris);
+    uris.filter(|uri| uri.ends_with("/debian-security") && uri.starts_with("http"))
+        .map(String::clone)
+        .next()
+        .or_else(|| fs::read_to_string("/usr/bin/mmdebstrap").ok().and_then(|text| quoted(&text, "$secmirror = ")))
 }
 
 /// The address of a source that looks like Debian's main archive.

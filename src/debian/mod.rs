@@ -1,11 +1,14 @@
 //! Debian's own formats and tools: architectures, repositories, packages, apt.
 
 mod architecture;
+pub mod deb;
 pub mod deb822;
+pub mod dpkg;
 pub mod host;
 pub mod keyring;
 pub mod package_list;
 pub mod release;
+pub mod snapshot;
 pub mod sources;
 
 pub use architecture::Architecture;

@@ -1,7 +1,9 @@
 //! What an action works in: its contexts, origins, commands, clean-up, events.
 
 pub mod apt;
+pub mod bootstrap;
 mod check;
+pub mod cleanup;
 pub mod command;
 pub mod context;
 pub mod event;

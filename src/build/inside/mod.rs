@@ -118,6 +118,11 @@ impl Inside {
         Ok(Slot { directory, name, shown })
     }
 
+    /// A directory, links followed inside the root: to do something to a name in it.
+    pub fn directory(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
+        resolve::open(self.root.as_fd(), path, flags | OFlag::O_DIRECTORY)
+    }
+
     /// What is at a path, links followed inside the root; `None` where there is nothing.
     pub fn kind(&self, path: &Path) -> Result<Option<Kind>> {
         Ok(self.stat(path, OFlag::empty())?.map(|stat| Kind::of(stat.st_mode)))

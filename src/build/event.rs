@@ -95,6 +95,11 @@ pub enum Event {
         /// Lower-case hex.
         sha256: String,
     },
+    /// Room was made in the store.
+    Cleared {
+        /// What came of it.
+        cleared: crate::store::Cleared,
+    },
     /// The end, good or bad.
     Finished {
         /// What failed.

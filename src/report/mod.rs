@@ -123,7 +123,8 @@ impl Report {
                 }
                 self.fault = Some((*step, fault.clone()));
             }
-            Event::Started { .. } | Event::Log { .. } | Event::Finished { fault: None, .. } => {}
+            Event::Started { .. } | Event::Log { .. } | Event::Cleared { .. } | Event::Finished { fault: None, .. } => {
+            }
         }
         Ok(())
     }

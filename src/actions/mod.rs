@@ -53,8 +53,8 @@ pub trait Action: std::fmt::Debug + Send + Sync {
     /// What it changes.
     fn changes(&self) -> Changes;
 
-    /// Whether it may read artifacts that earlier steps made; then it depends on all earlier steps,
-    /// else only on those that changed the root.
+    /// Whether it may read artifacts or downloads that earlier steps made; then it depends on all
+    /// earlier steps, else only on those that changed the root.
     fn reads_artifacts(&self) -> bool {
         false
     }

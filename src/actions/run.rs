@@ -1,23 +1,70 @@
 //! The action `run`.
 
-use std::collections::BTreeMap;
+mod surroundings;
 
-use anyhow::{Result, bail};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Changes, Needs};
-use crate::build::{BuildContext, CheckContext, InputContext};
+use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
 use crate::diagnostics::Diagnostics;
 
 /// Run a command or a script.
+///
+/// ```yaml
+/// - action: run
+///   chroot: true
+///   command: systemctl enable ssh.service && echo forge > /etc/hostname
+/// ```
+///
+/// `command` is given to `sh -e -u -c`: it ends at the first command that fails, and at a variable
+/// that is not set. `script` is a program beside the recipe with its arguments, `script:
+/// scripts/setup.sh --fast "two words"`.
+///
+/// **In the root** (`chroot: true`) it sees the root and nothing of the host: its own /dev, /proc,
+/// /tmp and processes. A script's directory is at `/tmp/script`, so it can use the files beside it.
+/// Services are not started.
+///
+/// **On the host** (neither `chroot` nor `postprocess`) it sees the host's system read-only, a /tmp of
+/// its own, and:
+///
+/// | variable | |
+/// |---|---|
+/// | `ROOTDIR` | the root, writable |
+/// | `ARTIFACTDIR` | what this build leaves, writable |
+/// | `RECIPEDIR` | the recipe's directory, read-only; also where it starts |
+///
+/// **At the end** (`postprocess: true`) it runs on the host when all other actions are done, with
+/// `ARTIFACTDIR` and `RECIPEDIR`, to sign or upload what was built, for example.
+///
+/// ```yaml
+/// - action: run
+///   postprocess: true
+///   label: checksums
+///   command: cd "$ARTIFACTDIR" && sha256sum -- *.tar.zst > SHA256SUMS
+/// ```
+///
+/// Like every step, it is not run again as long as nothing changes that it can see: for `chroot` the
+/// command or the directory of the script; on the host also every other file of the recipe's
+/// directory, and the host's packages. Time, the network and chance are not seen: a command that
+/// depends on them should pin what it fetches, or the recipe be built with `--from`.
+///
+/// Every process has `PATH`, `HOME=/root`, `LC_ALL=C.UTF-8` and `SOURCE_DATE_EPOCH`, the variables of
+/// `-e`, those of `environment`, and nothing else.
+///
+/// **Compared with debos**: not run twice without need; the host is read-only; `environment` and
+/// `network: false`; no service of the host or the root is reached or started.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Run {
     /// Command line for `sh -e -u -c`.
     #[serde(default)]
     pub command: Option<String>,
-    /// Script beside the recipe, with arguments.
+    /// Program beside the recipe, with arguments (quoted as in a shell).
     #[serde(default)]
     pub script: Option<String>,
     /// Whether it runs in the target root.
@@ -29,10 +76,10 @@ pub struct Run {
     /// Shown in front of its output, at most 40 characters.
     #[serde(default)]
     pub label: Option<String>,
-    /// Further environment.
+    /// Variables it finds in its environment, beside the usual ones.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
-    /// Whether it has the network.
+    /// Whether it has the network; else it has a loopback of its own.
     #[serde(default = "yes")]
     pub network: bool,
 }
@@ -41,26 +88,215 @@ fn yes() -> bool {
     true
 }
 
+const LONGEST_LABEL: usize = 40;
+
+/// Where a script's directory is in the root.
+const SCRIPTS: &str = "/tmp/script";
+
+impl Run {
+    /// The script and its arguments.
+    fn script(&self) -> Option<Vec<String>> {
+        self.script.as_deref().and_then(words)
+    }
+
+    /// The script's directory on the host and its name in it.
+    fn script_file(recipe_dir: &Path, script: &str) -> (PathBuf, PathBuf) {
+        let path = recipe_dir.join(script.trim_start_matches('/'));
+        let name = path.file_name().unwrap_or_default().into();
+        (path.parent().unwrap_or(recipe_dir).to_owned(), name)
+    }
+
+    /// What is run, the script standing in `directory`.
+    fn argv(&self, directory: impl Fn(&str) -> PathBuf) -> Result<Vec<String>> {
+        if let Some(command) = &self.command {
+            return Ok(["sh", "-e", "-u", "-c", command].map(str::to_owned).to_vec());
+        }
+        let mut words = self.script().context("neither a command nor a script")?;
+        words[0] = directory(&words[0]).to_str().context("the script's path is not UTF-8")?.to_owned();
+        Ok(words)
+    }
+
+    /// The first line of what is run, as short as a progress line wants it.
+    fn short(&self) -> String {
+        let text = self.command.as_deref().or(self.script.as_deref()).unwrap_or_default().trim();
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let first = lines.next().unwrap_or_default();
+        let more = lines.next().is_some();
+        if more { format!("{first} …") } else { first.to_owned() }
+    }
+}
+
 impl Action for Run {
-    fn check(&self, _cx: &CheckContext<'_>, _out: &mut Diagnostics) {}
+    fn check(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) {
+        match (&self.command, &self.script) {
+            (None, None) => out.push(
+                cx.error("", "`run` needs `command` or `script`")
+                    .hint("`command` is given to a shell, `script` is a program beside the recipe"),
+            ),
+            (Some(_), Some(_)) => {
+                out.push(
+                    cx.error("script", "`command` and `script` cannot both be given").hint("use an action for each"),
+                );
+            }
+            (Some(command), None) if command.trim().is_empty() => out.push(cx.error("command", "the command is empty")),
+            (Some(_), None) => {}
+            (None, Some(script)) => match words(script) {
+                None => out.push(cx.error("script", "a quote is not closed")),
+                Some(words) => match words.first() {
+                    None => out.push(cx.error("script", "the script is empty")),
+                    Some(file) => match cx.check_recipe_file("script", file, out) {
+                        None | Some(FileKind::File) => {}
+                        Some(_) => out.push(cx.error("script", format!("`{file}` is not a file"))),
+                    },
+                },
+            },
+        }
+        if self.chroot && self.postprocess {
+            out.push(
+                cx.error("postprocess", "`chroot` and `postprocess` cannot both be set")
+                    .hint("when everything is done there is no root any more"),
+            );
+        }
+        if self.chroot && !cx.has_root {
+            out.push(
+                cx.error("chroot", "there is no root to run it in yet")
+                    .hint("an action before this one must make it: `mmdebstrap`, `debootstrap` or `unpack`"),
+            );
+        }
+        if let Some(label) = &self.label {
+            let length = label.chars().count();
+            if length > LONGEST_LABEL {
+                out.push(
+                    cx.error("label", format!("the label has {length} characters, {LONGEST_LABEL} at most are shown")),
+                );
+            }
+            if label.chars().any(char::is_control) {
+                out.push(cx.error("label", "the label has a line break or another control character"));
+            }
+        }
+        for name in self.environment.keys() {
+            if name.is_empty() || name.contains(['=', '\0']) {
+                out.push(cx.error(&format!("environment.{name}"), format!("`{name}` is not the name of a variable")));
+            }
+        }
+    }
 
     fn needs(&self) -> Needs {
-        Needs::default()
+        Needs { network: self.network, emulation: self.chroot, tools: Vec::new() }
     }
 
     fn changes(&self) -> Changes {
-        Changes { root: true, ..Changes::default() }
+        Changes { root: !self.postprocess, artifacts: !self.chroot, origin: false }
+    }
+
+    fn reads_artifacts(&self) -> bool {
+        !self.chroot
+    }
+
+    fn postprocess(&self) -> bool {
+        self.postprocess
     }
 
     fn summary(&self) -> String {
-        String::new()
+        self.label.clone().unwrap_or_else(|| self.short())
     }
 
-    fn inputs(&self, _cx: &mut InputContext<'_>) -> Result<()> {
+    fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
+        let script = self.script().and_then(|words| words.into_iter().next());
+        if self.chroot {
+            let Some(script) = script else { return Ok(()) };
+            let (directory, _) = Self::script_file(cx.recipe_dir, &script);
+            let shown = Path::new(&script).parent().map(|parent| parent.display().to_string()).unwrap_or_default();
+            return surroundings::add_directory(cx, shown.trim_start_matches('/'), &directory);
+        }
+        let directory = cx.recipe_dir.to_owned();
+        surroundings::add_directory(cx, "", &directory)?;
+        if let Some(script) = script {
+            let (directory, name) = Self::script_file(cx.recipe_dir, &script);
+            let path = directory.join(name).canonicalize().with_context(|| format!("looking for {script}"))?;
+            // Perhaps outside of the recipe's directory.
+            cx.add_tree(&script, &path)?;
+        }
+        cx.add("packages of the host", surroundings::host_packages());
         Ok(())
     }
 
-    fn run(&self, _cx: &mut BuildContext<'_>) -> Result<()> {
-        bail!("`run` is not there yet")
+    fn run(&self, cx: &mut BuildContext<'_>) -> Result<()> {
+        let hint = "try it by hand: `debforge shell` opens the root as it stands before a step";
+        let words = self.argv(|script| {
+            let (directory, name) = Self::script_file(cx.recipe_dir, script);
+            if self.chroot { Path::new(SCRIPTS).join(name) } else { directory.join(name) }
+        })?;
+        let doing = format!("running {}", self.label.clone().unwrap_or_else(|| format!("`{}`", self.short())));
+        let mut runner = if self.chroot {
+            cx.chroot(words).hint(hint)
+        } else if self.postprocess {
+            cx.host_alone(words)
+        } else {
+            cx.host(words).env("ROOTDIR", cx.root.display().to_string())
+        };
+        if self.chroot {
+            if let Some(script) = self.script().and_then(|words| words.into_iter().next()) {
+                let (directory, _) = Self::script_file(cx.recipe_dir, &script);
+                runner = runner.bind(directory, SCRIPTS, true);
+            }
+        } else {
+            runner = runner
+                .env("ARTIFACTDIR", cx.artifacts.display().to_string())
+                .env("RECIPEDIR", cx.recipe_dir.display().to_string())
+                .writable(cx.artifacts)
+                // The recipe may stand in the host's /tmp, which the command does not see.
+                .bind(cx.recipe_dir, cx.recipe_dir, true)
+                .directory(cx.recipe_dir);
+        }
+        for (name, value) in &self.environment {
+            runner = runner.env(name, value);
+        }
+        runner.network(self.network).label(self.label.clone()).run(&doing)
+    }
+}
+
+/// Splits a command line as a shell does, quotes and backslashes honoured, nothing expanded; `None`
+/// where a quote is not closed.
+fn words(line: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut letters = line.chars();
+    while let Some(letter) = letters.next() {
+        match (quote, letter) {
+            (Some('\''), '\'') | (Some('"'), '"') => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(letter);
+                word.get_or_insert_default();
+            }
+            (None | Some('"'), '\\') => word.get_or_insert_default().push(letters.next()?),
+            (None, letter) if letter.is_whitespace() => words.extend(word.take()),
+            (_, letter) => word.get_or_insert_default().push(letter),
+        }
+    }
+    words.extend(word);
+    quote.is_none().then_some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::words;
+
+    #[rstest]
+    #[case("scripts/setup.sh", &["scripts/setup.sh"])]
+    #[case("  a  b\tc\n", &["a", "b", "c"])]
+    #[case(r#"a "two words" 'and $more' b\ c"#, &["a", "two words", "and $more", "b c"])]
+    #[case(r#"a "" x'y'"z""#, &["a", "", "xyz"])]
+    #[case("", &[])]
+    fn splits_as_a_shell_does(#[case] line: &str, #[case] expected: &[&str]) {
+        assert_eq!(words(line).unwrap(), expected);
+    }
+
+    #[rstest]
+    fn wants_quotes_closed(#[values("a 'b", "a \"b", "a \\")] line: &str) {
+        assert_eq!(words(line), None);
     }
 }

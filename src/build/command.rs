@@ -40,6 +40,7 @@ pub struct Runner<'a> {
     cx: &'a BuildContext<'a>,
     command: Command,
     hints: Vec<String>,
+    label: Option<String>,
 }
 
 impl BuildContext<'_> {
@@ -55,6 +56,12 @@ impl BuildContext<'_> {
         self.runner(argv, View::Host { root: Some(self.root.into()), writable: vec![self.scratch.into()] })
     }
 
+    /// A program of the host that sees nothing of the target root; the host's system is read-only, the
+    /// step's scratch directory writable.
+    pub fn host_alone<'a>(&'a self, argv: impl IntoIterator<Item = impl Into<String>>) -> Runner<'a> {
+        self.runner(argv, View::Host { root: None, writable: vec![self.scratch.into()] })
+    }
+
     fn runner<'a>(&'a self, argv: impl IntoIterator<Item = impl Into<String>>, view: View) -> Runner<'a> {
         Runner {
             cx: self,
@@ -68,6 +75,7 @@ impl BuildContext<'_> {
                 input: Input::Null,
             },
             hints: Vec::new(),
+            label: None,
         }
     }
 
@@ -132,6 +140,13 @@ impl Runner<'_> {
         self
     }
 
+    /// Puts a label in front of each line of its output in the log.
+    #[must_use]
+    pub fn label(mut self, label: Option<impl Into<String>>) -> Self {
+        self.label = label.map(Into::into);
+        self
+    }
+
     /// Runs it; output goes to the log. `doing` ("installing packages") starts the fault when it fails.
     pub fn run(self, doing: &str) -> Result<()> {
         self.run_with(doing, &mut |_, _| {})
@@ -151,7 +166,7 @@ impl Runner<'_> {
 
     /// Runs it and hands over each line, which goes to the log too.
     pub fn run_with(self, doing: &str, on_line: &mut dyn FnMut(Stream, &str)) -> Result<()> {
-        let Self { cx, command, hints } = self;
+        let Self { cx, command, hints, label } = self;
         let guard = match &command.view {
             View::Chroot { root } => Some(RootGuard::set(root, command.network)?),
             View::Host { root: Some(root), .. } => Some(RootGuard::set(root, command.network)?),
@@ -161,7 +176,10 @@ impl Runner<'_> {
         let exit = cx
             .sandbox
             .run(&command, &mut |stream, line| {
-                cx.log(line);
+                match &label {
+                    Some(label) => cx.log(format!("{label} | {line}")),
+                    None => cx.log(line),
+                }
                 if tail.len() == TAIL {
                     tail.pop_front();
                 }

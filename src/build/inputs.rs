@@ -66,6 +66,14 @@ impl InputContext<'_> {
         self.inputs.push(Input { what: what.into(), state: state.into() });
     }
 
+    /// Whether an earlier step of this plan leaves this artifact, or something below or above it.
+    pub fn is_planned(&self, artifact: &str) -> bool {
+        let artifact = Path::new(artifact);
+        self.planned_artifacts.iter().map(Path::new).any(|planned| {
+            artifact.as_os_str().is_empty() || planned.starts_with(artifact) || artifact.starts_with(planned)
+        })
+    }
+
     /// Adds a file or directory, one input per file, named by `shown` (its path in the recipe).
     pub fn add_tree(&mut self, shown: &str, path: &Path) -> Result<()> {
         let entries = self.store.digest_tree(path).with_context(|| format!("reading {}", path.display()))?;

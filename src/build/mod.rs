@@ -1,6 +1,8 @@
 //! What an action works in: its contexts, origins, commands, clean-up, events.
 
+pub mod accounts;
 pub mod apt;
+pub mod archive;
 pub mod bootstrap;
 mod check;
 pub mod cleanup;
@@ -11,9 +13,10 @@ mod guard;
 pub mod inputs;
 pub mod inside;
 pub mod interrupt;
+pub mod origin;
 
 pub use check::{CheckContext, FileKind, Files};
-pub use context::BuildContext;
+pub use context::{BuildContext, RenderFile};
 pub use event::{Event, Reporter};
 pub use inputs::{Input, InputContext};
 pub use interrupt::interrupted;

@@ -1,0 +1,17 @@
+//! Archives: reading what others made without trusting it, and writing the same bytes for the same tree.
+
+mod acl;
+mod compression;
+mod deb;
+mod external;
+mod pack;
+mod parallel;
+mod pax;
+mod sparse;
+mod tar;
+mod unpack;
+mod zip;
+
+pub use compression::Compression;
+pub use pack::{Packed, pack};
+pub use unpack::{Archive, Unpacked, unpack};

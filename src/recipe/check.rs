@@ -7,11 +7,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::document::{self, Entry, entries};
+use super::header::misspelt;
 use super::loader::{Loader, normalise, relative};
 use super::nested::Caller;
 use super::properties::Reader;
 use super::source_map::{Origin, SourceMap};
 use super::template::{self, Rendered};
+use super::template_fault;
 use super::yaml::{self, Node, NodeKind};
 use super::{Options, Recipe, Step};
 use crate::actions::{self, Kind};
@@ -21,12 +23,6 @@ use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, Spans, suggest};
 
 /// Of disks, where the recipe does not say.
 const DEFAULT_SECTOR_SIZE: u32 = 512;
-
-/// Sizes that disks have.
-const SECTOR_SIZES: [u32; 4] = [512, 1024, 2048, 4096];
-
-/// Keys of a recipe.
-const HEADER: [&str; 3] = ["architecture", "sectorsize", "actions"];
 
 /// Keys of every action.
 const COMMON: [&str; 3] = ["action", "description", "when"];
@@ -46,7 +42,7 @@ pub(super) struct Loading<'a> {
     files: Vec<PathBuf>,
     schemas: HashMap<&'static str, Arc<Value>>,
     top_dir: PathBuf,
-    sector_size: Option<(u32, Span)>,
+    pub(super) sector_size: Option<(u32, Span)>,
     downloads: Vec<String>,
     artifacts: Vec<String>,
     has_root: bool,
@@ -70,7 +66,7 @@ impl Scope {
         &self.rendered.map
     }
 
-    fn locate(&self, node: &Node) -> Origin {
+    pub(super) fn locate(&self, node: &Node) -> Origin {
         self.map().locate(node.range.clone())
     }
 }
@@ -216,106 +212,11 @@ impl<'a> Loading<'a> {
                 let diagnostic = scope.locate(&entry.value).error("`actions` must be a list");
                 self.push(scope, diagnostic.hint("each action starts with `- action: NAME`"));
             }
+            None if misspelt(&given, "actions") => {}
             None => {
                 let diagnostic = whole.error("the recipe has no `actions`");
                 self.push(scope, diagnostic.hint("`debforge actions` lists what can be done"));
             }
-        }
-    }
-
-    fn header(&mut self, scope: &mut Scope, given: &[Entry], whole: &Origin, caller: Option<&Caller>) {
-        for entry in given {
-            let name = entry.name();
-            if HEADER.contains(&name) || name.starts_with('.') {
-                continue;
-            }
-            let diagnostic =
-                scope.locate(&entry.key).error(format!("unknown key `{name}`")).label("a recipe has no such key");
-            let diagnostic = match suggest(name, HEADER) {
-                Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
-                None => diagnostic.hint(format!("for anchors of your own, let it start with a dot: `.{name}`")),
-            };
-            self.push(scope, diagnostic);
-        }
-        match given.iter().find(|entry| entry.name() == "architecture") {
-            Some(entry) => self.architecture(scope, entry, caller),
-            None => {
-                let diagnostic = whole.error("the recipe has no `architecture`");
-                self.push(scope, diagnostic.hint(format!("`architecture: {}`, for instance", Architecture::host())));
-            }
-        }
-        if let Some(entry) = given.iter().find(|entry| entry.name() == "sectorsize") {
-            self.sector_size(scope, entry);
-        }
-        if let Some(architecture) = scope.architecture {
-            scope.rendered.define("architecture", architecture.name());
-            scope.rendered.define("arch", architecture.name());
-            let mut variables = (*scope.variables).clone();
-            for name in ["architecture", "arch"] {
-                variables.entry(name.to_owned()).or_insert_with(|| architecture.name().to_owned());
-            }
-            scope.variables = Arc::new(variables);
-        }
-    }
-
-    fn architecture(&mut self, scope: &mut Scope, entry: &Entry, caller: Option<&Caller>) {
-        let origin = scope.locate(&entry.value);
-        let Some(text) = entry.value.text().filter(|_| !entry.value.is_null()) else {
-            self.push(scope, origin.error("`architecture` must be the name of a Debian architecture"));
-            return;
-        };
-        match text.parse::<Architecture>() {
-            Ok(architecture) => {
-                if let Some(caller) = caller
-                    && caller.architecture.is_some_and(|outer| outer != architecture)
-                {
-                    let outer = caller.architecture.unwrap_or(architecture);
-                    let diagnostic =
-                        origin.error(format!("this recipe is for {architecture}, the one that calls it for {outer}"));
-                    self.push(
-                        scope,
-                        diagnostic.hint("write `architecture: {{ architecture }}` in a recipe that others call"),
-                    );
-                }
-                scope.architecture = Some(architecture);
-            }
-            Err(message) => {
-                let names = Architecture::ALL.map(Architecture::name);
-                let foreign = match text {
-                    "x86_64" | "x86-64" | "x64" => Some("amd64"),
-                    "aarch64" => Some("arm64"),
-                    "arm" | "armv7" | "armv7l" => Some("armhf"),
-                    "i686" | "x86" | "386" => Some("i386"),
-                    "ppc64le" => Some("ppc64el"),
-                    "riscv" => Some("riscv64"),
-                    _ => suggest(text, names),
-                };
-                let hint = match foreign {
-                    Some(close) => format!("did you mean `{close}`?"),
-                    None => format!("there are {}", names.join(", ")),
-                };
-                self.push(scope, origin.error(message).hint(hint));
-            }
-        }
-    }
-
-    fn sector_size(&mut self, scope: &Scope, entry: &Entry) {
-        let origin = scope.locate(&entry.value);
-        let size = entry.value.text().and_then(yaml::integer).and_then(|size| u32::try_from(size).ok());
-        let Some(size) = size.filter(|size| SECTOR_SIZES.contains(size)) else {
-            let shown = entry.value.text().unwrap_or("that");
-            let diagnostic = origin.error(format!("`sectorsize` cannot be {shown}"));
-            self.push(scope, diagnostic.hint("disks have sectors of 512 bytes, or of 4096"));
-            return;
-        };
-        match &self.sector_size {
-            Some((outer, span)) if *outer != size => {
-                let diagnostic =
-                    origin.error(format!("`sectorsize` is {size} here and {outer} in {}", span.place().file));
-                self.push(scope, diagnostic.hint("one image has one sector size: give it in the outermost recipe"));
-            }
-            Some(_) => {}
-            None => self.sector_size = Some((size, origin.span)),
         }
     }
 
@@ -360,8 +261,10 @@ impl<'a> Loading<'a> {
             spans.values.insert(entry.name().to_owned(), scope.locate(&entry.value).span);
         }
         if !faults.is_empty() {
-            for fault in faults {
-                self.push(scope, fault.hint(format!("`debforge actions {name}` prints the manual")));
+            let last = faults.len() - 1;
+            for (index, fault) in faults.into_iter().enumerate() {
+                let manual = format!("`debforge actions {name}` prints the manual");
+                self.push(scope, if index == last { fault.hint(manual) } else { fault });
             }
             return;
         }
@@ -483,7 +386,8 @@ impl<'a> Loading<'a> {
         match scope.rendered.evaluate(expression) {
             Ok(value) => value.is_true(),
             Err(error) => {
-                let diagnostic = template::explain_expression(&error, expression, &scope.rendered.names(), &origin);
+                let diagnostic =
+                    template_fault::explain_expression(&error, expression, &scope.rendered.names(), &origin);
                 self.push(scope, diagnostic);
                 true
             }
@@ -501,7 +405,9 @@ impl<'a> Loading<'a> {
                 Arc::ptr_eq(&tainted.source, &span.source) && tainted.start < span.end && span.start < tainted.end
             })
         });
-        if !follows {
+        // A loop, or a file that is included twice, says the same again.
+        let said = self.out.iter().any(|said| said.message == diagnostic.message && said.span == diagnostic.span);
+        if !follows && !said {
             self.out.push(diagnostic);
         }
     }

@@ -6,11 +6,14 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use minijinja::Environment;
 
+use super::captures::{self, Marks};
+use super::lexer::{TagKind, tags};
 use super::loader::{Loader, normalise};
 use crate::build::FileKind;
 use crate::diagnostics::{Source, Span};
@@ -78,15 +81,35 @@ impl Library {
 
     /// Lets an environment find the library's files.
     pub(super) fn serve(&self, env: &mut Environment<'_>) {
+        self.serve_as(env, |source| source.text.clone());
+    }
+
+    /// Lets an environment find the library's files with marks in the text that they catch; `None`
+    /// where none of them does, or where the marks could be mistaken.
+    pub(super) fn serve_marked(&self, env: &mut Environment<'_>) -> Option<Marks> {
+        let shared = self.lock();
+        let texts = || shared.files.iter().map(|file| file.source.text.as_str());
+        if !texts().any(captures::has_captures) || texts().any(captures::clashes) {
+            return None;
+        }
+        let mut marks = Marks::default();
+        let marked: HashMap<String, String> =
+            shared.files.iter().map(|file| (file.source.name.clone(), marks.mark(&file.source))).collect();
+        drop(shared);
+        self.serve_as(env, move |source| marked.get(&source.name).unwrap_or(&source.text).clone());
+        Some(marks)
+    }
+
+    fn serve_as(&self, env: &mut Environment<'_>, text: impl Fn(&Source) -> String + Send + Sync + 'static) {
         let library = self.clone();
         env.set_path_join_callback(move |name, parent| Cow::Owned(library.join(name, parent)));
         let library = self.clone();
         env.set_loader(move |name| {
-            let shared = library.lock();
             if name == MISSING_STUB {
                 return Ok(Some(String::new()));
             }
-            Ok(shared.by_name.get(name).map(|&index| shared.files[index].source.text.clone()))
+            let shared = library.lock();
+            Ok(shared.by_name.get(name).map(|&index| text(&shared.files[index].source)))
         });
     }
 
@@ -239,20 +262,15 @@ impl Shared {
             return;
         }
         let source = self.files[parent].source.clone();
-        let tags = tags(&source.text);
-        let naming: Vec<_> = tags
-            .iter()
-            .filter(|tag| {
-                let text = &source.text[(*tag).clone()];
-                text.contains(&format!("\"{name}\"")) || text.contains(&format!("'{name}'"))
-            })
-            .cloned()
-            .collect();
-        let chosen = if naming.is_empty() { tags } else { naming };
-        self.files[file]
-            .referrers
-            .extend(chosen.into_iter().map(|tag| (parent, Span::new(&source, tag.start, tag.end))));
+        let asking = asking_tags(&source.text).into_iter().filter(|tag| may_name(&source.text[tag.clone()], name));
+        self.files[file].referrers.extend(asking.map(|tag| (parent, Span::new(&source, tag.start, tag.end))));
     }
+}
+
+/// Whether a tag asks for a template by this name, or by a name that it puts together.
+fn may_name(tag: &str, name: &str) -> bool {
+    let named = |quote: char| tag.contains(&format!("{quote}{name}{quote}"));
+    named('"') || named('\'') || tag.contains('~') || !tag.contains(['"', '\''])
 }
 
 /// Whether what is left of a path below a root climbs out of it again.
@@ -261,17 +279,11 @@ fn escapes(path: &Path, root: &Path) -> bool {
 }
 
 /// The tags of a template that ask for another one.
-fn tags(text: &str) -> Vec<std::ops::Range<usize>> {
-    let mut found = Vec::new();
-    let mut at = 0;
-    while let Some(open) = text[at..].find("{%").map(|open| at + open) {
-        let close = text[open..].find("%}").map_or(text.len(), |close| open + close + 2);
-        let inner = text[open + 2..close].trim_start_matches(['-', '+']).trim_start();
-        let word = inner.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
-        if matches!(word, "include" | "import" | "from" | "extends") {
-            found.push(open..close);
-        }
-        at = close.max(open + 2);
-    }
-    found
+fn asking_tags(text: &str) -> Vec<Range<usize>> {
+    tags(text)
+        .into_iter()
+        .filter(|tag| tag.kind == TagKind::Statement)
+        .filter(|tag| matches!(tag.word(text), "include" | "import" | "from" | "extends"))
+        .map(|tag| tag.range)
+        .collect()
 }

@@ -1,15 +1,20 @@
 //! From a recipe's text to typed actions: render, parse, check. Pure beyond the loader it is handed.
 
+mod captures;
 mod check;
 mod document;
 mod functions;
+mod header;
+mod lexer;
 mod library;
 mod loader;
 mod nested;
+mod origins;
 mod properties;
 mod schema;
 mod source_map;
 mod template;
+mod template_fault;
 mod yaml;
 
 use std::collections::BTreeMap;

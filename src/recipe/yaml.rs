@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
+use crate::diagnostics::suggest;
+
 /// Nesting deeper than this is no recipe.
 const MAX_DEPTH: usize = 100;
 
@@ -89,23 +91,53 @@ pub(super) fn parse(text: &str) -> Result<Option<Arc<Node>>, YamlError> {
     Ok(builder.root)
 }
 
-/// Scanners speak of tokens; the two commonest mistakes deserve plainer words.
+/// Scanners speak of tokens; the commonest mistakes deserve plainer words.
 fn scan_error(text: &str, at: usize, info: &str) -> YamlError {
     let line_start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
-    let line = text[line_start..].lines().next().unwrap_or_default();
     let end = text[at..].chars().next().map_or(at, |c| at + c.len_utf8());
-    let indent: usize = line.len() - line.trim_start().len();
-    if let Some(tab) = line[..indent].find('\t') {
-        return YamlError::new(line_start + tab..line_start + tab + 1, "a tab indents this line")
-            .hint("YAML is indented with spaces");
+    if let Some(tab) = indenting_tab(text, line_start) {
+        return YamlError::new(tab..tab + 1, "a tab indents this line").hint("YAML is indented with spaces");
     }
-    let error = YamlError::new(at..end, format!("this is not YAML: {info}"));
-    if info.contains("mapping values are not allowed") {
+    if info.contains("unknown anchor") {
+        return unknown_anchor(text, at);
+    }
+    let what = info.rsplit_once(", ").map_or(info, |(_, what)| what);
+    let error = YamlError::new(at..end, format!("this is not YAML: {what}"));
+    let quoted = text[at..].starts_with(['"', '\'']);
+    if quoted || info.contains("quoted scalar") {
+        error.hint("is the quote that opens the text closed again?")
+    } else if info.contains("mapping values are not allowed") {
         error.hint("text with `: ` in it needs quotes; else look at the indentation of this line")
-    } else if info.contains("while parsing a block mapping") || info.contains("simple key expect") {
+    } else if info.contains("block") || info.contains("simple key") || info.contains("indent") {
         error.hint("look at the indentation of this line and at quotes that are not closed above it")
     } else {
         error
+    }
+}
+
+/// The first tab that indents the line at `line_start`, or the next one: there the scanner stumbles.
+fn indenting_tab(text: &str, line_start: usize) -> Option<usize> {
+    let mut start = line_start;
+    for line in text[line_start..].split_inclusive('\n').take(2) {
+        let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
+        if let Some(tab) = line[..indent].find('\t') {
+            return Some(start + tab);
+        }
+        start += line.len();
+    }
+    None
+}
+
+fn unknown_anchor(text: &str, at: usize) -> YamlError {
+    let is_name = |c: &char| !c.is_whitespace() && !",[]{}".contains(*c);
+    let name = |at: usize| text[at..].chars().take_while(is_name).collect::<String>();
+    let wanted = name(at + usize::from(text[at..].starts_with('*')));
+    let error = YamlError::new(at..at + 1 + wanted.len(), format!("there is no anchor `&{wanted}` above this"));
+    let known: Vec<String> =
+        text[..at].match_indices('&').map(|(anchor, _)| name(anchor + 1)).filter(|name| !name.is_empty()).collect();
+    match suggest(&wanted, known.iter().map(String::as_str)) {
+        Some(close) => error.hint(format!("did you mean `*{close}`?")),
+        None => error,
     }
 }
 

@@ -22,6 +22,17 @@ pub enum Outcome {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
+    /// The first: what is about to be built.
+    Started {
+        /// The recipe as the user named it.
+        recipe: String,
+        /// What is built.
+        architecture: crate::debian::Architecture,
+        /// Where: "local, root".
+        machine: String,
+        /// The steps, in order.
+        steps: Vec<StepTitle>,
+    },
     /// A step begins to run.
     StepStarted {
         /// Which.
@@ -84,6 +95,11 @@ pub enum Event {
         /// Lower-case hex.
         sha256: String,
     },
+    /// Room was made in the store.
+    Cleared {
+        /// What came of it.
+        cleared: crate::store::Cleared,
+    },
     /// The end, good or bad.
     Finished {
         /// What failed.
@@ -91,6 +107,15 @@ pub enum Event {
         /// The step that failed.
         step: Option<usize>,
     },
+}
+
+/// A step as a reader of events first hears of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StepTitle {
+    /// Name of the action.
+    pub action: String,
+    /// A few words on it.
+    pub summary: String,
 }
 
 /// Takes events. Implementations are cheap and never fail.

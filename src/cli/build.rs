@@ -77,7 +77,7 @@ pub(super) fn carry_out(
     adjust: impl FnOnce(&mut Build),
 ) -> Result<u8> {
     let log = BuildLog::start(&ready.store.root().join("logs"), &plan).ok();
-    let mut report = Report::start(style, verbose, &plan, &ready.local.description, log);
+    let mut report = Report::start(style, verbose, &plan, &ready.local.description, log)?;
     let remembered = plan.fresh.is_none();
     let mut build = Build {
         store: ready.store.root().to_owned(),
@@ -103,8 +103,7 @@ pub(super) fn carry_out(
         }
     })?;
     if remembered {
-        let ran = Plan { steps: report.steps().to_vec(), ..plan };
-        History::remember(&ready.store, &args.recipe, &ran);
+        History::remember(&ready.store, &args.recipe, plan.architecture, report.finished());
     }
     report.finish(&args.recipe)?;
     match broken {

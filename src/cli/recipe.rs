@@ -11,6 +11,7 @@ use crate::diagnostics::{Fault, FaultKind};
 use crate::machine::local::{self, Local};
 use crate::plan::{Plan, Request};
 use crate::recipe::{DiskLoader, Options, Recipe};
+use crate::sandbox::binfmt::{self, Support};
 use crate::store::Store;
 
 /// A recipe and what the command line says of it.
@@ -185,6 +186,10 @@ fn missing(recipe: &Recipe) -> Result<()> {
         let packages = packages.into_iter().collect::<Vec<_>>().join(" ");
         let message = format!("this machine lacks {}", shown.join(", "));
         return Err(Fault::machine(message).hint(format!("apt install {packages}")).into());
+    }
+    if emulation && let Support::Missing { why, hint } = binfmt::support(recipe.architecture) {
+        let message = format!("programs of {} do not run here: {why}", recipe.architecture);
+        return Err(Fault::machine(message).hint(hint).into());
     }
     Ok(())
 }

@@ -2,14 +2,17 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::StoreArgs;
 use super::output::print;
+use crate::build::Event;
 use crate::diagnostics::Fault;
+use crate::engine::Job;
+use crate::machine::local::{self, Identity};
 use crate::store::size::{human, parse};
-use crate::store::{Cleared, Kind, Listed, Store};
+use crate::store::{Cleared, Kind, Listed, Store, Surplus};
 
 /// Show or reduce what is kept for later builds
 #[derive(Debug, Clone, clap::Args)]
@@ -62,13 +65,32 @@ pub fn run(args: &Args) -> Result<()> {
         }
         Command::List { kind } => list(&store, kind.as_deref(), args.json),
         Command::Prune { to, older_than } => {
-            let cleared = match older_than {
-                Some(age) => store.evict_older(parse_age(age)?)?,
-                None => store.evict(to.as_deref().map(parse).transpose()?)?,
+            let surplus = match older_than {
+                Some(age) => Surplus::Older(parse_age(age)?),
+                None => Surplus::Beyond(to.as_deref().map(parse).transpose()?),
             };
-            print(&told(cleared, args.json))
+            print(&told(remove(&store, surplus)?, args.json))
         }
-        Command::Clear => print(&told(store.clear()?, args.json)),
+        Command::Clear => print(&told(remove(&store, Surplus::All)?, args.json)),
+    }
+}
+
+/// Removes entries as whoever made them: an ordinary user's layers belong to ids of the user's
+/// namespace.
+fn remove(store: &Store, surplus: Surplus) -> Result<Cleared> {
+    let Some(local) = local::probe(store.root()).ok().filter(|local| local.identity != Identity::Root) else {
+        return store.remove(surplus);
+    };
+    let job = serde_json::to_value(Job::Remove { store: store.root().to_owned(), surplus })?;
+    let (mut removed, mut failed) = (None, None);
+    local::start(&local, &job, &mut |event| match event {
+        Event::Cleared { cleared } => removed = Some(cleared),
+        Event::Finished { fault, .. } => failed = fault,
+        _ => {}
+    })?;
+    match failed {
+        Some(fault) => Err(fault.into()),
+        None => removed.context("the engine did not say what it removed"),
     }
 }
 

@@ -121,7 +121,7 @@ impl<'a> Artifacts<'a> {
     }
 
     /// Puts all artifacts into their places, each at once, and says so.
-    pub(super) fn publish(mut self, into: &Path, reporter: &dyn Reporter) -> Result<()> {
+    pub(super) fn publish(&mut self, into: &Path, reporter: &dyn Reporter) -> Result<()> {
         fs::create_dir_all(into).with_context(|| format!("making {}", into.display()))?;
         // What a step made and no later one replaced or removed goes straight to its place.
         let whole: Vec<EntryId> = self.makers(|_| true).into_iter().filter(|id| self.is_whole(id)).collect();

@@ -19,7 +19,7 @@ use crate::build::{Event, Reporter};
 use crate::diagnostics::fault_of;
 use crate::plan::Plan;
 use crate::sandbox::Sandbox;
-use crate::store::{Checkpoints, IdMap};
+use crate::store::{Checkpoints, IdMap, Store, Surplus};
 
 /// What an engine is asked to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,6 +27,13 @@ use crate::store::{Checkpoints, IdMap};
 pub enum Job {
     /// Carry out a plan.
     Build(Box<Build>),
+    /// Remove entries of the store, as only their owner's namespace can.
+    Remove {
+        /// The store.
+        store: PathBuf,
+        /// Which.
+        surplus: Surplus,
+    },
 }
 
 /// A plan and its surroundings.
@@ -63,6 +70,17 @@ pub fn serve(job: serde_json::Value, reporter: Arc<dyn Reporter>) -> Result<()> 
             let mut at = None;
             let fault = steps::build(*build, reporter.as_ref(), &mut at).err().map(|error| fault_of(&error));
             reporter.report(Event::Finished { fault, step: at });
+        }
+        Job::Remove { store, surplus } => {
+            let removed = Store::open(&store).and_then(|store| store.remove(surplus));
+            let fault = match removed {
+                Ok(cleared) => {
+                    reporter.report(Event::Cleared { cleared });
+                    None
+                }
+                Err(error) => Some(fault_of(&error)),
+            };
+            reporter.report(Event::Finished { fault, step: None });
         }
     }
     Ok(())

@@ -50,6 +50,11 @@ pub(super) fn build(build: Build, reporter: &dyn Reporter, at: &mut Option<usize
     if build.until.is_none() {
         run.artifacts.publish(&build.artifact_dir, reporter)?;
     }
+    drop(run);
+    // A build that is done stays done when the store cannot be tidied.
+    if let Err(error) = store.evict(None) {
+        reporter.report(Event::Warning { step: None, message: format!("making room in the store: {error:#}") });
+    }
     Ok(())
 }
 

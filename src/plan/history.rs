@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Fresh, Plan, PlanStep};
+use super::{Fresh, PlanStep};
 use crate::build::Input;
 use crate::debian::Architecture;
 use crate::store::{EntryId, Store};
@@ -36,9 +36,11 @@ impl History {
             .unwrap_or_default()
     }
 
-    /// Keeps the steps of a plan that was carried out.
-    pub fn remember(store: &Store, recipe: &Path, plan: &Plan) {
-        let steps = plan.steps.iter().map_while(|step| {
+    /// Keeps the steps that a build has just finished; of those that it did not come to, what was
+    /// remembered of the build before.
+    pub fn remember(store: &Store, recipe: &Path, architecture: Architecture, finished: &[PlanStep]) {
+        let before = Self::recall(store, recipe, architecture);
+        let steps = finished.iter().map_while(|step| {
             Some(HistoryStep {
                 action: step.action.clone(),
                 properties: step.properties.clone(),
@@ -46,8 +48,10 @@ impl History {
                 id: step.id.clone()?,
             })
         });
-        if let Ok(value) = serde_json::to_value(Self { steps: steps.collect() }) {
-            store.remember(&key(recipe, plan.architecture), &value);
+        let mut steps: Vec<HistoryStep> = steps.collect();
+        steps.extend(before.steps.into_iter().skip(steps.len()));
+        if let Ok(value) = serde_json::to_value(Self { steps }) {
+            store.remember(&key(recipe, architecture), &value);
         }
     }
 

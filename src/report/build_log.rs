@@ -73,7 +73,7 @@ impl BuildLog {
                 }
                 let _ = self.file.flush();
             }
-            Event::Progress { .. } | Event::Terminal { .. } => {}
+            Event::Started { .. } | Event::Cleared { .. } | Event::Progress { .. } | Event::Terminal { .. } => {}
         }
     }
 

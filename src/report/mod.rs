@@ -16,7 +16,7 @@ pub use lines::{fault, header, planned};
 pub use units::{bytes, seconds};
 
 use crate::build::Event;
-use crate::build::event::Outcome;
+use crate::build::event::{Outcome, StepTitle};
 use crate::diagnostics::Fault;
 use crate::plan::{Plan, PlanStep};
 
@@ -37,6 +37,8 @@ pub struct Report {
     verbose: bool,
     /// Steps as shown: number, action, summary.
     steps: Vec<PlanStep>,
+    /// How many of them are over.
+    finished: usize,
     progress: progress::Progress,
     log: Option<BuildLog>,
     started: Instant,
@@ -47,21 +49,30 @@ pub struct Report {
 
 impl Report {
     /// For a plan about to be carried out; says what is built and where.
-    pub fn start(style: Style, verbose: bool, plan: &Plan, machine: &str, log: Option<BuildLog>) -> Self {
+    pub fn start(style: Style, verbose: bool, plan: &Plan, machine: &str, log: Option<BuildLog>) -> Result<Self> {
         if style != Style::Json {
             eprintln!("{}\n", header(plan, machine));
         }
-        Self {
+        let mut report = Self {
             style,
             verbose,
             steps: plan.steps.clone(),
+            finished: 0,
             progress: progress::Progress::new(style == Style::Terminal),
             log,
             started: Instant::now(),
             step_started: Instant::now(),
             artifacts: Vec::new(),
             fault: None,
-        }
+        };
+        let title = |step: &PlanStep| StepTitle { action: step.action.clone(), summary: step.summary.clone() };
+        report.event(&Event::Started {
+            recipe: plan.recipe.clone(),
+            architecture: plan.architecture,
+            machine: machine.to_owned(),
+            steps: plan.steps.iter().map(title).collect(),
+        })?;
+        Ok(report)
     }
 
     /// A line on where the build runs.
@@ -91,6 +102,7 @@ impl Report {
             Event::Warning { message, .. } => self.print(&lines::warning(message)),
             Event::StepFinished { step, outcome, seconds, detail } => {
                 self.progress.end();
+                self.finished = (*step).min(self.steps.len());
                 if let Some(planned) = self.steps.get(step - 1) {
                     let reason = if *outcome == Outcome::Ran { planned.reason.as_str() } else { "" };
                     self.print(&lines::finished(planned, self.steps.len(), *outcome, *seconds, detail, reason));
@@ -111,26 +123,27 @@ impl Report {
                 }
                 self.fault = Some((*step, fault.clone()));
             }
-            Event::Log { .. } | Event::Finished { fault: None, .. } => {}
+            Event::Started { .. } | Event::Log { .. } | Event::Cleared { .. } | Event::Finished { fault: None, .. } => {
+            }
         }
         Ok(())
     }
 
     /// Ends the report; the fault, with the log and the way back in among its hints.
-    pub fn finish(mut self, recipe: &Path) -> Result<Vec<PlanStep>, Fault> {
+    pub fn finish(mut self, recipe: &Path) -> Result<(), Fault> {
         self.progress.end();
         match self.fault.take() {
             Some((step, fault)) => Err(self.explained(fault, step, recipe)),
             None => {
                 self.print(&lines::done(self.started.elapsed(), &self.artifacts));
-                Ok(self.steps)
+                Ok(())
             }
         }
     }
 
-    /// The steps as they turned out.
-    pub fn steps(&self) -> &[PlanStep] {
-        &self.steps
+    /// The steps that are over, as they turned out.
+    pub fn finished(&self) -> &[PlanStep] {
+        &self.steps[..self.finished]
     }
 
     fn explained(&self, mut fault: Fault, step: Option<usize>, recipe: &Path) -> Fault {

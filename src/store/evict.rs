@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::entry::{RECORD, SYNCED, Sealed};
 use super::facts::forget_oldest;
@@ -82,8 +82,20 @@ fn unix_seconds<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Resul
     serializer.serialize_u64(time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs()))
 }
 
+/// What is to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Surplus {
+    /// What goes beyond a size in bytes, or beyond the store's bound.
+    Beyond(Option<u64>),
+    /// What was not used for a time.
+    Older(Duration),
+    /// Everything.
+    All,
+}
+
 /// What making room came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Cleared {
     /// Entries removed.
@@ -112,6 +124,15 @@ impl Store {
         }
         found.sort_by(|a, b| (a.kind, a.used, &a.id).cmp(&(b.kind, b.used, &b.id)));
         Ok(found)
+    }
+
+    /// Removes what is too much.
+    pub fn remove(&self, surplus: Surplus) -> Result<Cleared> {
+        match surplus {
+            Surplus::Beyond(limit) => self.evict(limit),
+            Surplus::Older(age) => self.evict_older(age),
+            Surplus::All => self.clear(),
+        }
     }
 
     /// Makes room down to a size (the store's [bound](Store::bound) where none is given), least

@@ -31,7 +31,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-pub use evict::{Cleared, Kind, Listed};
+pub use evict::{Cleared, Kind, Listed, Surplus};
 pub use lock::set_cancelled;
 pub use overlay::MountedRoot;
 pub use scratch::Scratch;

@@ -18,7 +18,10 @@ use crate::plan::{self, Course, PlanStep, Resolver, RootFacts};
 use crate::store::{Begun, Store, TreeRecord};
 
 /// Carries out a plan; `at` is the step it is at.
-pub(super) fn build(build: Build, reporter: &dyn Reporter, at: &mut Option<usize>) -> Result<()> {
+pub(super) fn build(mut build: Build, reporter: &dyn Reporter, at: &mut Option<usize>) -> Result<()> {
+    if build.shell.is_some() || runs_programs(&build)? {
+        build.sandbox = build.sandbox.emulating(build.plan.architecture)?;
+    }
     let store = Store::open(&build.store)?;
     let scratch = store.scratch()?;
     let mut run = Run {
@@ -56,6 +59,16 @@ pub(super) fn build(build: Build, reporter: &dyn Reporter, at: &mut Option<usize
         reporter.report(Event::Warning { step: None, message: format!("making room in the store: {error:#}") });
     }
     Ok(())
+}
+
+/// Whether any step runs programs of the target's architecture.
+fn runs_programs(build: &Build) -> Result<bool> {
+    for step in &build.plan.steps {
+        if step.action()?.needs().emulation {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The state of a build between steps.

@@ -95,14 +95,17 @@ impl Diagnostics {
         Self::default()
     }
 
-    /// Adds one.
+    /// Adds one, unless it was said already: a loop in a template repeats its faults.
     pub fn push(&mut self, diagnostic: Diagnostic) {
-        self.0.push(diagnostic);
+        let said = |other: &Diagnostic| other.message == diagnostic.message && other.span == diagnostic.span;
+        if diagnostic.span.is_none() || !self.0.iter().any(said) {
+            self.0.push(diagnostic);
+        }
     }
 
     /// Adds all of another collection.
     pub fn extend(&mut self, other: Diagnostics) {
-        self.0.extend(other.0);
+        other.0.into_iter().for_each(|diagnostic| self.push(diagnostic));
     }
 
     /// Whether there is at least one [`Severity::Error`].

@@ -26,7 +26,11 @@ pub(super) fn explain(message: &str, output: &[String], names: impl FnOnce() -> 
     for line in output {
         if let Some(package) = missing(line) {
             let known = known.get_or_insert_with(|| names.take().map(|names| names()).unwrap_or_default());
-            fault.hints.push(match suggest(package, known.iter().map(String::as_str)) {
+            let names = known.iter().map(String::as_str);
+            fault.hints.push(match suggest(package, names) {
+                Some(close) if close == package => {
+                    format!("a repository has `{package}`, but no version that the pins and the root's packages allow")
+                }
                 Some(close) => format!("no repository of the root has `{package}`; did you mean `{close}`?"),
                 None => format!("no repository of the root has `{package}`"),
             });

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -18,8 +18,9 @@ use crate::debian::release::Release;
 use crate::debian::sources::{Source, Sources, Suite};
 use crate::debian::{Architecture, host};
 use crate::diagnostics::Fault;
+use crate::store::EntryId;
+use crate::store::StateDir;
 use crate::store::fetch::Request;
-use crate::store::{EntryId, Store};
 
 /// Raised when the same repositories come to give another directory.
 const VERSION: u32 = 1;
@@ -47,7 +48,11 @@ struct Wanted {
 }
 
 /// The state directory: `lists`, `sources.list.d`, `cache`.
-pub(super) fn state_directory(cx: &BuildContext<'_>, plan: &Plan<'_>) -> Result<PathBuf> {
+pub(super) fn state_directory(
+    cx: &BuildContext<'_>,
+    plan: &Plan<'_>,
+    finish: &dyn Fn(&Path) -> Result<()>,
+) -> Result<StateDir> {
     let mut releases = BTreeMap::new();
     let mut key = blake3::Hasher::new();
     let mut mix = |part: &str| {
@@ -68,7 +73,10 @@ pub(super) fn state_directory(cx: &BuildContext<'_>, plan: &Plan<'_>) -> Result<
         releases.insert(suite, text);
     }
     let key = EntryId(key.finalize().to_hex().to_string());
-    shared_directory(cx.store, "apt", &key, &mut |dir| fill(cx, plan, &releases, dir))
+    cx.store.state_dir("apt", &key, &mut |dir| {
+        fill(cx, plan, &releases, dir)?;
+        finish(dir)
+    })
 }
 
 fn served<'a>(plan: &'a Plan<'_>) -> impl Iterator<Item = &'a Source> {
@@ -217,30 +225,7 @@ pub(super) fn architectures(root: &Path, native: Architecture) -> Vec<String> {
     all
 }
 
-/// A directory of the store that is made once, at its final place, and then only read.
-fn shared_directory(
-    store: &Store,
-    kind: &str,
-    key: &EntryId,
-    make: &mut dyn FnMut(&Path) -> Result<()>,
-) -> Result<PathBuf> {
-    let dir = store.root().join("state").join(kind).join(&key.0);
-    let whole = dir.with_extension("whole");
-    if whole.exists() {
-        return Ok(dir);
-    }
-    fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-    let lock = File::create(dir.with_extension("lock")).context("locking apt's state")?;
-    lock.lock().context("locking apt's state")?;
-    if !whole.exists() {
-        fs::remove_dir_all(&dir).and_then(|()| fs::create_dir(&dir)).context("clearing apt's state")?;
-        make(&dir)?;
-        File::create(&whole).context("sealing apt's state")?;
-    }
-    Ok(dir)
-}
-
-/// Turns a fault of the plan's repositories into one that says what to do.
+/// There is nothing to install from.
 pub(super) fn none() -> Fault {
     Fault::recipe("the root has no package repository")
         .hint("name one under `repositories` of the action `apt`, or write it with an `overlay` before")

@@ -6,13 +6,18 @@
 //! over them ([`Apt::resolve`]), and takes the packages into the store ([`Apt::fetch`]). Nothing is
 //! downloaded by apt itself, so it needs no network, no credentials and no keys.
 
+mod action;
 mod explain;
+mod first_start;
+mod install;
 mod lists;
 mod release_file;
+pub mod repository;
 mod root;
 mod session;
 mod verify;
 
+pub use action::{Pin, add_inputs, check_package, install, write_preferences};
 pub use release_file::{Trust, add_repositories};
 pub use root::sources_of_root;
 pub use session::{Apt, Base, Options, PackageFile};

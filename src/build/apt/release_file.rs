@@ -67,10 +67,11 @@ fn fetch(store: &Store, suite: &Suite, logins: &Logins) -> Result<ReleaseState> 
     let file = match get(store, suite, "InRelease", logins) {
         Ok(file) => file,
         // Small repositories have only the older form.
-        Err(error) => match get(store, suite, "Release", logins) {
+        Err(error) if is_absent(&error) => match get(store, suite, "Release", logins) {
             Ok(file) => file,
             Err(_) => return Err(unreachable(suite, &error)),
         },
+        Err(error) => return Err(unreachable(suite, &error)),
     };
     let text = fs::read_to_string(&file.path).with_context(|| format!("reading the Release file of {suite}"))?;
     let release = parse(&text).with_context(|| format!("reading the Release file of {suite}"))?;
@@ -81,6 +82,14 @@ fn get(store: &Store, suite: &Suite, name: &str, logins: &Logins) -> Result<Fetc
     let url = format!("{}{name}", suite.base());
     let request = Request { credentials: logins.of(&url), url, ..Request::default() };
     store.fetch(&request, &mut |_, _| {})
+}
+
+/// Whether there is a server (or directory), but not this file.
+fn is_absent(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::NotFound)
+            || cause.downcast_ref::<Fault>().is_some_and(|fault| fault.message.contains("the server answers 4"))
+    })
 }
 
 fn unreachable(suite: &Suite, error: &anyhow::Error) -> anyhow::Error {

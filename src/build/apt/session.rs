@@ -1,8 +1,7 @@
 //! One use of apt against one root.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -14,7 +13,8 @@ use crate::build::BuildContext;
 use crate::debian::package_list::{self, Package};
 use crate::debian::sources::Sources;
 use crate::diagnostics::{Fault, FaultKind};
-use crate::sandbox::{Command, Exit, Input, View};
+use crate::sandbox::{Bind, Command, Exit, Input, View};
+use crate::store::StateDir;
 use crate::store::fetch::Request;
 
 /// Downloads at once.
@@ -65,8 +65,10 @@ pub struct Apt<'a> {
     sources: Sources,
     pub(super) options: Options,
     pub(super) directory: PathBuf,
+    /// Where apt, and dpkg in the root, see [`Apt::archives`].
+    pub(super) debs: PathBuf,
     architectures: Vec<String>,
-    state: Option<PathBuf>,
+    state: Option<StateDir>,
 }
 
 impl<'a> Apt<'a> {
@@ -77,19 +79,20 @@ impl<'a> Apt<'a> {
             return Err(lists::none().into());
         }
         let directory = tempfile::Builder::new().prefix("apt-").tempdir_in(cx.scratch).context("opening apt")?.keep();
-        for part in ["cache", "archives/partial", "state"] {
+        for part in ["cache", "debs/archives/partial", "debs/local", "state", "log"] {
             fs::create_dir_all(directory.join(part)).context("opening apt")?;
         }
         fs::write(directory.join("status"), "").context("opening apt")?;
         let architectures = lists::architectures(cx.root, cx.architecture);
-        Ok(Self { cx, sources, options, directory, architectures, state: None })
+        let debs = Path::new("/tmp").join(directory.file_name().context("opening apt")?);
+        Ok(Self { cx, sources, options, directory, debs, architectures, state: None })
     }
 
     /// Brings the package lists to the planned states of the repositories.
     pub fn update(&mut self) -> Result<()> {
         let plan =
             lists::Plan { sources: &self.sources, architectures: &self.architectures, logins: &self.options.logins };
-        let state = lists::state_directory(self.cx, &plan)?;
+        let state = lists::state_directory(self.cx, &plan, &|state| self.make_cache(state))?;
         self.state = Some(state);
         Ok(())
     }
@@ -99,11 +102,20 @@ impl<'a> Apt<'a> {
         fs::write(self.directory.join("status"), status).context("telling apt what is installed")
     }
 
+    /// Has apt read the indexes once, for all that use the state directory later.
+    fn make_cache(&self, state: &Path) -> Result<()> {
+        self.cx.progress("reading package lists", None);
+        let argv = vec!["apt-cache".into(), "gencaches".into()];
+        let output = self.ask(state, Base::Empty, argv, "apt could not read the package lists")?;
+        output.iter().for_each(|line| self.cx.log(line));
+        Ok(())
+    }
+
     /// The packages that `apt-get ARGS` (`["install", "bash"]`) would fetch, in apt's order.
     pub fn resolve<S: AsRef<str>>(&self, base: Base, args: &[S]) -> Result<Vec<PackageFile>> {
         let mut argv = vec!["apt-get".to_owned(), "--print-uris".into(), "-qq".into(), "-y".into()];
         argv.extend(args.iter().map(|arg| arg.as_ref().to_owned()));
-        let output = self.ask(base, argv, "apt could not choose the packages")?;
+        let output = self.ask(self.state()?, base, argv, "apt could not choose the packages")?;
         output.iter().filter_map(|line| parse_uri_line(line).transpose()).collect()
     }
 
@@ -161,21 +173,24 @@ impl<'a> Apt<'a> {
 
     /// The state directory of the store.
     pub(super) fn state(&self) -> Result<&Path> {
-        self.state.as_deref().context("apt is asked before its lists are there")
+        self.state.as_ref().map(|state| state.path.as_path()).context("apt is asked before its lists are there")
     }
 
     /// Runs a command of apt that only reads, on the host, and returns its output.
-    fn ask(&self, base: Base, argv: Vec<String>, doing: &str) -> Result<Vec<String>> {
-        let config = self.directory.join("ask.conf");
-        fs::write(&config, self.config(base)?).context("writing apt's configuration")?;
+    fn ask(&self, state: &Path, base: Base, mut argv: Vec<String>, doing: &str) -> Result<Vec<String>> {
         let mut environment = self.cx.process_environment();
-        environment.insert("APT_CONFIG".into(), config.display().to_string());
+        self.configure(state, base, "ask", &[], &mut argv, &mut environment)?;
         let command = Command {
             argv,
             environment,
             directory: None,
             view: View::Host { root: None, writable: vec![self.cx.scratch.into()] },
-            binds: Vec::new(),
+            // The view hides the host's temporary directories, which any of these may be in.
+            binds: vec![
+                self.archives(),
+                Bind { source: state.into(), target: state.into(), read_only: self.state.is_some() },
+                Bind { source: self.cx.root.into(), target: self.cx.root.into(), read_only: true },
+            ],
             network: false,
             input: Input::Null,
         };
@@ -195,44 +210,81 @@ impl<'a> Apt<'a> {
         Err(explain::explain(doing, &output, || self.names()).into())
     }
 
+    /// Where apt finds packages, as it sees them.
+    pub(super) fn archives(&self) -> Bind {
+        Bind { source: self.directory.join("debs"), target: self.debs.clone(), read_only: false }
+    }
+
+    /// Makes a command of apt use a configuration of ours and nothing of the host's.
+    pub(super) fn configure(
+        &self,
+        state: &Path,
+        base: Base,
+        name: &str,
+        more: &[String],
+        argv: &mut Vec<String>,
+        environment: &mut BTreeMap<String, String>,
+    ) -> Result<()> {
+        let etc = self.etc(base);
+        // The root's own apt.conf.d is read after the first file, and overruled by the second.
+        let first = format!(
+            "Dir::Etc::main \"/dev/null\";\nDir::Etc::parts {};\n",
+            quote(&etc.join("apt.conf.d").display().to_string())
+        );
+        let files = [("first", first), ("last", self.config(state, base, more))];
+        let [first, last] = files.map(|(part, text)| {
+            let path = self.directory.join(format!("{name}-{part}.conf"));
+            fs::write(&path, text).context("writing apt's configuration").map(|()| path.display().to_string())
+        });
+        environment.insert("APT_CONFIG".into(), first?);
+        argv.splice(1..1, ["-c".to_owned(), last?]);
+        Ok(())
+    }
+
+    fn etc(&self, base: Base) -> PathBuf {
+        match base {
+            Base::Empty => self.directory.join("etc"),
+            Base::Root => self.cx.root.join("etc/apt"),
+        }
+    }
+
     /// Names of the lists' packages, for suggestions.
     pub(super) fn names(&self) -> Vec<String> {
         self.packages().unwrap_or_default().into_iter().map(|package| package.name).collect()
     }
 
-    /// apt's whole configuration: nothing of the host's own applies.
-    pub(super) fn config(&self, base: Base) -> Result<String> {
-        let state = self.state()?;
+    /// apt's whole configuration.
+    fn config(&self, state: &Path, base: Base, more: &[String]) -> String {
         let root = self.cx.root;
         let own = &self.directory;
-        let (etc, status, var) = match base {
-            Base::Empty => (own.join("etc"), own.join("status"), own.join("state")),
-            Base::Root => (root.join("etc/apt"), root.join("var/lib/dpkg/status"), root.join("var/lib/apt")),
+        let etc = self.etc(base);
+        let (status, var) = match base {
+            Base::Empty => (own.join("status"), own.join("state")),
+            Base::Root => (root.join("var/lib/dpkg/status"), root.join("var/lib/apt")),
         };
-        let mut lines = Vec::new();
+        let mut lines = vec!["#clear APT::Architectures;".to_owned()];
         let mut set = |name: &str, value: &str| lines.push(format!("{name} {};", quote(value)));
         for (name, path) in [
             ("Dir::State", &var),
             ("Dir::State::lists", &state.join("lists")),
             ("Dir::State::status", &status),
             ("Dir::Cache", &own.join("cache")),
-            ("Dir::Cache::archives", &own.join("archives")),
+            ("Dir::Cache::archives", &self.debs.join("archives")),
             ("Dir::Cache::srcpkgcache", &state.join("cache/srcpkgcache.bin")),
-            ("Dir::Cache::pkgcache", &own.join("cache/pkgcache.bin")),
             ("Dir::Etc", &etc),
-            ("Dir::Etc::sourcelist", &PathBuf::from("/dev/null")),
             ("Dir::Etc::sourceparts", &state.join("sources.list.d")),
-            ("Dir::Etc::main", &PathBuf::from("/dev/null")),
-            ("Dir::Etc::parts", &etc.join("apt.conf.d")),
             ("Dir::Log", &own.join("log")),
         ] {
             set(name, &path.display().to_string());
         }
-        let native = self.cx.architecture.name();
+        let recommends = if self.options.recommends { "true" } else { "false" };
         for (name, value) in [
-            ("APT::Architecture", native),
+            // What is in it beyond the other one, the root's packages, is read in no time.
+            ("Dir::Cache::pkgcache", ""),
+            ("Dir::Etc::sourcelist", "/dev/null"),
+            ("APT::Architecture", self.cx.architecture.name()),
             ("APT::Sandbox::User", "root"),
-            ("APT::Install-Recommends", if self.options.recommends { "true" } else { "false" }),
+            ("APT::Install-Recommends", recommends),
             ("APT::Install-Suggests", "false"),
             ("APT::Get::Assume-Yes", "true"),
             ("APT::Color", "false"),
@@ -246,19 +298,8 @@ impl<'a> Apt<'a> {
         for architecture in &self.architectures {
             set("APT::Architectures::", architecture);
         }
-        lines.extend(self.options.config.iter().cloned());
-        Ok(lines.join("\n") + "\n")
-    }
-
-    /// Makes apt's archive directory hold these packages.
-    pub fn link_archives(&self, packages: &[PackageFile], files: &[PathBuf]) -> Result<()> {
-        for (package, file) in packages.iter().zip(files) {
-            let link = self.directory.join("archives").join(&package.file_name);
-            if !link.exists() {
-                symlink(file, &link).with_context(|| format!("linking {}", package.file_name))?;
-            }
-        }
-        Ok(())
+        lines.extend(self.options.config.iter().chain(more).cloned());
+        lines.join("\n") + "\n"
     }
 }
 

@@ -1,0 +1,68 @@
+//! What a package makes when it is installed, and every system should make for itself.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::repository::write_file;
+use crate::build::BuildContext;
+use crate::build::inside::Inside;
+
+const UNIT: &str = "ssh-host-keys.service";
+
+const UNIT_TEXT: &str = "\
+[Unit]
+Description=Make this system's SSH host keys
+Documentation=man:ssh-keygen(1)
+DefaultDependencies=no
+Conflicts=shutdown.target
+After=local-fs.target
+Before=ssh.service ssh.socket shutdown.target
+ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/ssh-keygen -A
+
+[Install]
+WantedBy=multi-user.target
+";
+
+/// The private SSH host keys of a root, and the public ones.
+pub(super) fn host_keys(root: &Path) -> BTreeSet<PathBuf> {
+    let names = fs::read_dir(root.join("etc/ssh")).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names
+        .filter(|name| name.to_string_lossy().starts_with("ssh_host_") && name.to_string_lossy().contains("_key"))
+        .map(|name| Path::new("/etc/ssh").join(name))
+        .collect()
+}
+
+/// Removes keys that were made in the build, and has systemd make others on the first start.
+pub(super) fn renew_host_keys(cx: &BuildContext<'_>, made: &BTreeSet<PathBuf>) -> Result<()> {
+    if made.is_empty() {
+        return Ok(());
+    }
+    let inside = Inside::open(cx.root)?;
+    for key in made {
+        inside.slot(key)?.remove().with_context(|| format!("removing {}", key.display()))?;
+    }
+    let removed = "removed the SSH host keys that openssh-server made";
+    let has = |path: &str| anyhow::Ok(inside.kind(Path::new(path))?.is_some());
+    if has("/usr/lib/systemd/system/sshd-keygen.service")? {
+        cx.log(format!("{removed}; its own unit makes new ones on the first start"));
+        return Ok(());
+    }
+    if !has("/usr/lib/systemd/systemd")? {
+        cx.warn(format!("{removed}, since all copies of this root would share them; run `ssh-keygen -A` in each"));
+        return Ok(());
+    }
+    write_file(cx.root, &format!("/etc/systemd/system/{UNIT}"), UNIT_TEXT.as_bytes())?;
+    let wants = Path::new("/etc/systemd/system/multi-user.target.wants");
+    inside.create_dir_all(wants)?;
+    inside.slot(&wants.join(UNIT))?.create_link(OsStr::new(&format!("/etc/systemd/system/{UNIT}")))?;
+    cx.log(format!("{removed}; {UNIT} makes new ones on the first start"));
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Installing into the root: apt decides the order, dpkg does it there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::explain;
+use super::session::{Apt, Base, PackageFile};
+use crate::debian::package_list;
+use crate::diagnostics::{Fault, FaultKind};
+use crate::sandbox::Stream;
+
+impl Apt<'_> {
+    /// Runs `apt-get ARGS` (`["install", "--", "bash"]`) for the root, after fetching what it needs.
+    /// `local` are .deb files on the host that are installed too.
+    pub fn install<S: AsRef<str>>(&self, args: &[S], local: &[PathBuf]) -> Result<()> {
+        let mut args: Vec<String> = args.iter().map(|arg| arg.as_ref().to_owned()).collect();
+        for (number, file) in local.iter().enumerate() {
+            // A directory each: two may have the same name.
+            let name =
+                Path::new("local").join(number.to_string()).join(file.file_name().context("a file has no name")?);
+            let there = self.directory.join("debs").join(&name);
+            fs::create_dir_all(there.parent().unwrap_or(&there)).context("placing packages")?;
+            place(file, &there)?;
+            args.push(self.debs.join(&name).display().to_string());
+        }
+        self.cx.progress("choosing packages", None);
+        let packages = self.resolve(Base::Root, &args)?;
+        let fetched: Vec<PackageFile> =
+            packages.into_iter().filter(|package| !package.url.contains(&*self.debs.to_string_lossy())).collect();
+        let files = self.fetch(&fetched)?;
+        for (package, file) in fetched.iter().zip(&files) {
+            place(file, &self.directory.join("debs/archives").join(&package.file_name))?;
+        }
+        let all: Vec<PathBuf> = files.into_iter().chain(local.iter().cloned()).collect();
+        self.drive(&args, all.len())
+    }
+
+    fn drive(&self, args: &[String], count: usize) -> Result<()> {
+        let cx = self.cx;
+        let mut argv = vec!["apt-get".to_owned(), "-q".into(), "-y".into(), "--no-download".into()];
+        argv.extend(args.iter().cloned());
+        let mut environment = cx.process_environment();
+        let more = [
+            format!("DPkg::Chroot-Directory \"{}\";", cx.root.display()),
+            // It would make links for dpkg in a directory that dpkg, in the root, cannot see.
+            "DPkg::Install::Recursive \"false\";".to_owned(),
+            "DPkg::Options { \"--force-unsafe-io\"; \"--force-confdef\"; \"--force-confold\"; };".to_owned(),
+        ];
+        self.configure(self.state()?, Base::Root, "install", &more, &mut argv, &mut environment)?;
+        let in_root = cx.root.join(self.debs.strip_prefix("/").unwrap_or(&self.debs));
+        let own = self.archives();
+        let state = self.state()?;
+        let mut runner = cx.host(argv).bind(state, state, true).bind(&own.source, &own.target, false).bind(
+            &own.source,
+            in_root,
+            true,
+        );
+        for (name, value) in environment {
+            runner = runner.env(name, value);
+        }
+        let mut output = Vec::new();
+        let mut progress = Progress { unpacked: 0, configured: 0, count };
+        let result = runner.run_with("installing packages", &mut |_: Stream, line| {
+            if let Some((message, done)) = progress.line(line) {
+                cx.progress(message, Some((done as u64, 2 * count as u64)));
+            }
+            output.push(line.to_owned());
+        });
+        let Err(error) = result else { return Ok(()) };
+        match error.downcast_ref::<Fault>() {
+            Some(fault) if fault.kind == FaultKind::Failed => {
+                let mut explained = explain::explain("apt could not install the packages", &output, || self.names());
+                explained.hints.extend(fault.hints.iter().cloned());
+                Err(explained.into())
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// The root's packages, and their size in bytes.
+    pub fn installed(&self) -> Result<(usize, u64)> {
+        let path = self.cx.root.join("var/lib/dpkg/status");
+        let status = fs::read_to_string(&path).context("reading dpkg's status file")?;
+        let (packages, bytes) = package_list::installed(&status);
+        Ok((packages.len(), bytes))
+    }
+}
+
+/// Gives a file of the store another name; nobody writes to it under any.
+fn place(from: &Path, to: &Path) -> Result<()> {
+    if fs::hard_link(from, to).is_err() && !to.exists() {
+        fs::copy(from, to).with_context(|| format!("copying {}", from.display()))?;
+    }
+    Ok(())
+}
+
+/// How far dpkg has got, from what it says.
+struct Progress {
+    unpacked: usize,
+    configured: usize,
+    count: usize,
+}
+
+impl Progress {
+    /// What to show after this line, and how many halves of packages are done.
+    fn line(&mut self, line: &str) -> Option<(String, usize)> {
+        let (verb, name) = if let Some(rest) = line.strip_prefix("Unpacking ") {
+            self.unpacked = (self.unpacked + 1).min(self.count);
+            ("unpacking", rest)
+        } else if let Some(rest) = line.strip_prefix("Setting up ") {
+            self.configured = (self.configured + 1).min(self.count);
+            ("setting up", rest)
+        } else {
+            ("triggers of", line.strip_prefix("Processing triggers for ")?)
+        };
+        let name = name.split([' ', ':']).next().unwrap_or_default();
+        Some((format!("{verb} {name}"), self.unpacked + self.configured))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Progress;
+
+    #[test]
+    fn progress_follows_dpkg() {
+        let mut progress = Progress { unpacked: 0, configured: 0, count: 1 };
+        assert_eq!(progress.line("Selecting previously unselected package udev."), None);
+        assert_eq!(progress.line("Unpacking libc6:amd64 (2.41-12) ..."), Some(("unpacking libc6".into(), 1)));
+        assert_eq!(progress.line("Setting up libc6:amd64 (2.41-12) ..."), Some(("setting up libc6".into(), 2)));
+        assert_eq!(
+            progress.line("Processing triggers for libc-bin (2.41-12) ..."),
+            Some(("triggers of libc-bin".into(), 2))
+        );
+    }
+}

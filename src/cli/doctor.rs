@@ -1,17 +1,18 @@
 //! `debforge doctor`: what this machine can do, and how to get what is missing.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use serde::Serialize;
 
+use super::StoreArgs;
 use super::output::print;
 use crate::debian::{Architecture, host};
 use crate::diagnostics::{Fault, fault_of};
 use crate::machine::{find_program, local};
 use crate::sandbox::Isolation;
 use crate::sandbox::binfmt::{self, Support};
-use crate::store::{Checkpoints, Store};
+use crate::store::Checkpoints;
 
 /// Show what this machine can do, and how to get what is missing
 #[derive(Debug, Clone, clap::Args)]
@@ -19,9 +20,8 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Look at this store instead of the usual one
-    #[arg(long, value_name = "DIRECTORY")]
-    pub store: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 /// One finding.
@@ -70,7 +70,7 @@ const TOOLS: [(&[&str], &str, &str); 9] = [
 
 /// Prints what is there. The fault at the end, if nothing can be built, is of the kind that exits with 3.
 pub fn run(args: &Args) -> Result<()> {
-    let store = args.store.clone().unwrap_or_else(Store::default_location);
+    let store = args.store.path();
     let (mut rows, usable) = backend(&store);
     rows.push(foreign());
     rows.push(loop_devices());

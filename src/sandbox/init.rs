@@ -14,6 +14,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
@@ -101,7 +102,7 @@ fn outer(job: &Job, reports: &OwnedFd) -> Result<()> {
                 flags |= CloneFlags::CLONE_NEWNET;
             }
             unshare(flags).context("entering namespaces of its own")?;
-            let (alive, alive_here) = nix::unistd::pipe()?;
+            let (alive, alive_here) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
             let child = fork_victim()?;
             match child {
                 Fork::Child => {

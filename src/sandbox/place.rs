@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
@@ -42,6 +42,13 @@ pub(super) struct Created {
 }
 
 impl Created {
+    /// Something that was just made in a directory whose modification time was `before`.
+    pub(super) fn just_now(path: &Path, before: Option<SystemTime>) -> Result<Self> {
+        let meta = path.symlink_metadata()?;
+        let after = path.parent().and_then(modified);
+        Ok(Self { path: path.into(), device: meta.dev(), inode: meta.ino(), times: before.zip(after) })
+    }
+
     /// Device of the file system that it is on.
     pub(super) fn device(&self) -> u64 {
         self.device
@@ -72,7 +79,7 @@ impl Created {
     }
 }
 
-fn modified(path: &Path) -> Option<SystemTime> {
+pub(super) fn modified(path: &Path) -> Option<SystemTime> {
     path.metadata().and_then(|meta| meta.modified()).ok()
 }
 
@@ -144,13 +151,7 @@ impl Root {
             }
         }
         let made = openat(&parent_fd, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
-        let meta = nix::sys::stat::fstat(made.as_fd())?;
-        created.push(Created {
-            path: std::fs::read_link(&held)?.join(name),
-            device: meta.st_dev,
-            inode: meta.st_ino,
-            times: before.zip(modified(&held)),
-        });
+        created.push(Created::just_now(&std::fs::read_link(&held)?.join(name), before)?);
         Ok(made)
     }
 }

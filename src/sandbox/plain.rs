@@ -1,6 +1,7 @@
 //! Stand-ins for bind mounts where nothing may be mounted: copies in the root, taken away (and
 //! where writable, copied back) after the command.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -9,15 +10,13 @@ use anyhow::{Context, Result, bail};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use super::device::DEVICES;
-use super::place::{Created, Kind, Root};
+use super::place::{Created, Kind, Root, modified};
 use super::{Bind, View};
 
 /// What was put into the root for one command.
 #[derive(Default)]
 pub(super) struct Copies {
     placed: Vec<Placed>,
-    /// Device nodes of ours in the root's /dev.
-    nodes: Vec<PathBuf>,
     created: Vec<Created>,
 }
 
@@ -27,6 +26,8 @@ struct Placed {
     /// On the host.
     copy: PathBuf,
     read_only: bool,
+    /// Files of a writable directory when it was copied, by which it is known what was removed.
+    files: HashSet<PathBuf>,
 }
 
 impl Copies {
@@ -70,8 +71,10 @@ impl Copies {
             }
             bail!("{} is not empty, and only a mount could cover it", copy.display());
         }
-        self.placed.push(Placed { source: bind.source.clone(), copy: copy.clone(), read_only: bind.read_only });
-        copy_over(&bind.source, &copy, bind.read_only)
+        copy_over(&bind.source, &copy, bind.read_only)?;
+        let files = if bind.read_only { HashSet::new() } else { files_below(&copy) };
+        self.placed.push(Placed { source: bind.source.clone(), copy, read_only: bind.read_only, files });
+        Ok(())
     }
 
     /// Most programs want /dev/null. A container allows device nodes or has the root's own.
@@ -83,10 +86,11 @@ impl Copies {
             if path.symlink_metadata().is_ok() {
                 continue;
             }
+            let before = modified(&dev);
             let mode = Mode::from_bits_truncate(0o666);
             if mknod(&path, SFlag::S_IFCHR, mode, makedev(major, minor)).is_ok() {
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
-                self.nodes.push(path);
+                self.created.push(Created::just_now(&path, before)?);
             }
         }
         Ok(())
@@ -96,19 +100,39 @@ impl Copies {
     pub(super) fn release(self) -> Result<()> {
         for placed in self.placed.iter().rev() {
             if !placed.read_only {
-                copy_back(&placed.copy, &placed.source)
-                    .with_context(|| format!("copying changes back to {}", placed.source.display()))?;
+                placed.carry_back().with_context(|| format!("copying changes back to {}", placed.source.display()))?;
             }
             clear(&placed.copy).with_context(|| format!("removing the copy {}", placed.copy.display()))?;
-        }
-        for node in &self.nodes {
-            let _ = fs::remove_file(node);
         }
         for made in self.created.iter().rev() {
             made.remove()?;
         }
         Ok(())
     }
+}
+
+impl Placed {
+    fn carry_back(&self) -> Result<()> {
+        copy_back(&self.copy, &self.source)?;
+        for gone in self.files.iter().filter(|file| self.copy.join(file).symlink_metadata().is_err()) {
+            match fs::remove_file(self.source.join(gone)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Paths of all files of a directory, relative to it.
+fn files_below(directory: &Path) -> HashSet<PathBuf> {
+    walkdir::WalkDir::new(directory)
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry.file_type().is_file())
+        .filter_map(|entry| entry.path().strip_prefix(directory).ok().map(Path::to_owned))
+        .filter(|path| !path.as_os_str().is_empty())
+        .collect()
 }
 
 fn empty(path: &Path) -> Result<bool> {
@@ -170,13 +194,6 @@ fn copy_back(copy: &Path, original: &Path) -> Result<()> {
             let part = original.join(format!(".{}.debforge", entry.file_name().display()));
             copy_file(&from, &part)?;
             fs::rename(&part, &to)?;
-        }
-    }
-    for entry in fs::read_dir(original)? {
-        let name = entry?.file_name();
-        let (gone, there) = (copy.join(&name), original.join(&name));
-        if gone.symlink_metadata().is_err() && there.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
-            fs::remove_file(&there)?;
         }
     }
     Ok(())

@@ -1,4 +1,3 @@
-//! What needs root or user namespaces: the sandbox and the engine's process.
+//! Recipes that need root or user namespaces.
 
 mod examples;
-mod sandbox;

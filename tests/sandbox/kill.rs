@@ -1,0 +1,110 @@
+//! What is left when the caller of a sandbox ends in the middle of a command.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use debforge::sandbox::{Exit, Input, Isolation, Sandbox, View};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::needs_mounts;
+
+/// Whether a process has this word among its arguments.
+pub(super) fn is_running(word: &str) -> bool {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return false };
+    processes.flatten().any(|process| {
+        std::fs::read(process.path().join("cmdline"))
+            .is_ok_and(|line| line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes()))
+    })
+}
+
+fn gone(word: &str) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while is_running(word) {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+/// The caller: this test binary once more, in which only [`caller`] runs.
+fn start(isolation: &str, word: &str) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "sandbox::kill::caller", "--ignored", "--nocapture"])
+        .env("DEBFORGE_TEST_ISOLATION", isolation)
+        .env("DEBFORGE_TEST_WORD", word)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("up") {
+        line.clear();
+        assert!(output.read_line(&mut line).unwrap() > 0, "the caller ended");
+    }
+    (child, output)
+}
+
+#[test]
+#[ignore = "the inner side of other tests"]
+fn caller() {
+    let Ok(word) = std::env::var("DEBFORGE_TEST_WORD") else { return };
+    let isolation = match std::env::var("DEBFORGE_TEST_ISOLATION").as_deref() {
+        Ok("chroot") => Isolation::Chroot,
+        _ => Isolation::Namespaces,
+    };
+    super::use_program();
+    debforge::machine::interruptible().unwrap();
+    let script = format!(
+        "sleep {word} & setsid sh -c 'sleep {word}; true' & trap '' TERM HUP INT; echo up; sleep {word}; sleep {word}"
+    );
+    let mut command = super::command(&["sh", "-c", &script], View::Host { root: None, writable: Vec::new() });
+    command.input = Input::Null;
+    let start = Instant::now();
+    let exit = Sandbox::new(isolation).run(&command, &mut |_, line| println!("{line}")).unwrap();
+    println!("ended {exit:?} {}", start.elapsed().as_millis());
+    assert_eq!(exit, Exit::Signal(9));
+    assert!(debforge::build::interrupted());
+}
+
+fn word(test: u32) -> String {
+    format!("1{test}00.{}", std::process::id())
+}
+
+#[test]
+fn killing_the_caller_kills_all_that_it_ran() {
+    needs_mounts!();
+    let word = word(1);
+    let (mut child, _output) = start("namespaces", &word);
+    assert!(is_running(&word));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
+    child.wait().unwrap();
+    assert!(gone(&word));
+}
+
+#[test]
+fn without_namespaces_too() {
+    needs_mounts!();
+    let word = word(2);
+    let (mut child, _output) = start("chroot", &word);
+    assert!(is_running(&word));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
+    child.wait().unwrap();
+    assert!(gone(&word));
+}
+
+#[test]
+fn an_interrupted_command_and_all_below_it_are_gone_when_run_returns() {
+    needs_mounts!();
+    for (number, isolation) in [(3, "namespaces"), (4, "chroot")] {
+        let word = word(number);
+        let (mut child, output) = start(isolation, &word);
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+        let said: Vec<String> = output.lines().map(Result::unwrap).collect();
+        assert!(child.wait().unwrap().success(), "{said:?}");
+        assert!(!is_running(&word), "{isolation}");
+    }
+}

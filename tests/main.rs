@@ -10,3 +10,4 @@ mod cli;
 mod recipes;
 mod root;
 mod sandbox;
+mod store;

@@ -1,5 +1,6 @@
 //! `debforge store`: what the store holds, and making room in it.
 
+use std::io::IsTerminal;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -50,7 +51,11 @@ enum Command {
         older_than: Option<String>,
     },
     /// Remove everything that no running build uses
-    Clear,
+    Clear {
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
 }
 
 /// Runs it.
@@ -71,7 +76,10 @@ pub fn run(args: &Args) -> Result<()> {
             };
             print(&told(remove(&store, surplus)?, args.json))
         }
-        Command::Clear => print(&told(remove(&store, Surplus::All)?, args.json)),
+        Command::Clear { yes } => match *yes || confirmed(&store)? {
+            true => print(&told(remove(&store, Surplus::All)?, args.json)),
+            false => Ok(()),
+        },
     }
 }
 
@@ -92,6 +100,16 @@ fn remove(store: &Store, surplus: Surplus) -> Result<Cleared> {
         Some(fault) => Err(fault.into()),
         None => removed.context("the engine did not say what it removed"),
     }
+}
+
+/// Asks in a terminal; elsewhere nobody could answer, and calling it is meant.
+fn confirmed(store: &Store) -> Result<bool> {
+    let term = console::Term::stderr();
+    if !(std::io::stdin().is_terminal() && term.is_term()) {
+        return Ok(true);
+    }
+    term.write_str(&format!("remove all that is in {}? [y/N] ", store.root().display()))?;
+    Ok(matches!(term.read_line()?.trim(), "y" | "Y" | "yes"))
 }
 
 fn size(store: &Store, as_json: bool) -> Result<()> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{RECORD, SYNCED, Sealed};
 use super::facts::forget_oldest;
-use super::fetch::BLOBS;
+use super::fetch::{BLOBS, BLOBS_BY_SHA512};
 use super::files::{is_synced, mark_synced};
 use super::lock::{MakeLock, check_cancelled};
 use super::packages::PACKAGES;
@@ -142,7 +142,9 @@ impl Store {
         self.settle(&entries)?;
         let total: u64 = entries.iter().map(|entry| entry.size).sum();
         let limit = limit.map_or_else(|| self.bound(total), Ok)?;
-        forget_oldest(&self.dir("validators"), VALIDATORS);
+        for dir in ["validators", BLOBS_BY_SHA512] {
+            forget_oldest(&self.dir(dir), VALIDATORS);
+        }
         self.remove_entries(entries, |_, left| left > limit)
     }
 
@@ -155,7 +157,7 @@ impl Store {
     /// Removes everything that is not in use, remembered facts and digests too.
     pub fn clear(&self) -> Result<Cleared> {
         let cleared = self.remove_entries(self.entries()?, |_, _| true)?;
-        for dir in ["facts", "validators"] {
+        for dir in ["facts", "validators", BLOBS_BY_SHA512] {
             forget_oldest(&self.dir(dir), 0);
         }
         self.forget_digests();

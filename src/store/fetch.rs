@@ -18,12 +18,14 @@ use crate::diagnostics::Fault;
 pub(super) use super::http::Fetcher;
 
 /// How often a transfer that does not move on is tried again.
-const ATTEMPTS: u32 = 5;
+const ATTEMPTS: u32 = 4;
 /// The pause before the second attempt; doubled before each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(400);
 
 /// Where files stand under their SHA-256.
 pub(super) const BLOBS: &str = "blobs/sha256";
+/// Where their SHA-512 leads to it.
+pub(super) const BLOBS_BY_SHA512: &str = "blobs/sha512";
 
 /// What is to be fetched.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -96,6 +98,13 @@ impl Wanted {
             credentials,
             key,
         })
+    }
+}
+
+impl Wanted {
+    /// Whether only certain contents will do.
+    fn is_checked(&self) -> bool {
+        self.sha256.is_some() || self.sha512.is_some()
     }
 }
 
@@ -177,6 +186,11 @@ impl Store {
             return self.take_file(&wanted, progress);
         }
         let known = self.known(&wanted);
+        if let (Some(known), true) = (&known, wanted.is_checked()) {
+            // Right by its digest, whatever the server has now.
+            let path = self.blob(&known.sha256).context("a file vanished from the store")?;
+            return Ok(Fetched { size: size_of(&path)?, path, sha256: known.sha256.clone(), transferred: false });
+        }
         let mut attempt = 0;
         let mut reached = 0;
         loop {
@@ -199,6 +213,12 @@ impl Store {
         }
     }
 
+    /// Sets the longest silence of a server after which a transfer is tried again, 30 s by default;
+    /// has an effect only before the first [`Store::fetch`].
+    pub fn set_stall_timeout(&self, timeout: Duration) {
+        self.inner.fetcher.set_stall_timeout(timeout);
+    }
+
     /// A fetched file by the digest of its contents, without any network.
     pub fn blob(&self, sha256: &str) -> Option<PathBuf> {
         self.hand_out(&self.dir(BLOBS), sha256)
@@ -206,14 +226,30 @@ impl Store {
 
     /// What the store has under the digests that are asked for.
     fn kept(&self, wanted: &Wanted) -> Result<Option<Fetched>> {
-        let Some(path) = wanted.sha256.as_ref().and_then(|sha256| self.blob(sha256)) else { return Ok(None) };
-        if wanted.sha512.is_some() {
-            let mut digests = Digests::new(wanted);
-            digest_file(&mut File::open(&path)?, &mut digests)?;
-            digests.check(wanted)?;
+        let indexed = wanted
+            .sha512
+            .as_ref()
+            .and_then(|sha512| std::fs::read_to_string(self.dir(BLOBS_BY_SHA512).join(sha512)).ok());
+        let Some(sha256) = wanted.sha256.clone().or_else(|| indexed.clone()) else { return Ok(None) };
+        let Some(path) = self.blob(&sha256) else { return Ok(None) };
+        if wanted.sha512.is_some() && indexed.as_ref() != Some(&sha256) {
+            self.check_kept(&path, wanted)?;
         }
-        let sha256 = wanted.sha256.clone().unwrap_or_default();
         Ok(Some(Fetched { size: size_of(&path)?, path, sha256, transferred: false }))
+    }
+
+    /// Checks a file of the store whose SHA-512 nobody asked for before.
+    fn check_kept(&self, path: &Path, wanted: &Wanted) -> Result<()> {
+        let mut digests = Digests::new(wanted);
+        digest_file(&mut File::open(path)?, &mut digests)?;
+        let sha256 = digests.check(wanted)?;
+        self.index(wanted, &sha256)
+    }
+
+    /// Lets a file be found by its SHA-512 too, if it was asked for by that.
+    fn index(&self, wanted: &Wanted, sha256: &str) -> Result<()> {
+        let Some(sha512) = &wanted.sha512 else { return Ok(()) };
+        self.write_atomically(&self.dir(BLOBS_BY_SHA512).join(sha512), sha256.as_bytes())
     }
 
     /// What the last answer for the URL was, where its contents are still there and would do.
@@ -225,9 +261,7 @@ impl Store {
             return None;
         }
         if wanted.sha512.is_some() {
-            let mut digests = Digests::new(wanted);
-            digest_file(&mut File::open(&path).ok()?, &mut digests).ok()?;
-            digests.check(wanted).ok()?;
+            self.check_kept(&path, wanted).ok()?;
         }
         Some(known)
     }
@@ -246,7 +280,7 @@ impl Store {
             unchanged_since: known.map(|known| &known.validators),
             resume: resume.as_ref().map(|validators| (partial.length(), validators)),
             // Contents that are checked may come over any way.
-            downgrade: wanted.sha256.is_some() || wanted.sha512.is_some(),
+            downgrade: wanted.is_checked(),
         };
         let answer = self.inner.fetcher.ask(&asked)?;
         let (mut body, from, total, validators) = match answer {
@@ -267,7 +301,8 @@ impl Store {
             Answer::Body { reader, from, total, validators } => (reader, from, total, validators),
         };
         let mut digests = Digests::new(wanted);
-        let mut file = partial.start(from, &validators, &mut digests).map_err(Failure::Final)?;
+        let mut file =
+            partial.start(from, &validators, &mut digests).map_err(|error| Failure::Final(self.explain(error)))?;
         let mut done = from;
         let mut buffer = vec![0; 128 * 1024];
         progress(done, total);
@@ -279,7 +314,7 @@ impl Store {
                 Err(error) => return Err(Failure::Transient { error: error.into(), pause: None }),
             };
             digests.update(&buffer[..count]);
-            file.write_all(&buffer[..count]).map_err(|error| Failure::Final(self.explain(error, &partial.data)))?;
+            file.write_all(&buffer[..count]).map_err(|error| Failure::Final(self.explain(error)))?;
             done += count as u64;
             progress(done, total);
         }
@@ -300,6 +335,7 @@ impl Store {
         let finish = || {
             let path = self.take_in(&partial.data, &self.dir(BLOBS), &sha256)?;
             partial.forget();
+            self.index(wanted, &sha256)?;
             let known = Known { sha256: sha256.clone(), validators };
             self.write_atomically(&self.dir("validators").join(&wanted.key), &serde_json::to_vec(&known)?)?;
             Ok(Fetched { path, sha256: sha256.clone(), size: done, transferred: true })
@@ -314,7 +350,7 @@ impl Store {
         let context = || format!("fetching {}", wanted.url);
         let scratch = self.scratch()?;
         let copy = scratch.path.join("file");
-        super::copy::copy_file(&from, &copy).map_err(|error| self.explain(error, &copy)).with_context(context)?;
+        super::copy::copy_file(&from, &copy).with_context(context).map_err(|error| self.explain(error))?;
         let mut digests = Digests::new(wanted);
         digest_file(&mut File::open(&copy)?, &mut digests)?;
         let sha256 = digests.check(wanted)?;

@@ -13,8 +13,8 @@ use url::Url;
 
 use crate::diagnostics::Fault;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// The longest silence in an answer; there is no limit on how long it takes in all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest silence in an answer, unless set otherwise; there is no limit on how long it takes in all.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_REDIRECTS: usize = 10;
 /// The longest that a server may have us wait.
@@ -81,11 +81,18 @@ impl From<anyhow::Error> for Failure {
 #[derive(Debug, Default)]
 pub(super) struct Fetcher {
     agent: OnceLock<Agent>,
+    stall: OnceLock<Duration>,
 }
 
 impl Fetcher {
+    /// Sets the longest silence in an answer; has an effect only before the first request.
+    pub(super) fn set_stall_timeout(&self, timeout: Duration) {
+        let _ = self.stall.set(timeout);
+    }
+
     fn agent(&self) -> &Agent {
         self.agent.get_or_init(|| {
+            let stall = *self.stall.get_or_init(|| STALL_TIMEOUT);
             // The system's certificates, or those that SSL_CERT_FILE names.
             let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
             Agent::config_builder()
@@ -96,9 +103,9 @@ impl Fetcher {
                 // Compressed in transit, neither digests nor offsets would be those of the file.
                 .accept_encoding("identity")
                 .timeout_connect(Some(CONNECT_TIMEOUT))
-                .timeout_recv_response(Some(2 * STALL_TIMEOUT))
-                .timeout_per_read(Some(STALL_TIMEOUT))
-                .timeout_per_write(Some(STALL_TIMEOUT))
+                .timeout_recv_response(Some(2 * stall))
+                .timeout_per_read(Some(stall))
+                .timeout_per_write(Some(stall))
                 .build()
                 .new_agent()
         })

@@ -109,8 +109,9 @@ struct Inner {
 const LAYOUT: &str = "v1";
 
 /// Directories of the layout.
-const DIRECTORIES: [&str; 13] = [
+const DIRECTORIES: [&str; 14] = [
     "blobs/sha256",
+    "blobs/sha512",
     "facts",
     "fresh",
     "locks",
@@ -186,14 +187,16 @@ impl Store {
         if written.is_err() {
             let _ = std::fs::remove_file(&fresh);
         }
-        written.map_err(|error| self.explain(error, path))
+        written.with_context(|| format!("writing {}", path.display())).map_err(|error| self.explain(error))
     }
 
     /// An error of writing to the store, with the way out where the disk is full.
-    fn explain(&self, error: std::io::Error, path: &Path) -> anyhow::Error {
+    fn explain(&self, error: impl Into<anyhow::Error>) -> anyhow::Error {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-        if !matches!(error.kind(), StorageFull | QuotaExceeded) {
-            return anyhow::Error::new(error).context(format!("writing {}", path.display()));
+        let error: anyhow::Error = error.into();
+        let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+        if !causes.any(|cause| matches!(cause.kind(), StorageFull | QuotaExceeded)) {
+            return error;
         }
         let message = format!("the disk of the store {} is full", self.root().display());
         Fault::failed(message)

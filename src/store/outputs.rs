@@ -63,6 +63,11 @@ impl Seen {
         ];
         Some(Self { path: path.to_owned(), stat: numbers })
     }
+
+    /// Whether it is the same file, moved elsewhere at most: that changes path and ctime.
+    fn is_moved(&self, other: &Self) -> bool {
+        self.stat[..5] == other.stat[..5]
+    }
 }
 
 impl Store {
@@ -96,6 +101,10 @@ impl Store {
 
     /// Seals artifacts of a step: `files` are relative to `from`, and stay there.
     pub fn save_outputs(&self, id: &EntryId, from: &Path, files: &[PathBuf], record: &TreeRecord) -> Result<()> {
+        self.try_save_outputs(id, from, files, record).map_err(|error| self.explain(error))
+    }
+
+    fn try_save_outputs(&self, id: &EntryId, from: &Path, files: &[PathBuf], record: &TreeRecord) -> Result<()> {
         let target = self.output_dir(id)?;
         let _claim = MakeLock::take(self.dir("locks").join(format!("output-{id}")), &mut || {})?;
         let scratch = self.scratch()?;
@@ -117,6 +126,8 @@ impl Store {
                 save_part(from, relative, &entry.join(FILES), &mut manifest.parts)?;
             }
         }
+        // Where they stand now, they are as good as restored.
+        note(&entry, from, &manifest, Vec::new());
         self.write_record(&entry, record.clone(), &manifest)?;
         while target.exists() {
             // The same step ran again: its new outputs take the place of the old ones.
@@ -135,6 +146,14 @@ impl Store {
         let Some((_lock, sealed)) = self.open_entry::<Manifest>(&entry)? else { return Ok(()) };
         let dir = dir.canonicalize().with_context(|| format!("opening {}", dir.display()))?;
         let placed = read_placed(&entry);
+        for part in &sealed.contents.parts {
+            let PartKind::File { digest, .. } = &part.kind else { continue };
+            let path = dir.join(&part.path);
+            let moved = Seen::at(&path).is_some_and(|seen| placed.iter().any(|known| known.is_moved(&seen)));
+            if !moved && (!path.is_file() || hex::encode(contents_digest(&path)?) != *digest) {
+                return Ok(());
+            }
+        }
         note(&entry, &dir, &sealed.contents, placed);
         Ok(())
     }

@@ -31,7 +31,7 @@ impl Store {
         // Only an owner can mark a file as used, and downloads of apt may belong to `_apt`.
         let ours = std::fs::metadata(path).with_context(context)?.uid() == nix::unistd::geteuid().as_raw();
         if !ours || std::fs::hard_link(path, &fresh).is_err() {
-            copy_file(path, &fresh).map_err(|error| self.explain(error, &fresh)).with_context(context)?;
+            copy_file(path, &fresh).with_context(context).map_err(|error| self.explain(error))?;
         }
         let found = sha256_of(&fresh).with_context(context)?;
         if !found.eq_ignore_ascii_case(sha256) {

@@ -1,0 +1,57 @@
+//! A disk that is full.
+
+use std::path::Path;
+
+use debforge::diagnostics::fault_of;
+use debforge::store::fetch::Request;
+use debforge::store::{Begun, IdMap, Store, TreeRecord};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use super::id;
+use crate::harness::http::Server;
+
+/// Mounts a small file system in a mount namespace of this thread's own; false where that is not possible.
+fn small_disk(at: &Path) -> bool {
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS).is_ok()
+        && mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).is_ok()
+        && mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some("size=2M")).is_ok()
+}
+
+#[test]
+fn a_full_disk_is_said_and_leaves_nothing_that_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    if !small_disk(dir.path()) {
+        skip!("needs a mount namespace");
+    }
+    let store = Store::open(dir.path()).unwrap();
+    let large = tempfile::tempdir().unwrap();
+    std::fs::write(large.path().join("file"), vec![7; 4 << 20]).unwrap();
+
+    let files = ["file".into()];
+    let error = store.save_outputs(&id(1), large.path(), &files, &TreeRecord::default()).unwrap_err();
+    assert!(fault_of(&error).message.contains("is full"), "{error:#}");
+    assert!(!store.has_outputs(&id(1)));
+
+    let server = Server::new(large.path());
+    let request = Request { url: server.url("file"), ..Request::default() };
+    let error = store.fetch(&request, &mut |_, _| {}).unwrap_err();
+    assert!(fault_of(&error).message.contains("is full"), "{error:#}");
+    assert!(fault_of(&error).hints.iter().any(|hint| hint.contains("store prune")));
+    assert_eq!(server.count("file"), 1, "a full disk is not a reason to try again");
+    // What came so far is worth nothing now that there is no room for it.
+    store.clear().unwrap();
+
+    let Begun::Pending(tree) = store.begin(&IdMap("root".into()), &id(2), &mut || {}).unwrap() else { panic!() };
+    while std::fs::write(tree.path.join("file"), vec![1; 1 << 20]).is_ok() {
+        let count = tree.path.read_dir().unwrap().count();
+        std::fs::rename(tree.path.join("file"), tree.path.join(format!("file{count}"))).unwrap();
+    }
+    let error = tree.seal(TreeRecord { detail: "x".repeat(100_000), ..TreeRecord::default() }).unwrap_err();
+    assert!(fault_of(&error).message.contains("is full"), "{error:#}");
+    assert!(store.tree(&IdMap("root".into()), &id(2)).unwrap().is_none());
+    assert!(store.entries().unwrap().is_empty());
+    // And there is room again.
+    std::fs::write(dir.path().join("room"), vec![1; 1 << 20]).unwrap();
+}

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256, Sha512};
 use url::Url;
 
 use super::Store;
-use super::http::{Answer, Asked, Failure, Validators};
+use super::http::{Answer, Asked, Failure, Validators, percent_decode};
 use super::lock::{MakeLock, check_cancelled};
 use crate::diagnostics::Fault;
 
@@ -115,19 +115,6 @@ fn expected(digest: &Option<String>, length: usize, name: &str) -> Result<Option
         return Err(Fault::recipe(format!("`{digest}` is not a {name} of {length} hex digits")).into());
     }
     Ok(Some(digest))
-}
-
-fn percent_decode(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let code = (byte == b'%' && tail.len() >= 2)
-            .then(|| std::str::from_utf8(&tail[..2]).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok()))
-            .flatten();
-        bytes.push(code.unwrap_or(byte));
-        rest = if code.is_some() { &tail[2..] } else { tail };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Digests of contents that come piece by piece.

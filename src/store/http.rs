@@ -1,7 +1,8 @@
 //! One HTTP exchange: connections, proxies, redirects, and what its outcome means.
 
+use std::collections::HashMap;
 use std::io::Read;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -11,6 +12,7 @@ use ureq::http::{HeaderMap, Response, header};
 use ureq::tls::{RootCerts, TlsConfig};
 use url::Url;
 
+use super::proxy::Route;
 use crate::diagnostics::Fault;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -80,7 +82,7 @@ impl From<anyhow::Error> for Failure {
 /// Connections to servers, kept open between requests.
 #[derive(Debug, Default)]
 pub(super) struct Fetcher {
-    agent: OnceLock<Agent>,
+    agents: Mutex<HashMap<Route, Agent>>,
     stall: OnceLock<Duration>,
 }
 
@@ -90,25 +92,28 @@ impl Fetcher {
         let _ = self.stall.set(timeout);
     }
 
-    fn agent(&self) -> &Agent {
-        self.agent.get_or_init(|| {
-            let stall = *self.stall.get_or_init(|| STALL_TIMEOUT);
-            // The system's certificates, or those that SSL_CERT_FILE names.
-            let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
-            Agent::config_builder()
-                .tls_config(tls)
-                .http_status_as_error(false)
-                .max_redirects(0)
-                .user_agent(concat!("debforge/", env!("CARGO_PKG_VERSION")))
-                // Compressed in transit, neither digests nor offsets would be those of the file.
-                .accept_encoding("identity")
-                .timeout_connect(Some(CONNECT_TIMEOUT))
-                .timeout_recv_response(Some(2 * stall))
-                .timeout_per_read(Some(stall))
-                .timeout_per_write(Some(stall))
-                .build()
-                .new_agent()
-        })
+    fn agent(&self, route: &Route) -> Result<Agent> {
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agent) = agents.get(route) {
+            return Ok(agent.clone());
+        }
+        let stall = *self.stall.get_or_init(|| STALL_TIMEOUT);
+        // The system's certificates, or those that SSL_CERT_FILE names.
+        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .user_agent(concat!("debforge/", env!("CARGO_PKG_VERSION")))
+            // Compressed in transit, neither digests nor offsets would be those of the file.
+            .accept_encoding("identity")
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(2 * stall))
+            .timeout_per_read(Some(stall))
+            .timeout_per_write(Some(stall));
+        let agent = route.agent(config)?;
+        agents.insert(route.clone(), agent.clone());
+        Ok(agent)
     }
 
     /// Sends a request and follows redirects. Credentials go to the host they are meant for only.
@@ -126,7 +131,12 @@ impl Fetcher {
     }
 
     fn send(&self, asked: &Asked<'_>, url: &Url) -> Result<Response<ureq::Body>, Failure> {
-        let mut request = self.agent().get(url.as_str());
+        let route = Route::to(url, &|name| std::env::var(name).ok())?;
+        let mut request = self.agent(&route)?.get(url.as_str());
+        if let Some((user, password)) = route.login() {
+            let login = format!("{}:{}", percent_decode(user), percent_decode(password));
+            request = request.header(header::PROXY_AUTHORIZATION, format!("Basic {}", base64(&login)));
+        }
         if let Some((user, password)) = asked.credentials.filter(|_| same_host(asked.url, url)) {
             request = request.header(header::AUTHORIZATION, format!("Basic {}", base64(&format!("{user}:{password}"))));
         }
@@ -217,6 +227,20 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (start, _) = range.split_once('-')?;
     Some((start.trim().parse().ok()?, total.trim().parse().ok()))
+}
+
+/// RFC 3986, section 2.1.
+pub(super) fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let code = (byte == b'%' && tail.len() >= 2)
+            .then(|| std::str::from_utf8(&tail[..2]).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok()))
+            .flatten();
+        bytes.push(code.unwrap_or(byte));
+        rest = if code.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// RFC 4648, section 4.

@@ -15,6 +15,7 @@ mod lock;
 mod outputs;
 mod overlay;
 mod packages;
+mod proxy;
 mod remove;
 mod scratch;
 mod session;

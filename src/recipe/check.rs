@@ -1,6 +1,6 @@
 //! A parsed recipe to steps: its header, its actions, and those of the recipes it calls.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::document::{self, Entry, entries};
 use super::header::misspelt;
+use super::lexer::words;
 use super::loader::{Loader, normalise, relative};
 use super::nested::Caller;
 use super::properties::Reader;
@@ -23,6 +24,9 @@ use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, Spans, suggest};
 
 /// Of disks, where the recipe does not say.
 const DEFAULT_SECTOR_SIZE: u32 = 512;
+
+/// Values that the actions of a recipe may have together; far beyond what anybody writes.
+const MAX_VALUES: usize = 200_000;
 
 /// Keys of every action.
 const COMMON: [&str; 3] = ["action", "description", "when"];
@@ -47,6 +51,8 @@ pub(super) struct Loading<'a> {
     artifacts: Vec<String>,
     has_root: bool,
     any_artifacts: bool,
+    budget: usize,
+    said: HashSet<(String, Option<(*const Source, usize, usize)>)>,
 }
 
 /// One recipe file while its actions are read.
@@ -54,6 +60,10 @@ pub(super) struct Scope {
     pub(super) rendered: Rendered,
     pub(super) architecture: Option<Architecture>,
     pub(super) variables: Arc<BTreeMap<String, String>>,
+    /// Names of the variables that were handed to it.
+    given: Vec<String>,
+    /// Words of expressions that stand in the document rather than in the template.
+    words: BTreeSet<String>,
     /// As the path was given.
     pub(super) directory: PathBuf,
     /// From the root of the file system.
@@ -87,6 +97,8 @@ impl<'a> Loading<'a> {
             artifacts: Vec::new(),
             has_root: false,
             any_artifacts: false,
+            budget: MAX_VALUES,
+            said: HashSet::new(),
         }
     }
 
@@ -137,17 +149,19 @@ impl<'a> Loading<'a> {
         variables: BTreeMap<String, String>,
         caller: Option<&Caller>,
     ) -> Option<Architecture> {
+        let given: Vec<String> = variables.keys().cloned().collect();
         let variables = with_both_names(variables);
         let included_from = caller.map(Caller::chain).unwrap_or_default();
-        let rendered = template::render(
-            path,
-            &source,
-            &variables,
-            &self.options.template_dirs,
-            &included_from,
-            self.loader,
-            &mut self.out,
-        )?;
+        let mut faults = Diagnostics::new();
+        let dirs = &self.options.template_dirs;
+        let rendered = template::render(path, &source, &variables, dirs, &included_from, self.loader, &mut faults);
+        for fault in faults.iter() {
+            self.say(fault.clone());
+        }
+        let Some(rendered) = rendered else {
+            self.assume_done(None);
+            return None;
+        };
         for file in &rendered.files {
             let file = self.loader.absolute(file);
             if !self.files.contains(&file) {
@@ -162,12 +176,43 @@ impl<'a> Loading<'a> {
             variables: Arc::new(variables),
             recipe_dir: self.loader.absolute(&directory),
             recipe_dir_shown: shown,
+            words: BTreeSet::new(),
+            given,
             directory,
         };
+        let first_step = self.steps.len();
         self.open.push(normalise(path));
         self.document(&mut scope, &source, caller);
         self.open.pop();
+        self.unused(&scope, caller, first_step);
         scope.architecture
+    }
+
+    /// Warns of variables that nothing in the recipe asks for: most are typing errors.
+    fn unused(&mut self, scope: &Scope, caller: Option<&Caller>, first_step: usize) {
+        let asked: BTreeSet<&str> = scope
+            .rendered
+            .words
+            .iter()
+            .chain(&scope.words)
+            .map(String::as_str)
+            .chain(["arch", "architecture"])
+            .collect();
+        // Files that are rendered while the recipe is built are not read here.
+        if self.steps[first_step..].iter().any(|step| step.properties["render"] == true) || self.out.has_errors() {
+            return;
+        }
+        for name in scope.given.iter().filter(|name| !asked.contains(name.as_str())) {
+            let message = format!("nothing in the recipe asks for the variable `{name}`");
+            let mut diagnostic = match caller.and_then(|caller| caller.variable(name)) {
+                Some(origin) => origin.warning(message),
+                None => Diagnostic::warning(message, None),
+            };
+            // Only names that nobody gave can be meant.
+            let open = asked.iter().copied().filter(|word| !scope.given.iter().any(|given| given == word));
+            diagnostic = diagnostic.suggest(name, open);
+            self.push(scope, diagnostic);
+        }
     }
 
     fn document(&mut self, scope: &mut Scope, source: &Arc<Source>, caller: Option<&Caller>) {
@@ -220,7 +265,7 @@ impl<'a> Loading<'a> {
         }
     }
 
-    fn action(&mut self, scope: &Scope, node: &Node) {
+    fn action(&mut self, scope: &mut Scope, node: &Node) {
         let NodeKind::Mapping(pairs) = &node.kind else {
             let diagnostic = scope.locate(node).error("an action must be a mapping");
             self.push(scope, diagnostic.hint("it starts with `- action: NAME`"));
@@ -245,17 +290,25 @@ impl<'a> Loading<'a> {
         };
         let Some(kind) = actions::find(name) else {
             self.unknown_action(scope, name, &name_origin);
+            self.assume_done(None);
             return;
         };
         let description = common("description").and_then(|entry| self.description(scope, entry));
-        let wanted = common("when").is_none_or(|entry| self.when(scope, entry));
+        let wanted = match common("when") {
+            Some(entry) => {
+                scope.words.extend(words(entry.value.text().unwrap_or_default()));
+                self.when(scope, entry)
+            }
+            None => true,
+        };
 
         let schema = self.schema(kind);
         let subject = format!("the action `{name}`");
-        let mut reader = Reader::new(&subject, &schema, scope.map(), name_origin);
+        let mut reader = Reader::new(&subject, &schema, scope.map(), name_origin, self.budget);
         let rest: Vec<Entry> = given.iter().filter(|entry| !COMMON.contains(&entry.name())).cloned().collect();
         let value = reader.properties(&rest);
-        let Reader { mut spans, faults, elsewhere, .. } = reader;
+        let Reader { mut spans, faults, elsewhere, budget, .. } = reader;
+        self.budget = budget;
         for entry in given.iter().filter(|entry| COMMON.contains(&entry.name())) {
             spans.keys.insert(entry.name().to_owned(), scope.locate(&entry.key).span);
             spans.values.insert(entry.name().to_owned(), scope.locate(&entry.value).span);
@@ -266,6 +319,7 @@ impl<'a> Loading<'a> {
                 let manual = format!("`debforge actions {name}` prints the manual");
                 self.push(scope, if index == last { fault.hint(manual) } else { fault });
             }
+            self.assume_done(value["name"].as_str());
             return;
         }
         self.decoded(scope, kind, value, spans, &elsewhere, description, wanted);
@@ -295,6 +349,7 @@ impl<'a> Loading<'a> {
                 );
                 diagnostic.included_from.clone_from(&spans.included_from);
                 self.push(scope, diagnostic.hint(format!("`debforge actions {}` prints the manual", kind.name)));
+                self.assume_done(value["name"].as_str());
                 return;
             }
         };
@@ -344,6 +399,14 @@ impl<'a> Loading<'a> {
             variables: scope.variables.clone(),
             spans,
         });
+    }
+
+    /// After a fault nobody knows what an action would have left to the later ones: anything, so that
+    /// what follows from the fault is not reported as a fault of theirs.
+    pub(super) fn assume_done(&mut self, origin: Option<&str>) {
+        self.has_root = true;
+        self.any_artifacts = true;
+        self.downloads.extend(origin.map(str::to_owned));
     }
 
     fn unknown_action(&mut self, scope: &Scope, name: &str, origin: &Origin) {
@@ -405,9 +468,15 @@ impl<'a> Loading<'a> {
                 Arc::ptr_eq(&tainted.source, &span.source) && tainted.start < span.end && span.start < tainted.end
             })
         });
-        // A loop, or a file that is included twice, says the same again.
-        let said = self.out.iter().any(|said| said.message == diagnostic.message && said.span == diagnostic.span);
-        if !follows && !said {
+        if !follows {
+            self.say(diagnostic);
+        }
+    }
+
+    /// Adds a diagnostic once: a loop, or a file that is included twice, says the same again.
+    fn say(&mut self, diagnostic: Diagnostic) {
+        let place = diagnostic.span.as_ref().map(|span| (Arc::as_ptr(&span.source), span.start, span.end));
+        if self.said.insert((diagnostic.message.clone(), place)) {
             self.out.push(diagnostic);
         }
     }
@@ -439,7 +508,10 @@ pub(super) fn directory_of(path: &Path) -> PathBuf {
 
 pub(super) fn read(path: &Path, loader: &dyn Loader) -> Result<Arc<Source>, String> {
     let name = if path.is_absolute() { path.to_owned() } else { normalise(path) };
-    Ok(Arc::new(Source { name: name.display().to_string(), text: loader.read(path)? }))
+    let text = loader.read(path)?;
+    // Some editors start a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned);
+    Ok(Arc::new(Source { name: name.display().to_string(), text }))
 }
 
 fn cannot_read(path: &Path, why: &str) -> Diagnostic {

@@ -27,16 +27,22 @@ impl Entry {
 /// The entries of a mapping, its own first, then those of its merges that it does not give itself.
 pub(super) fn entries(mapping: &[(Arc<Node>, Arc<Node>)]) -> Vec<Entry> {
     let mut found = Vec::with_capacity(mapping.len());
-    let mut seen = HashSet::new();
-    collect(mapping, &mut found, &mut seen, 0);
+    collect(mapping, &mut found, &mut Seen::default(), 0);
     found
 }
 
-fn collect(mapping: &[(Arc<Node>, Arc<Node>)], found: &mut Vec<Entry>, seen: &mut HashSet<String>, depth: usize) {
-    let is_merge = |key: &Node| is_merge(key);
+/// What was collected already.
+#[derive(Default)]
+struct Seen {
+    keys: HashSet<String>,
+    /// Mappings, by their address: merged twice, they add nothing but time.
+    merged: HashSet<*const Node>,
+}
+
+fn collect(mapping: &[(Arc<Node>, Arc<Node>)], found: &mut Vec<Entry>, seen: &mut Seen, depth: usize) {
     for (key, value) in mapping.iter().filter(|(key, _)| !is_merge(key)) {
         if let Some(name) = key.text()
-            && seen.insert(name.to_owned())
+            && seen.keys.insert(name.to_owned())
         {
             found.push(Entry { key: key.clone(), value: value.clone() });
         }
@@ -51,7 +57,9 @@ fn collect(mapping: &[(Arc<Node>, Arc<Node>)], found: &mut Vec<Entry>, seen: &mu
             _ => std::slice::from_ref(value),
         };
         for node in merged {
-            if let NodeKind::Mapping(pairs) = &node.kind {
+            if let NodeKind::Mapping(pairs) = &node.kind
+                && seen.merged.insert(Arc::as_ptr(node))
+            {
                 collect(pairs, found, seen, depth + 1);
             }
         }

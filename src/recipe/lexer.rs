@@ -41,6 +41,15 @@ impl Tag {
     }
 }
 
+/// The words of an expression that may be names, those in strings among them.
+pub(super) fn words(expression: &str) -> impl Iterator<Item = String> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    expression
+        .split(move |c| !is_word(c))
+        .filter(|word| word.starts_with(|c: char| c.is_alphabetic() || c == '_'))
+        .map(str::to_owned)
+}
+
 /// The tags of a template in order; what stands between `{% raw %}` and `{% endraw %}` has none.
 pub(super) fn tags(text: &str) -> Vec<Tag> {
     let mut found: Vec<Tag> = Vec::new();

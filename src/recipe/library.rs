@@ -5,7 +5,7 @@
 //! text is rendered again: a template is pure, nothing is lost but the time of its first includes.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use minijinja::Environment;
 
 use super::captures::{self, Marks};
-use super::lexer::{TagKind, tags};
+use super::lexer::{TagKind, tags, words};
 use super::loader::{Loader, normalise};
 use crate::build::FileKind;
 use crate::diagnostics::{Source, Span};
@@ -179,6 +179,19 @@ impl Library {
             file = *parent;
         }
         chain
+    }
+
+    /// Every word in the tags of every file: what the templates may ask for.
+    pub(super) fn words(&self) -> BTreeSet<String> {
+        let shared = self.lock();
+        let mut found = BTreeSet::new();
+        for file in &shared.files {
+            let text = &file.source.text;
+            for tag in tags(text).into_iter().filter(|tag| tag.kind != TagKind::Comment) {
+                found.extend(words(&text[tag.inner]));
+            }
+        }
+        found
     }
 
     /// Every file that was read.

@@ -19,6 +19,7 @@ pub(super) struct Caller {
     /// What the calling recipe builds, if that is known.
     pub(super) architecture: Option<Architecture>,
     origin: Origin,
+    spans: Spans,
 }
 
 impl Caller {
@@ -27,6 +28,12 @@ impl Caller {
         let mut chain = vec![self.origin.span.clone()];
         chain.extend_from_slice(&self.origin.included_from);
         chain
+    }
+
+    /// Where it gives a variable.
+    pub(super) fn variable(&self, name: &str) -> Option<Origin> {
+        let span = self.spans.keys.get(&format!("variables.{name}"))?.clone();
+        Some(Origin { span, included_from: self.spans.included_from.clone() })
     }
 }
 
@@ -53,11 +60,15 @@ impl Loading<'_> {
             Err(why) => {
                 let diagnostic = origin.error(format!("cannot read the recipe `{given}`: {why}"));
                 self.push(scope, diagnostic.hint(format!("it is looked for as {}", path.display())));
+                self.assume_done(None);
                 return;
             }
         };
-        let Some(variables) = self.variables(scope, &properties["variables"], spans) else { return };
-        let caller = Caller { architecture: scope.architecture, origin };
+        let Some(variables) = self.variables(scope, &properties["variables"], spans) else {
+            self.assume_done(None);
+            return;
+        };
+        let caller = Caller { architecture: scope.architecture, origin, spans: spans.clone() };
         self.recipe(&path, Arc::clone(&source), variables, Some(&caller));
     }
 

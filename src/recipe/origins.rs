@@ -148,10 +148,16 @@ mod tests {
 
     #[test]
     fn text_around_an_expression_is_one_part() {
-        let rendered = render("a: x{{ name }}y\n", &[]);
-        let origin = rendered.map.locate(3..10);
-        assert_eq!(rendered.map.text(), "a: xvaluey\n");
-        assert_eq!(&origin.span.source.text[origin.span.start..origin.span.end], "x{{ name }}y");
+        for written in ["x{{ name }}y", "{{- name }}y", "x{{ name -}}", "{{ name }}{{name}}", "{{ name }}"] {
+            let top = format!("a: {written}\n");
+            let rendered = render(&top, &[]);
+            let text = rendered.map.text();
+            let value = text[2..].trim();
+            let start = text.find(value).unwrap();
+            let origin = rendered.map.locate(start..start + value.len());
+            let found = &origin.span.source.text[origin.span.start..origin.span.end];
+            assert_eq!(found, if written == "{{ name }}" { "name" } else { written });
+        }
     }
 
     #[rstest]

@@ -7,8 +7,8 @@ use super::source_map::{Origin, SourceMap};
 use super::yaml::{Node, NodeKind, boolean, float, integer, old_boolean};
 use crate::diagnostics::{Diagnostic, Span, Spans, suggest};
 
-/// More values than this in one action come from anchors that multiply each other.
-const MAX_VALUES: usize = 50_000;
+/// Deeper nesting than this comes from anchors within anchors.
+const MAX_DEPTH: usize = 64;
 
 /// Turns nodes into the values that an action is decoded from.
 pub(super) struct Reader<'a> {
@@ -16,7 +16,9 @@ pub(super) struct Reader<'a> {
     subject: &'a str,
     schema: &'a Value,
     map: &'a SourceMap,
-    values: usize,
+    /// How many values may still be read: anchors can multiply each other without end.
+    pub(super) budget: usize,
+    depth: usize,
     /// Where the properties stand.
     pub(super) spans: Spans,
     /// What is wrong with them.
@@ -26,10 +28,10 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads what stands at `whole` by a schema.
-    pub(super) fn new(subject: &'a str, schema: &'a Value, map: &'a SourceMap, whole: Origin) -> Self {
+    /// Reads what stands at `whole` by a schema, and no more than `budget` values.
+    pub(super) fn new(subject: &'a str, schema: &'a Value, map: &'a SourceMap, whole: Origin, budget: usize) -> Self {
         let spans = Spans { whole: Some(whole.span), included_from: whole.included_from, ..Spans::default() };
-        Self { subject, schema, map, values: 0, spans, faults: Vec::new(), elsewhere: Vec::new() }
+        Self { subject, schema, map, budget, depth: 0, spans, faults: Vec::new(), elsewhere: Vec::new() }
     }
 
     /// Reads the properties of the subject itself.
@@ -116,13 +118,22 @@ impl<'a> Reader<'a> {
     }
 
     fn value(&mut self, node: &Node, key: Option<&Node>, schema: &'a Value, path: &str) -> Value {
-        self.values += 1;
-        if self.values >= MAX_VALUES {
-            if self.values == MAX_VALUES {
-                self.fault(node, "anchors make this action larger than any action can be");
+        if self.budget == 0 || self.depth >= MAX_DEPTH {
+            // Said once: where the budget ends, and where the depth does.
+            if self.budget > 0 || self.faults.is_empty() {
+                self.fault(node, "anchors make this larger than any recipe can be");
             }
+            self.budget = 0;
             return Value::Null;
         }
+        self.budget -= 1;
+        self.depth += 1;
+        let value = self.value_by(node, key, schema, path);
+        self.depth -= 1;
+        value
+    }
+
+    fn value_by(&mut self, node: &Node, key: Option<&Node>, schema: &'a Value, path: &str) -> Value {
         let schema = choose(self.schema, schema, node);
         let types = types(schema);
         let allows = |name: &str| types.is_empty() || types.contains(&name);

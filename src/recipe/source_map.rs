@@ -17,7 +17,15 @@ pub(super) struct Origin {
 impl Origin {
     /// An error here.
     pub(super) fn error(&self, message: impl Into<String>) -> Diagnostic {
-        let mut diagnostic = Diagnostic::error(message, self.span.clone());
+        self.place(Diagnostic::error(message, self.span.clone()))
+    }
+
+    /// A warning here.
+    pub(super) fn warning(&self, message: impl Into<String>) -> Diagnostic {
+        self.place(Diagnostic::warning(message, self.span.clone()))
+    }
+
+    fn place(&self, mut diagnostic: Diagnostic) -> Diagnostic {
         diagnostic.included_from.clone_from(&self.included_from);
         diagnostic
     }
@@ -79,18 +87,22 @@ impl SourceMap {
         let Some(first) = self.piece_at(rendered.start) else {
             return Origin { span: self.whole.clone(), included_from: self.chain(0) };
         };
-        let start = first.origin_start(rendered.start);
-        let end = if rendered.end <= rendered.start {
-            if first.literal { start } else { first.origin.end }
+        let last = self.piece_at(rendered.end.saturating_sub(1).max(rendered.start)).unwrap_or(first);
+        let alone = std::ptr::eq(first, last);
+        let text = first.source.text.as_str();
+        let mut start = first.origin_start(rendered.start);
+        if !first.literal && !alone {
+            start = before_delimiter(text, start);
+        }
+        let end = if rendered.is_empty() && first.literal {
+            start
+        } else if Arc::ptr_eq(&last.source, &first.source) {
+            let end = last.origin_end(rendered.end);
+            let end = if last.literal || alone { end } else { after_delimiter(text, end) };
+            // A loop's second round starts above the first one's end, so the order may be turned round.
+            if end < start { first.origin.end } else { end }
         } else {
-            match self.piece_at(rendered.end - 1) {
-                // A loop's second round starts above the first one's end, so the order may be turned round.
-                Some(last) if Arc::ptr_eq(&last.source, &first.source) => {
-                    let end = last.origin_end(rendered.end);
-                    if end < start { first.origin.end } else { end }
-                }
-                _ => first.origin.end,
-            }
+            first.origin.end
         };
         Origin { span: Span::new(&first.source, start, end), included_from: self.chain(first.chain) }
     }
@@ -103,4 +115,16 @@ impl SourceMap {
     fn chain(&self, index: usize) -> Vec<Span> {
         self.chains.get(index).cloned().unwrap_or_default()
     }
+}
+
+/// The start of the `{{` before an expression.
+fn before_delimiter(text: &str, start: usize) -> usize {
+    let before = text[..start].trim_end().trim_end_matches(['-', '+']);
+    before.strip_suffix("{{").map_or(start, str::len)
+}
+
+/// The end of the `}}` after an expression.
+fn after_delimiter(text: &str, end: usize) -> usize {
+    let after = text[end..].trim_start().trim_start_matches(['-', '+']);
+    after.strip_prefix("}}").map_or(end, |rest| text.len() - rest.len())
 }

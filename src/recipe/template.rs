@@ -30,6 +30,8 @@ pub(super) struct Rendered {
     pub(super) tainted: Vec<Span>,
     /// Every file that was read.
     pub(super) files: Vec<PathBuf>,
+    /// Every word in the tags of those files.
+    pub(super) words: BTreeSet<String>,
     top: String,
     env: Environment<'static>,
     context: BTreeMap<String, Value>,
@@ -79,6 +81,7 @@ pub(super) fn render(
                     map,
                     tainted,
                     files,
+                    words: library.words(),
                     top: source.name.clone(),
                     env,
                     context,

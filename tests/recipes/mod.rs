@@ -3,6 +3,7 @@
 //! A recipe's variables stand in its first line: `# -t NAME:VALUE …`. What a recipe yields is a
 //! snapshot; after a wanted change, `INSTA_UPDATE=always cargo test --test main recipes` writes them anew.
 
+mod hostile;
 mod properties;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ fn options(path: &Path) -> Options {
 }
 
 fn snapshot(kind: &str, path: &Path, text: &str) {
+    let here = std::env::current_dir().unwrap();
+    let text = text.replace(&here.display().to_string(), "HERE");
     let name = format!("{kind}-{}", path.file_stem().unwrap().to_string_lossy());
     insta::with_settings!({ prepend_module_to_snapshot => false, snapshot_path => format!("{kind}/snapshots"), omit_expression => true }, {
         insta::assert_snapshot!(name, text);

@@ -1,14 +1,34 @@
 //! The action `debootstrap`.
 
-use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::mmdebstrap::{check_file, check_snapshot, check_suite};
 use super::{Action, Changes, Needs};
-use crate::build::{BuildContext, CheckContext, InputContext};
+use crate::build::apt::{Apt, Base, Options, Trust, add_repositories};
+use crate::build::bootstrap::{HOSTNAME, Variant, reset_devices};
+use crate::build::inside::Inside;
+use crate::build::{BuildContext, CheckContext, InputContext, cleanup};
+use crate::debian::snapshot::Stamp;
+use crate::debian::sources::{Source, Sources};
+use crate::debian::{host, package_list};
 use crate::diagnostics::Diagnostics;
 
 /// Make the root filesystem with debootstrap.
+///
+/// Debian's own debootstrap does the work: its first stage on the host, its second in the new root.
+/// Packages come through debforge's store, so they are downloaded once. The action `mmdebstrap` gives
+/// nearly the same system in a fraction of the time.
+///
+/// ```yaml
+/// - action: debootstrap
+///   suite: trixie
+///   variant: minbase
+///   components: [main, non-free-firmware]
+/// ```
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Debootstrap {
@@ -26,7 +46,7 @@ pub struct Debootstrap {
     /// Package that holds the archive's keys, installed with the rest.
     #[serde(default)]
     pub keyring_package: Option<String>,
-    /// Keyring that the Release file is verified with, relative to the recipe.
+    /// Keyring that the Release file is verified with, relative to the recipe; the host's where it is left out.
     #[serde(default)]
     pub keyring_file: Option<String>,
     /// Client certificate for the mirror, relative to the recipe.
@@ -41,7 +61,8 @@ pub struct Debootstrap {
     /// Whether /bin, /sbin and /lib are links into /usr.
     #[serde(default = "yes")]
     pub merged_usr: bool,
-    /// Moment of Debian's snapshot archive to install from: `20260901T000000Z`.
+    /// Moment of Debian's snapshot archive to install from: `20260901T000000Z`. The mirror's address is
+    /// replaced by that of its snapshot.
     #[serde(default)]
     pub snapshot: Option<String>,
 }
@@ -54,11 +75,168 @@ fn main_component() -> Vec<String> {
     vec!["main".into()]
 }
 
+/// debootstrap's variants.
+const VARIANTS: [&str; 4] = ["minbase", "buildd", "fakechroot", "-"];
+
+/// Where debootstrap keeps what it knows of suites.
+const SCRIPTS: &str = "/usr/share/debootstrap/scripts";
+
+impl Debootstrap {
+    fn mirror(&self) -> Result<String> {
+        let mirror = match &self.mirror {
+            Some(mirror) => mirror.clone(),
+            None => host::default_mirror()?,
+        };
+        match &self.snapshot {
+            Some(stamp) => Stamp::parse(stamp)?.of_mirror(&mirror),
+            None => Ok(mirror),
+        }
+    }
+
+    fn source(&self) -> Result<Source> {
+        let components: Vec<&str> = self.components.iter().map(String::as_str).collect();
+        let mut source = Source::new(&self.mirror()?, &self.suite, &components);
+        source.check_valid_until = self.snapshot.as_ref().map(|_| false);
+        Ok(source)
+    }
+
+    /// The files that debootstrap is to read: option, name in the recipe.
+    fn files(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [
+            ("--keyring", &self.keyring_file),
+            ("--certificate", &self.certificate),
+            ("--private-key", &self.private_key),
+        ];
+        all.into_iter().filter_map(|(option, file)| Some((option, file.as_deref()?)))
+    }
+
+    fn first_stage(&self, cx: &BuildContext<'_>, cache: &Path) -> Result<()> {
+        let mut argv: Vec<String> = ["debootstrap", "--foreign", "--arch"].map(str::to_owned).into();
+        argv.push(cx.architecture.name().into());
+        argv.push(format!("--cache-dir={}", cache.display()));
+        argv.push(format!("--components={}", self.components.join(",")));
+        argv.push(if self.merged_usr { "--merged-usr" } else { "--no-merged-usr" }.into());
+        argv.extend(self.variant.iter().map(|variant| format!("--variant={variant}")));
+        argv.push(if self.check_gpg { "--force-check-gpg" } else { "--no-check-gpg" }.into());
+        argv.extend(self.keyring_package.iter().map(|package| format!("--include={package}")));
+        for (option, file) in self.files() {
+            argv.push(format!("{option}={}", cx.recipe_dir.join(file).display()));
+        }
+        argv.extend([self.suite.clone(), cx.root.display().to_string(), self.mirror()?]);
+        if !Path::new(SCRIPTS).join(&self.suite).exists() {
+            // A suite that this debootstrap has not heard of is younger than it.
+            argv.push(format!("{SCRIPTS}/sid"));
+        }
+        let mut runner = cx.host(argv).network(true).writable(cache);
+        for (_, file) in self.files() {
+            let path = cx.recipe_dir.join(file);
+            runner = runner.bind(&path, &path, true);
+        }
+        // In "lxc" debootstrap does not insist on device nodes, which only real root could make.
+        runner.env("container", "lxc").run_with("downloading and extracting packages", &mut |_, line| follow(cx, line))
+    }
+
+    fn second_stage(&self, cx: &BuildContext<'_>) -> Result<()> {
+        cx.chroot(["/debootstrap/debootstrap", "--second-stage"])
+            .env("container", "lxc")
+            .run_with("installing packages", &mut |_, line| follow(cx, line))
+    }
+
+    /// Puts the packages that debootstrap will want into its cache: from the store where it has them, else
+    /// several downloads at once.
+    fn fill_cache(&self, cx: &BuildContext<'_>, cache: &Path) -> Result<()> {
+        let variant = match self.variant.as_deref() {
+            Some("minbase") => Variant::Required,
+            Some("buildd") => Variant::Buildd,
+            _ => Variant::Important,
+        };
+        let mut apt = Apt::open(cx, Sources(vec![self.source()?]), Options::default())?;
+        apt.update()?;
+        let include: Vec<String> = self.keyring_package.iter().cloned().collect();
+        let mut wanted = vec!["install".to_owned()];
+        wanted.extend(variant.essential(&self.suite, cx.architecture, &[]));
+        wanted.extend(variant.rest(&self.suite, cx.architecture, &include));
+        let packages = apt.resolve(Base::Empty, &wanted)?;
+        for (package, file) in packages.iter().zip(apt.fetch(&packages)?) {
+            std::os::unix::fs::symlink(file, cache.join(&package.file_name))?;
+        }
+        Ok(())
+    }
+
+    /// Brings what debootstrap leaves to what a root of debforge's is.
+    fn finish(&self, cx: &BuildContext<'_>) -> Result<String> {
+        let option = if self.snapshot.is_some() { "[check-valid-until=no] " } else { "" };
+        let line = format!("deb {option}{} {} {}\n", self.mirror()?, self.suite, self.components.join(" "));
+        let root = Inside::open(cx.root)?;
+        for (path, contents) in [("/etc/apt/sources.list", line.as_str()), ("/etc/hostname", HOSTNAME)] {
+            let slot = root.slot(path.as_ref())?;
+            std::io::Write::write_all(&mut slot.create_file()?, contents.as_bytes())
+                .with_context(|| format!("writing {path}"))?;
+            slot.set_mode(0o644)?;
+        }
+        root.slot("/etc/resolv.conf".as_ref())?.remove()?;
+        reset_devices(cx.root)?;
+        cleanup::after_bootstrap(cx.root)?;
+        let status =
+            std::io::read_to_string(root.read("/var/lib/dpkg/status".as_ref())?).context("reading dpkg's status")?;
+        let (installed, bytes) = package_list::installed(&status);
+        Ok(format!("{} packages, {:.0} MB", installed.len(), bytes as f64 / 1e6))
+    }
+}
+
+/// Shows what debootstrap says it is doing.
+fn follow(cx: &BuildContext<'_>, line: &str) {
+    if let Some(doing) = line.strip_prefix("I: ") {
+        let doing = doing.trim_end_matches('.');
+        let mut letters = doing.chars();
+        let first = letters.next().map(|letter| letter.to_ascii_lowercase());
+        cx.progress(first.into_iter().chain(letters).collect::<String>(), None);
+    }
+}
+
 impl Action for Debootstrap {
-    fn check(&self, _cx: &CheckContext<'_>, _out: &mut Diagnostics) {}
+    fn check(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) {
+        check_suite(&self.suite, cx, out);
+        if let Some(variant) = &self.variant
+            && !VARIANTS.contains(&variant.as_str())
+        {
+            let known = VARIANTS.join(", ");
+            out.push(
+                cx.error("variant", format!("`{variant}` is not a variant of debootstrap"))
+                    .suggest(variant, VARIANTS)
+                    .hint(format!("there are: {known}")),
+            );
+        }
+        if let Some(mirror) = &self.mirror
+            && let Err(error) = check_mirror(mirror)
+        {
+            out.push(cx.error("mirror", format!("{error:#}")));
+        }
+        if self.components.is_empty() {
+            out.push(cx.error("components", "there is no component").hint("leave `components` out for main alone"));
+        }
+        let files = [
+            ("keyring-file", &self.keyring_file),
+            ("certificate", &self.certificate),
+            ("private-key", &self.private_key),
+        ];
+        for (property, file) in files {
+            if let Some(file) = file {
+                check_file(property, file, cx, out);
+            }
+        }
+        if self.certificate.is_none() && self.private_key.is_some() {
+            out.push(cx.error("private-key", "there is a key, but no `certificate` that it belongs to"));
+        }
+        check_snapshot(self.snapshot.as_deref(), cx, out);
+        if cx.has_root {
+            out.push(cx.error("", "an earlier action has made the root already").hint("a recipe has one bootstrap"));
+        }
+    }
 
     fn needs(&self) -> Needs {
-        Needs::default()
+        let tools = vec![("debootstrap", "debootstrap"), ("apt-get", "apt"), ("dpkg", "dpkg"), ("wget", "wget")];
+        Needs { tools, network: true, emulation: true }
     }
 
     fn changes(&self) -> Changes {
@@ -66,14 +244,51 @@ impl Action for Debootstrap {
     }
 
     fn summary(&self) -> String {
-        String::new()
+        match &self.variant {
+            Some(variant) => format!("{}, {variant}", self.suite),
+            None => self.suite.clone(),
+        }
     }
 
-    fn inputs(&self, _cx: &mut InputContext<'_>) -> Result<()> {
+    fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
+        let keyrings: Vec<PathBuf> = self.keyring_file.iter().map(|file| cx.recipe_dir.join(file)).collect();
+        let mut trust = Trust::new(keyrings);
+        trust.unauthenticated = !self.check_gpg;
+        trust.expired = self.snapshot.is_some();
+        // With a client certificate only debootstrap itself gets to see the mirror.
+        if self.certificate.is_none() {
+            add_repositories(cx, &Sources(vec![self.source()?]), &trust)?;
+        }
+        for (_, file) in self.files() {
+            cx.add_tree(file, &cx.recipe_dir.join(file))?;
+        }
+        for tool in ["debootstrap", "apt"] {
+            cx.add(format!("tool {tool}"), host::package_version(tool).unwrap_or_default());
+        }
         Ok(())
     }
 
-    fn run(&self, _cx: &mut BuildContext<'_>) -> Result<()> {
-        bail!("`debootstrap` is not there yet")
+    fn run(&self, cx: &mut BuildContext<'_>) -> Result<()> {
+        let cache = cx.scratch.join("debootstrap");
+        std::fs::create_dir(&cache).context("making debootstrap's cache")?;
+        if self.certificate.is_none()
+            && let Err(error) = self.fill_cache(cx, &cache)
+        {
+            // debootstrap chooses and downloads by itself then.
+            cx.log(format!("packages are left to debootstrap: {error:#}"));
+        }
+        self.first_stage(cx, &cache)?;
+        self.second_stage(cx)?;
+        cx.detail = self.finish(cx)?;
+        Ok(())
     }
+}
+
+fn check_mirror(mirror: &str) -> Result<()> {
+    let url = url::Url::parse(mirror).with_context(|| format!("`{mirror}` is no address"))?;
+    ensure!(
+        ["http", "https", "file"].contains(&url.scheme()),
+        "packages cannot be fetched from `{mirror}`: it is none of http, https and file"
+    );
+    Ok(())
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Action, Changes, Needs};
 use crate::build::apt::{Trust, add_repositories};
 use crate::build::bootstrap::{Bootstrap, Filters, Skeleton, VARIANTS, Variant};
-use crate::build::{BuildContext, CheckContext, InputContext};
+use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
 use crate::debian::host;
 use crate::debian::snapshot::Stamp;
 use crate::debian::sources::Sources;
@@ -172,7 +172,9 @@ impl Action for Mmdebstrap {
         if self.components.is_empty() {
             out.push(cx.error("components", "there is no component").hint("leave `components` out for main alone"));
         }
-        check_files("keyring-files", &self.keyring_files, cx, out);
+        for (index, file) in self.keyring_files.iter().enumerate() {
+            check_file(&format!("keyring-files[{index}]"), file, cx, out);
+        }
         check_snapshot(self.snapshot.as_deref(), cx, out);
         for (index, option) in self.dpkg_opts.iter().enumerate() {
             if let Err(error) = Filters::parse(option) {
@@ -250,14 +252,10 @@ pub(super) fn check_suite(suite: &str, cx: &CheckContext<'_>, out: &mut Diagnost
     }
 }
 
-/// Checks that files beside the recipe are there.
-pub(super) fn check_files(property: &str, files: &[String], cx: &CheckContext<'_>, out: &mut Diagnostics) {
-    for (index, file) in files.iter().enumerate() {
-        let path = cx.recipe_dir.join(file);
-        if cx.files.kind(&path) != Some(crate::build::FileKind::File) {
-            let message = format!("there is no file `{file}`");
-            out.push(cx.error(&format!("{property}[{index}]"), message).hint("paths are relative to the recipe"));
-        }
+/// Checks that a file beside the recipe is there.
+pub(super) fn check_file(property: &str, file: &str, cx: &CheckContext<'_>, out: &mut Diagnostics) {
+    if cx.files.kind(&cx.recipe_dir.join(file)) != Some(FileKind::File) {
+        out.push(cx.error(property, format!("there is no file `{file}`")).hint("paths are relative to the recipe"));
     }
 }
 

@@ -104,6 +104,14 @@ fn remove_all(root: &Inside, path: &Path) -> Result<()> {
     root.slot(path)?.remove()
 }
 
+/// Removes everything in a directory.
+pub fn remove_below(root: &Inside, directory: &Path) -> Result<()> {
+    for name in names(root, directory)? {
+        remove_all(root, &directory.join(name))?;
+    }
+    Ok(())
+}
+
 /// The names in a directory; none where there is no directory.
 fn names(root: &Inside, path: &Path) -> Result<Vec<OsString>> {
     if root.kind(path)? != Some(Kind::Directory) {

@@ -25,7 +25,7 @@ use anyhow::{Context, Result, ensure};
 pub use self::package::Package;
 pub use self::rules::Filters;
 pub use self::run::Bootstrap;
-pub use self::skeleton::Skeleton;
+pub use self::skeleton::{HOSTNAME, Skeleton, reset_devices};
 pub use self::variant::{VARIANTS, Variant};
 
 use self::database::Database;

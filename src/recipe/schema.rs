@@ -43,6 +43,7 @@ fn action(kind: &Kind, definitions: &mut Map<String, Value>) -> Value {
     // Two actions may call different things by one name.
     let prefix = format!("{}.", kind.name);
     rename_references(&mut schema, &prefix);
+    widen_text(&mut schema);
     let Some(object) = schema.as_object_mut() else { return schema };
     if let Some(Value::Object(own)) = object.remove("$defs") {
         definitions.extend(own.into_iter().map(|(name, definition)| (format!("{prefix}{name}"), definition)));
@@ -68,6 +69,23 @@ fn action(kind: &Kind, definitions: &mut Map<String, Value>) -> Value {
     }
     object.insert("required".into(), Value::Array(required));
     schema
+}
+
+/// Where text is expected, a plain number or truth value is taken as it was written.
+fn widen_text(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            let limited = ["enum", "const", "pattern", "format"].iter().any(|name| object.contains_key(*name));
+            if !limited && object.get("type").is_some_and(|types| *types == json!("string")) {
+                object.insert("type".into(), json!(["string", "number", "boolean"]));
+            } else if !limited && object.get("type").is_some_and(|types| *types == json!(["string", "null"])) {
+                object.insert("type".into(), json!(["string", "number", "boolean", "null"]));
+            }
+            object.values_mut().for_each(widen_text);
+        }
+        Value::Array(items) => items.iter_mut().for_each(widen_text),
+        _ => {}
+    }
 }
 
 fn rename_references(value: &mut Value, prefix: &str) {

@@ -86,6 +86,7 @@ impl Report {
             } else {
                 format!("give it with `-t {name}:VALUE`, or {default}")
             });
+            diagnostic.hints.extend(self.comment_hint());
             out.push(diagnostic);
             return Fix::Variable(name);
         }
@@ -122,7 +123,12 @@ impl Report {
                 Fix::None,
             ),
             ErrorKind::SyntaxError | ErrorKind::BadEscape => {
-                (format!("this is not Jinja: {}", self.or_kind()), None, Fix::None)
+                let go = self.is_go().then(|| {
+                    "this looks like a Go template, as debos has them: in Jinja `{{ or .suite \"sid\" }}` is \
+                     `{{ suite | default(\"sid\") }}`, and `{{ if eq .a \"b\" }}` is `{% if a == \"b\" %}`"
+                        .to_owned()
+                });
+                (format!("this is not Jinja: {}", self.or_kind()), go, Fix::None)
             }
             _ if self.detail.contains("recursion limit") => (
                 "this goes deeper than any template needs to".to_owned(),
@@ -133,8 +139,29 @@ impl Report {
         };
         let mut diagnostic = self.origin.error(message);
         diagnostic.hints.extend(hint);
+        diagnostic.hints.extend(self.comment_hint());
         out.push(diagnostic);
         fix
+    }
+
+    /// The template does not know what a comment is to YAML.
+    fn comment_hint(&self) -> Option<String> {
+        let before = &self.origin.span.source.text[..self.origin.span.start];
+        let line = &before[before.rfind('\n').map_or(0, |newline| newline + 1)..];
+        line.trim_start().starts_with('#').then(|| {
+            "what stands in a YAML comment is rendered like everything else; `{# … #}` is a comment to Jinja".to_owned()
+        })
+    }
+
+    /// Whether the line of the fault has what only Go's templates have.
+    fn is_go(&self) -> bool {
+        let text = &self.origin.span.source.text;
+        let start = text[..self.origin.span.start].rfind('\n').map_or(0, |newline| newline + 1);
+        let line = text[start..].lines().next().unwrap_or_default();
+        let statement = |word: &str| line.contains(&format!("{{{{ {word}")) || line.contains(&format!("{{{{- {word}"));
+        line.contains(":=")
+            || line.contains('$')
+            || ["if ", "range ", "end", "else", ".", "or .", "eq ."].into_iter().any(statement)
     }
 
     /// The variable whose absence is the fault, if that is what it is.

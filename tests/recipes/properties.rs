@@ -166,11 +166,11 @@ proptest! {
 
 /// An action as an author may write it, with some template in it.
 fn step() -> impl Strategy<Value = String> {
-    let word = "[a-z][a-z0-9-]{0,10}";
+    let word = "[a-z][a-z0-9]{1,10}";
     prop_oneof![
         vec(word, 1..5).prop_map(|packages| format!("  - action: apt\n    packages: [{}]\n", packages.join(", "))),
         (word, any::<bool>()).prop_map(|(package, update)| format!(
-            "{{%- for package in [\"{package}\", \"b\"] %}}\n  - action: apt\n    update: {update}\n    packages:\n      - {{{{ package }}}}\n{{%- endfor %}}\n"
+            "{{%- for package in [\"{package}\", \"bb\"] %}}\n  - action: apt\n    update: {update}\n    packages:\n      - {{{{ package }}}}\n{{%- endfor %}}\n"
         )),
         ("[ -z|~]{0,30}").prop_map(|line| format!(
             "  - action: run\n    chroot: true\n    description: {}\n    command: {{{{ {} | quote }}}}\n",

@@ -1,14 +1,27 @@
 //! The action `install-deb`.
 
-use anyhow::{Result, bail};
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Changes, Needs};
+use crate::build::apt::{self, Logins, Options};
+use crate::build::origin::Origin;
 use crate::build::{BuildContext, CheckContext, InputContext};
-use crate::diagnostics::Diagnostics;
+use crate::debian::sources::Sources;
+use crate::diagnostics::{Diagnostics, Fault};
 
 /// Install .deb files.
+///
+/// apt installs them, with what they depend on from the repositories that the root is set up for.
+///
+/// ```yaml
+/// - action: install-deb
+///   packages: [debs/*.deb, extra/tool_1.0_all.deb]
+/// ```
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct InstallDeb {
@@ -21,10 +34,11 @@ pub struct InstallDeb {
     /// Whether recommended packages are installed too.
     #[serde(default)]
     pub recommends: bool,
-    /// Whether packages of unsigned repositories may be installed.
+    /// Whether packages of repositories may be installed that are not signed, or not with a known key.
     #[serde(default)]
     pub unauthenticated: bool,
-    /// Whether the package lists are brought up to date first.
+    /// Whether the package lists are brought up to date first. Within one build every repository is
+    /// asked once in any case.
     #[serde(default = "yes")]
     pub update: bool,
 }
@@ -37,26 +51,156 @@ fn recipe_origin() -> String {
     "recipe".into()
 }
 
+/// Files below a directory that a pattern fits, relative to it and sorted.
+fn matching(directory: &Path, pattern: &str) -> Result<BTreeSet<PathBuf>> {
+    let top = glob::Pattern::escape(&directory.display().to_string());
+    let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::default() };
+    let mut found = BTreeSet::new();
+    for path in glob::glob_with(&format!("{top}/{pattern}"), options).with_context(|| format!("reading `{pattern}`"))? {
+        let path = path.with_context(|| format!("looking for `{pattern}`"))?;
+        if let Ok(below) = path.strip_prefix(directory) {
+            found.insert(below.to_owned());
+        }
+    }
+    Ok(found)
+}
+
+fn no_match(pattern: &str, origin: &str) -> Fault {
+    let place = match Origin::named(origin) {
+        Origin::Recipe => "beside the recipe".to_owned(),
+        Origin::Artifacts => "among the artifacts".to_owned(),
+        Origin::Filesystem => "in the root".to_owned(),
+        Origin::Download(name) => format!("in the download `{name}`"),
+    };
+    Fault::recipe(format!("`{pattern}` fits no file {place}"))
+}
+
+impl InstallDeb {
+    /// The files of the origin that the patterns fit, each once.
+    fn files(&self, cx: &BuildContext<'_>) -> Result<Vec<PathBuf>> {
+        if self.packages.is_empty() {
+            return Ok(vec![PathBuf::new()]);
+        }
+        // Held as long as it is read: it may be an open descriptor.
+        let origin = match Origin::named(&self.origin) {
+            Origin::Artifacts => None,
+            _ => Some(cx.locate(&self.origin, "")?),
+        };
+        let directories = match &origin {
+            Some(origin) => vec![origin.path.as_path()],
+            None => vec![cx.artifacts, cx.artifact_dir],
+        };
+        let mut all: Vec<PathBuf> = Vec::new();
+        for pattern in &self.packages {
+            let pattern = pattern.trim_start_matches('/');
+            let mut found = BTreeSet::new();
+            for directory in &directories {
+                found.extend(matching(directory, pattern)?);
+            }
+            if found.is_empty() {
+                return Err(no_match(pattern, &self.origin).into());
+            }
+            all.extend(found.into_iter().filter(|path| !all.contains(path)).collect::<Vec<_>>());
+        }
+        Ok(all)
+    }
+}
+
 impl Action for InstallDeb {
-    fn check(&self, _cx: &CheckContext<'_>, _out: &mut Diagnostics) {}
+    fn check(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) {
+        let known = cx.check_origin("origin", &self.origin, out);
+        if self.packages.is_empty() && known && !matches!(Origin::named(&self.origin), Origin::Download(_)) {
+            out.push(
+                cx.error("packages", "`install-deb` needs `packages`")
+                    .hint("only a `download` that is a single file can be installed without naming it"),
+            );
+        }
+        for (index, pattern) in self.packages.iter().enumerate() {
+            let place = format!("packages[{index}]");
+            if let Err(why) = glob::Pattern::new(pattern) {
+                out.push(cx.error(&place, format!("`{pattern}` is no pattern: {}", why.msg)));
+            } else if Path::new(pattern).components().any(|part| part == Component::ParentDir) {
+                out.push(cx.error(&place, format!("`{pattern}` leads out of the origin")));
+            } else if known && self.origin == "recipe" && !pattern.contains(['*', '?', '[']) {
+                cx.check_recipe_file(&place, pattern, out);
+            }
+        }
+        if !cx.has_root {
+            out.push(
+                cx.error("", "there is no root to install packages into")
+                    .hint("put a bootstrap (mmdebstrap, debootstrap) or an `unpack` before"),
+            );
+        }
+    }
 
     fn needs(&self) -> Needs {
-        Needs::default()
+        Needs { tools: vec![("apt-get", "apt"), ("dpkg", "dpkg"), ("gpgv", "gpgv")], network: true, emulation: true }
     }
 
     fn changes(&self) -> Changes {
         Changes { root: true, ..Changes::default() }
     }
 
-    fn summary(&self) -> String {
-        String::new()
+    fn reads_artifacts(&self) -> bool {
+        matches!(Origin::named(&self.origin), Origin::Artifacts | Origin::Download(_))
     }
 
-    fn inputs(&self, _cx: &mut InputContext<'_>) -> Result<()> {
+    fn summary(&self) -> String {
+        if self.packages.is_empty() { self.origin.clone() } else { self.packages.join(", ") }
+    }
+
+    fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
+        let directory = match Origin::named(&self.origin) {
+            Origin::Recipe => Some(cx.recipe_dir),
+            Origin::Artifacts => Some(cx.artifact_dir),
+            // What the root and downloads have follows from the steps before.
+            Origin::Filesystem | Origin::Download(_) => None,
+        };
+        for pattern in directory.map_or(&[][..], |_| &self.packages) {
+            let pattern = pattern.trim_start_matches('/');
+            let directory = directory.unwrap_or(Path::new("/"));
+            let found = matching(directory, pattern)?;
+            if found.is_empty() && self.origin == "recipe" {
+                return Err(no_match(pattern, &self.origin).into());
+            }
+            for path in found {
+                let shown = path.display().to_string();
+                if self.origin == "recipe" || !cx.is_planned(&shown) {
+                    cx.add_tree(&shown, &directory.join(&path))?;
+                }
+            }
+        }
+        apt::add_inputs(cx, Sources::default(), Logins::default(), self.unauthenticated)
+    }
+
+    fn run(&self, cx: &mut BuildContext<'_>) -> Result<()> {
+        let mut located = Vec::new();
+        for path in self.files(cx)? {
+            located.push(cx.locate(&self.origin, &path.display().to_string())?);
+        }
+        let files: Vec<(PathBuf, PathBuf)> =
+            located.iter().map(|file| (file.path.clone(), file.name.clone())).collect();
+        let options = Options { recommends: self.recommends, ..Options::default() };
+        cx.detail = apt::install(cx, Sources::default(), options, &["install".to_owned()], &files)?;
         Ok(())
     }
+}
 
-    fn run(&self, _cx: &mut BuildContext<'_>) -> Result<()> {
-        bail!("`install-deb` is not there yet")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_stay_in_one_directory() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir(top.path().join("more")).unwrap();
+        for name in ["b.deb", "a.deb", "a.txt", "more/c.deb"] {
+            std::fs::write(top.path().join(name), "").unwrap();
+        }
+        let names = |pattern| matching(top.path(), pattern).unwrap().into_iter().collect::<Vec<_>>();
+        assert_eq!(names("*.deb"), [Path::new("a.deb"), Path::new("b.deb")]);
+        assert_eq!(names("*/*.deb"), [Path::new("more/c.deb")]);
+        assert_eq!(names("more/c.deb"), [Path::new("more/c.deb")]);
+        assert!(names("*.rpm").is_empty());
     }
 }

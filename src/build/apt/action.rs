@@ -106,7 +106,7 @@ pub fn install(
     own: Sources,
     options: Options,
     args: &[String],
-    local: &[PathBuf],
+    local: &[(PathBuf, PathBuf)],
 ) -> Result<String> {
     let mut sources = Sources::from_deb822(&sources_of_root(cx.root)?).context("reading the root's repositories")?;
     for source in own.0 {

@@ -13,13 +13,15 @@ use crate::sandbox::Stream;
 
 impl Apt<'_> {
     /// Runs `apt-get ARGS` (`["install", "--", "bash"]`) for the root, after fetching what it needs.
-    /// `local` are .deb files on the host that are installed too.
-    pub fn install<S: AsRef<str>>(&self, args: &[S], local: &[PathBuf]) -> Result<()> {
+    /// `local` are .deb files on the host that are installed too, with the names to give them.
+    pub fn install<S: AsRef<str>>(&self, args: &[S], local: &[(PathBuf, PathBuf)]) -> Result<()> {
         let mut args: Vec<String> = args.iter().map(|arg| arg.as_ref().to_owned()).collect();
-        for (number, file) in local.iter().enumerate() {
-            // A directory each: two may have the same name.
-            let name =
-                Path::new("local").join(number.to_string()).join(file.file_name().context("a file has no name")?);
+        for (number, (file, name)) in local.iter().enumerate() {
+            // A directory each, since two may have the same name; and apt takes a word for a file by its end.
+            let mut name = Path::new("local").join(number.to_string()).join(name);
+            if name.extension().is_none_or(|extension| extension != "deb") {
+                name.as_mut_os_string().push(".deb");
+            }
             let there = self.directory.join("debs").join(&name);
             fs::create_dir_all(there.parent().unwrap_or(&there)).context("placing packages")?;
             place(file, &there)?;
@@ -33,8 +35,7 @@ impl Apt<'_> {
         for (package, file) in fetched.iter().zip(&files) {
             place(file, &self.directory.join("debs/archives").join(&package.file_name))?;
         }
-        let all: Vec<PathBuf> = files.into_iter().chain(local.iter().cloned()).collect();
-        self.drive(&args, all.len())
+        self.drive(&args, files.len() + local.len())
     }
 
     fn drive(&self, args: &[String], count: usize) -> Result<()> {

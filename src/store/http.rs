@@ -107,6 +107,9 @@ impl Fetcher {
             .user_agent(concat!("debforge/", env!("CARGO_PKG_VERSION")))
             // Compressed in transit, neither digests nor offsets would be those of the file.
             .accept_encoding("identity")
+            // As many as are used at once, or they would be opened again and again.
+            .max_idle_connections(32)
+            .max_idle_connections_per_host(16)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(2 * stall))
             .timeout_per_read(Some(stall))

@@ -17,6 +17,7 @@ mod overlay;
 mod packages;
 mod proxy;
 mod remove;
+mod resolver;
 mod scratch;
 mod session;
 pub mod size;

@@ -8,11 +8,14 @@ use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, TcpConnector, Transport,
+};
 use url::Url;
 
 use anyhow::{Context, Result};
 
+use super::resolver::Remembering;
 use crate::diagnostics::Fault;
 
 /// The way of a request.
@@ -57,7 +60,10 @@ impl Route {
     /// An agent that goes this way.
     pub(super) fn agent(&self, config: ureq::config::ConfigBuilder<ureq::typestate::AgentScope>) -> Result<Agent> {
         Ok(match self {
-            Self::Direct => config.proxy(None).build().new_agent(),
+            Self::Direct => {
+                let config = config.proxy(None).build();
+                Agent::with_parts(config, DefaultConnector::default(), Remembering::default())
+            }
             Self::Tunnel(proxy) => {
                 let proxy = ureq::Proxy::new(proxy.as_str()).context("setting up the proxy")?;
                 config.proxy(Some(proxy)).build().new_agent()

@@ -198,6 +198,8 @@ fn configure(env: &mut Environment<'_>) {
     env.set_debug(true);
     env.set_fuel(Some(FUEL));
     env.set_recursion_limit(200);
+    // A function of minijinja that would make `debug is defined` true where nobody set `debug`.
+    env.remove_global("debug");
     functions::add_to(env);
 }
 

@@ -84,22 +84,26 @@ impl Builder {
         for path in writable.iter().map(PathBuf::as_path).chain(root) {
             kept.push(Taken::from(path, path)?);
         }
-        // What contains others comes first, or it would cover them.
-        kept.sort_by_key(|kept| kept.target.components().count());
+        // What contains others comes first, or it would cover them: so also a bind around the root, as
+        // when the store lies below the recipe.
+        let (around, within): (Vec<&Taken>, Vec<&Taken>) =
+            binds.iter().partition(|bind| kept.iter().any(|kept| kept.target.starts_with(&bind.target)));
+        let mut outer: Vec<&Taken> = around.into_iter().chain(&kept).collect();
+        outer.sort_by_key(|taken| taken.target.components().count());
         let host = Root::open(Path::new("/"))?;
         sys::mount::make_read_only(&host.find(Path::new("/"))?).context("making the host's system read-only")?;
         self.furnish(&host, false)?;
         if host.find(Path::new("/var/tmp")).is_ok() {
             self.scratch(&host, "/var/tmp")?;
         }
-        self.attach_all(&host, &kept)?;
+        self.attach_all(&host, outer)?;
         if let Some(path) = root {
             self.furnish(&Root::open(path)?, false)?;
         }
-        self.attach_all(&host, binds)
+        self.attach_all(&host, within)
     }
 
-    fn attach_all(&mut self, root: &Root, all: &[Taken]) -> Result<()> {
+    fn attach_all<'t>(&mut self, root: &Root, all: impl IntoIterator<Item = &'t Taken>) -> Result<()> {
         for taken in all {
             let target = root.make(&taken.target, taken.kind, &mut self.created)?;
             sys::mount::attach(&taken.tree, &target)

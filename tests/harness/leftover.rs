@@ -40,13 +40,11 @@ fn look(dir: &Path) -> Vec<String> {
         let proc = entry.path();
         let below =
             |link: &str| fs::read_link(proc.join(link)).is_ok_and(|target| target.to_string_lossy().starts_with(&*dir));
+        let mentions =
+            |file: &str| fs::read(proc.join(file)).is_ok_and(|text| String::from_utf8_lossy(&text).contains(&*dir));
         // In a mount namespace of its own, our directory among its mounts: a build's process.
-        let inside = || {
-            fs::read_link(proc.join("ns/mnt")).ok() != own
-                && fs::read_to_string(proc.join("mountinfo")).is_ok_and(|mounts| mounts.contains(&*dir))
-        };
-        let named = || fs::read(proc.join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(&*dir));
-        if below("cwd") || below("root") || inside() || named() {
+        let inside = || fs::read_link(proc.join("ns/mnt")).ok() != own && mentions("mountinfo");
+        if below("cwd") || below("root") || mentions("cmdline") || mentions("environ") || inside() {
             let line = fs::read(proc.join("cmdline")).unwrap_or_default();
             found.push(format!("process {pid}: {}", String::from_utf8_lossy(&line).replace('\0', " ").trim()));
         }

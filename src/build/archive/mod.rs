@@ -9,6 +9,8 @@ mod parallel;
 mod pax;
 mod sparse;
 mod tar;
+#[cfg(test)]
+mod tests;
 mod unpack;
 mod zip;
 

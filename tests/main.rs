@@ -7,6 +7,7 @@
 mod harness;
 
 mod cli;
+mod golden;
 mod recipes;
 mod root;
 mod sandbox;

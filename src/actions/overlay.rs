@@ -215,8 +215,15 @@ impl Action for Overlay {
         copier.mode = self.mode.as_deref().and_then(FileMode::parse);
         copier.render = self.render;
         let destination = shown(Path::new(&self.destination));
+        copier.shown(&source.path, self.source(), &self.origin);
         if fs::metadata(&source.path).with_context(|| format!("looking at {}", source.path.display()))?.is_dir() {
             inside.create_dir_all(&destination)?;
+            if self.origin == "filesystem"
+                && inside.resolve(&destination)?.starts_with(inside.resolve(Path::new(self.source()))?)
+            {
+                let message = format!("/{} cannot be copied into itself", self.source().trim_start_matches('/'));
+                return Err(Fault::failed(message).into());
+            }
             copier.directory(&source.path, &destination)?;
         } else {
             let into = self.destination.ends_with('/') || inside.kind(&destination)? == Some(Kind::Directory);

@@ -27,6 +27,8 @@ pub(super) struct Copier<'a> {
     pub(super) render: bool,
     /// Files and links copied so far.
     pub(super) files: u64,
+    /// Where the files are on the host, and what the recipe calls that.
+    top: (PathBuf, String),
     /// Where the first name of a file with several went.
     first_names: HashMap<(u64, u64), PathBuf>,
 }
@@ -49,7 +51,24 @@ impl<'a> Copier<'a> {
             mode: None,
             render: false,
             files: 0,
+            top: (PathBuf::new(), String::new()),
             first_names: HashMap::new(),
+        }
+    }
+
+    /// Sets what the recipe calls the files at `top`.
+    pub(super) fn shown(&mut self, top: &Path, source: &str, origin: &str) {
+        let source = if source.is_empty() { ".".to_owned() } else { source.to_owned() };
+        let shown = if origin == "recipe" { source } else { format!("{source} of {origin}") };
+        self.top = (top.to_owned(), shown);
+    }
+
+    /// A file as the recipe's author knows it.
+    fn name(&self, from: &Path) -> String {
+        match from.strip_prefix(&self.top.0) {
+            Ok(below) if below.as_os_str().is_empty() => self.top.1.clone(),
+            Ok(below) => format!("{}/{}", self.top.1, below.display()),
+            Err(_) => from.display().to_string(),
         }
     }
 
@@ -57,7 +76,7 @@ impl<'a> Copier<'a> {
     pub(super) fn directory(&mut self, from: &Path, to: &Path) -> Result<()> {
         // Everything is looked at first: the copies may land in the very same directory.
         let mut found: Vec<(OsString, Metadata)> = Vec::new();
-        let doing = || format!("reading the directory {}", from.display());
+        let doing = || format!("reading the directory {}", self.name(from));
         for child in fs::read_dir(from).with_context(doing)? {
             let child = child.with_context(doing)?;
             found.push((child.file_name(), child.metadata().with_context(doing)?));
@@ -71,7 +90,7 @@ impl<'a> Copier<'a> {
 
     /// Copies one file to a place, a link at the end of `from` followed.
     pub(super) fn file_itself(&mut self, from: &Path, to: &Path) -> Result<()> {
-        let meta = fs::metadata(from).with_context(|| format!("looking at {}", from.display()))?;
+        let meta = fs::metadata(from).with_context(|| format!("looking at {}", self.name(from)))?;
         self.entry(from, &meta, to)
     }
 
@@ -105,7 +124,7 @@ impl<'a> Copier<'a> {
             }
         }
         if kind.is_symlink() {
-            let target = fs::read_link(from).with_context(|| format!("reading the link {}", from.display()))?;
+            let target = fs::read_link(from).with_context(|| format!("reading the link {}", self.name(from)))?;
             slot.create_link(target.as_os_str())?;
         } else if kind.is_file() {
             self.contents(&slot, from)?;
@@ -141,7 +160,7 @@ impl<'a> Copier<'a> {
     }
 
     fn contents(&self, slot: &Slot, from: &Path) -> Result<()> {
-        let doing = || format!("copying {} to {}", from.display(), slot.shown().display());
+        let doing = || format!("copying {} to {}", self.name(from), slot.shown().display());
         if self.render {
             let name = from.file_name().unwrap_or_default().to_string_lossy();
             let text = (self.renderer)(&name, &read_text(from)?, self.variables)?;
@@ -155,7 +174,7 @@ impl<'a> Copier<'a> {
 
     fn attributes(&self, from: &Path, meta: &Metadata, mode: u32) -> Result<Attributes> {
         let (uid, gid) = self.owner.unwrap_or((meta.uid(), meta.gid()));
-        let all = xattrs(from).with_context(|| format!("reading attributes of {}", from.display()))?;
+        let all = xattrs(from).with_context(|| format!("reading attributes of {}", self.name(from)))?;
         let xattrs = all.into_iter().filter(|(name, _)| travels(name)).collect();
         Ok(Attributes { uid, gid, mode, modified: None, xattrs })
     }

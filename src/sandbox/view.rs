@@ -56,8 +56,8 @@ pub(super) fn enter(view: &View, binds: &[Bind], report: &mut dyn FnMut(&[Create
         .context("opening the host's /dev")?;
     let mut builder = Builder { devices, created: Vec::new(), private: HashSet::new() };
     let result = match view {
-        View::Chroot { root } => builder.chroot(root, &taken),
-        View::Host { root, writable } => builder.host(root.as_deref(), writable, &taken),
+        View::Chroot { root } => builder.chroot(root, taken),
+        View::Host { root, writable } => builder.host(root.as_deref(), writable, taken),
     };
     builder.created.retain(|made| !builder.private.contains(&made.device()));
     report(&builder.created);
@@ -69,47 +69,40 @@ pub(super) fn enter(view: &View, binds: &[Bind], report: &mut dyn FnMut(&[Create
 }
 
 impl Builder {
-    fn chroot(&mut self, path: &Path, binds: &[Taken]) -> Result<()> {
+    fn chroot(&mut self, path: &Path, mut binds: Vec<Taken>) -> Result<()> {
         let tree = sys::mount::clone_tree(path).with_context(|| format!("binding the root {}", path.display()))?;
         sys::mount::attach(&tree, &Root::open(path)?.find(Path::new("/"))?)
             .with_context(|| format!("mounting the root {}", path.display()))?;
         let root = Root::open(path)?;
         self.furnish(&root, true)?;
         self.empty_sys(&root)?;
-        self.attach_all(&root, binds)
+        outermost_first(&mut binds);
+        binds.iter().try_for_each(|bind| self.attach(&root, bind))
     }
 
-    fn host(&mut self, root: Option<&Path>, writable: &[PathBuf], binds: &[Taken]) -> Result<()> {
-        let mut kept = Vec::new();
+    fn host(&mut self, root: Option<&Path>, writable: &[PathBuf], mut all: Vec<Taken>) -> Result<()> {
         for path in writable.iter().map(PathBuf::as_path).chain(root) {
-            kept.push(Taken::from(path, path)?);
+            all.push(Taken::from(path, path)?);
         }
-        // What contains others comes first, or it would cover them: so also a bind around the root, as
-        // when the store lies below the recipe.
-        let (around, within): (Vec<&Taken>, Vec<&Taken>) =
-            binds.iter().partition(|bind| kept.iter().any(|kept| kept.target.starts_with(&bind.target)));
-        let mut outer: Vec<&Taken> = around.into_iter().chain(&kept).collect();
-        outer.sort_by_key(|taken| taken.target.components().count());
+        outermost_first(&mut all);
         let host = Root::open(Path::new("/"))?;
         sys::mount::make_read_only(&host.find(Path::new("/"))?).context("making the host's system read-only")?;
         self.furnish(&host, false)?;
         if host.find(Path::new("/var/tmp")).is_ok() {
             self.scratch(&host, "/var/tmp")?;
         }
-        self.attach_all(&host, outer)?;
-        if let Some(path) = root {
-            self.furnish(&Root::open(path)?, false)?;
-        }
-        self.attach_all(&host, within)
-    }
-
-    fn attach_all<'t>(&mut self, root: &Root, all: impl IntoIterator<Item = &'t Taken>) -> Result<()> {
-        for taken in all {
-            let target = root.make(&taken.target, taken.kind, &mut self.created)?;
-            sys::mount::attach(&taken.tree, &target)
-                .with_context(|| format!("binding to {}", taken.target.display()))?;
+        for taken in &all {
+            self.attach(&host, taken)?;
+            if root == Some(taken.target.as_path()) {
+                self.furnish(&Root::open(&taken.target)?, false)?;
+            }
         }
         Ok(())
+    }
+
+    fn attach(&mut self, root: &Root, taken: &Taken) -> Result<()> {
+        let target = root.make(&taken.target, taken.kind, &mut self.created)?;
+        sys::mount::attach(&taken.tree, &target).with_context(|| format!("binding to {}", taken.target.display()))
     }
 
     /// /proc, /dev and /tmp; with `complete` also where the root has no directories for them (else a
@@ -175,6 +168,11 @@ impl Builder {
         }
         Ok(())
     }
+}
+
+/// What contains others comes first, or it would cover them.
+fn outermost_first(all: &mut [Taken]) {
+    all.sort_by_key(|taken| taken.target.components().count());
 }
 
 /// A name for an open file that mount(2) takes.

@@ -89,3 +89,16 @@ fn a_bind_where_the_host_cannot_be_written_says_so() {
     let error = format!("{:#}", run(&command).unwrap_err());
     assert!(error.contains("/usr/debforge-no-such-directory") && error.contains("Read-only"), "{error}");
 }
+
+#[test]
+fn a_read_only_bind_around_the_root_does_not_cover_it() {
+    needs_mounts!();
+    let tiny = tiny!();
+    let around = tiny.beside("");
+    let view = View::Host { root: Some(tiny.root()), writable: Vec::new() };
+    let script = "touch $0/root/etc/made && touch $0/outside 2>/dev/null || echo only the root";
+    let mut command = command(&["sh", "-c", script, &around.to_string_lossy()], view);
+    command.binds = vec![bind(&around, &around, true)];
+    assert_eq!(output_of(&command), "only the root\n");
+    assert!(tiny.root().join("etc/made").exists());
+}

@@ -27,9 +27,10 @@ fn an_ordinary_user_has_the_same_sandbox() {
     let tests = user.reachable(&std::env::current_exe().unwrap());
     let mut command = user.command("unshare");
     command.args(["--map-root-user", "--map-auto", "--mount"]).arg(tests).args([
-        "root::chroot",
-        "root::host",
-        "root::output",
+        "sandbox::chroot",
+        "sandbox::foreign",
+        "sandbox::host",
+        "sandbox::output",
     ]);
     command.env("DEBFORGE_TEST_PROGRAM", program).env("DEBFORGE_TEST_DIR", dir.path()).current_dir("/");
     let output = command.output().unwrap();

@@ -1,6 +1,7 @@
 //! What needs root or user namespaces: the sandbox and the engine's process.
 
 mod chroot;
+mod foreign;
 mod host;
 mod inner;
 mod kill;

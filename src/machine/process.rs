@@ -81,6 +81,7 @@ fn pass_on(_: Signal) {
 
 /// Lets Ctrl-C and termination signals end what this process does in good order.
 pub fn interruptible() -> Result<()> {
+    crate::store::set_cancelled(crate::build::interrupted);
     on_termination(pass_on).context("setting up signal handlers")
 }
 

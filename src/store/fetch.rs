@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
 use url::Url;
 
-use super::Store;
 use super::http::{Answer, Asked, Failure, Validators, percent_decode};
 use super::lock::{MakeLock, check_cancelled};
+use super::size::{free_space, human};
+use super::{ROOM, Store};
 use crate::diagnostics::Fault;
 
 pub(super) use super::http::Fetcher;
@@ -287,6 +288,7 @@ impl Store {
             }
             Answer::Body { reader, from, total, validators } => (reader, from, total, validators),
         };
+        self.check_room(wanted, total.map(|total| total.saturating_sub(from)))?;
         let mut digests = Digests::new(wanted);
         let mut file =
             partial.start(from, &validators, &mut digests).map_err(|error| Failure::Final(self.explain(error)))?;
@@ -328,6 +330,15 @@ impl Store {
             Ok(Fetched { path, sha256: sha256.clone(), size: done, transferred: true })
         };
         finish().map_err(Failure::Final)
+    }
+
+    /// Refuses to begin what cannot end well.
+    fn check_room(&self, wanted: &Wanted, needed: Option<u64>) -> Result<()> {
+        let free = free_space(self.root())?;
+        let Some(needed) = needed.filter(|needed| *needed > free) else { return Ok(()) };
+        let message =
+            format!("{} has {}, and the disk of the store has room for {}", wanted.url, human(needed), human(free));
+        Err(Fault::failed(message).hint(ROOM).into())
     }
 
     fn take_file(&self, wanted: &Wanted, progress: &mut dyn FnMut(u64, Option<u64>)) -> Result<Fetched> {

@@ -107,6 +107,9 @@ struct Inner {
     digests: Mutex<Option<stat_cache::StatCache>>,
 }
 
+/// The way out of a full disk.
+const ROOM: &str = "`debforge store prune --to SIZE` makes room; DEBFORGE_STORE names a place on another disk";
+
 /// The layout below [`Store::root`]; another layout stands beside it under another name.
 const LAYOUT: &str = "v1";
 
@@ -201,9 +204,7 @@ impl Store {
             return error;
         }
         let message = format!("the disk of the store {} is full", self.root().display());
-        Fault::failed(message)
-            .hint("`debforge store prune` makes room; DEBFORGE_STORE names a place on another disk")
-            .into()
+        Fault::failed(message).hint(ROOM).into()
     }
 }
 

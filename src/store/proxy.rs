@@ -45,14 +45,16 @@ impl Route {
         if variable("no_proxy").is_some_and(|list| is_exempt(url, &list)) {
             return Ok(Self::Direct);
         }
+        // The proxy resolves names with both.
+        let proxy = proxy.replace("socks5h://", "socks5://");
         let full = if proxy.contains("://") { proxy } else { format!("http://{proxy}") };
         // The text may hold credentials, so it is not repeated.
         let proxy = Url::parse(&full).map_err(|error| Fault::machine(format!("{own} is not a URL: {error}")))?;
         match (proxy.scheme(), url.scheme()) {
             ("http", "http") => Ok(Self::Forward(proxy)),
-            ("http" | "https", _) => Ok(Self::Tunnel(proxy)),
+            ("http" | "https" | "socks4" | "socks4a" | "socks5", _) => Ok(Self::Tunnel(proxy)),
             (scheme, _) => Err(Fault::machine(format!("{own} names a proxy of the kind {scheme}"))
-                .hint("proxies of the kinds http and https can be used")
+                .hint("proxies of the kinds http, https, socks4, socks4a and socks5 can be used")
                 .into()),
         }
     }
@@ -184,8 +186,9 @@ mod tests {
         assert_eq!(route("http://a.example/", &[]), Route::Direct);
         assert_eq!(route("http://a.example/", &[("http_proxy", ""), ("all_proxy", "x")]), Route::Direct);
         assert_eq!(route("http://a.example/", &[("ALL_PROXY", "x")]), Route::Forward(proxy("http://x")));
-        let socks = |name: &str| (name == "all_proxy").then(|| "socks5://x".to_owned());
-        assert!(Route::to(&proxy("http://a.example"), &socks).is_err());
+        assert_eq!(route("http://a.example/", &[("all_proxy", "socks5h://x")]), Route::Tunnel(proxy("socks5://x")));
+        let gopher = |name: &str| (name == "all_proxy").then(|| "gopher://x".to_owned());
+        assert!(Route::to(&proxy("http://a.example"), &gopher).is_err());
     }
 
     #[test]

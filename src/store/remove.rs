@@ -173,4 +173,29 @@ mod tests {
         assert!(!top.exists());
         assert!(Path::new("/etc/passwd").exists());
     }
+
+    #[test]
+    fn what_is_mounted_below_is_unmounted_and_stays_whole() {
+        use nix::mount::{MsFlags, mount};
+        let none = None::<&str>;
+        if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).is_err() {
+            eprintln!("skipped: no mount namespace without privileges");
+            return;
+        }
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        // On the same device, where only the mount table tells.
+        let (kept, top) = (dir.join("kept"), dir.join("top"));
+        for path in [&kept, &top.join("a/bind"), &top.join("with space")] {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        std::fs::write(kept.join("file"), "x").unwrap();
+        mount(Some(&kept), &top.join("a/bind"), none, MsFlags::MS_BIND, none).unwrap();
+        mount(Some(&kept), &top.join("with space"), none, MsFlags::MS_BIND, none).unwrap();
+        assert_eq!(mounts_below(&top).len(), 2);
+        assert_eq!(remove_tree(&top).unwrap(), Removed::Wholly);
+        assert!(!top.exists());
+        assert_eq!(std::fs::read(kept.join("file")).unwrap(), b"x");
+    }
 }

@@ -79,7 +79,7 @@ impl Store {
 }
 
 /// What an ordinary user can still write to the file system of a path, in bytes.
-fn free_space(path: &Path) -> Result<u64> {
+pub(super) fn free_space(path: &Path) -> Result<u64> {
     let stat =
         nix::sys::statvfs::statvfs(path).with_context(|| format!("asking for the space at {}", path.display()))?;
     Ok(stat.blocks_available() * stat.fragment_size())

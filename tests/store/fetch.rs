@@ -241,6 +241,27 @@ fn files_of_this_machine_are_taken_as_they_are() {
 }
 
 #[test]
+fn an_archive_that_the_server_calls_encoded_is_kept_as_it_is() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/a.tar.gz", listener.local_addr().unwrap());
+    let body = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00";
+    let serving = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            std::io::Read::read_exact(&mut stream, &mut byte).unwrap();
+            seen.push(byte[0]);
+        }
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", body.len());
+        std::io::Write::write_all(&mut stream, &[head.as_bytes(), body].concat()).unwrap();
+    });
+    let (_dir, store) = store();
+    assert_eq!(std::fs::read(get(&store, &plain(url)).unwrap().path).unwrap(), body);
+    serving.join().unwrap();
+}
+
+#[test]
 fn two_builds_that_want_the_same_file_fetch_it_once() {
     let (_served, server, bytes) = served(3_000_000);
     let (_dir, store) = store();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::entry::{RECORD, SYNCED, Sealed};
 use super::facts::forget_oldest;
 use super::fetch::{BLOBS, BLOBS_BY_SHA512};
-use super::files::{is_synced, mark_synced};
+use super::files::{is_doubtful, is_synced, mark_synced};
 use super::lock::{MakeLock, check_cancelled};
 use super::packages::PACKAGES;
 use super::state::state_lock;
@@ -18,6 +18,10 @@ use super::{Store, random_name, session};
 
 /// How long the kernel is left to write by itself before the store asks for it.
 const UNSYNCED: Duration = Duration::from_secs(60);
+/// How long after that it does not ask because there is much else to write.
+const OVERDUE: Duration = Duration::from_secs(3600);
+/// How much that is, in bytes: a fraction of a second for most disks.
+const MUCH: u64 = 32 << 20;
 /// How many answers of servers are remembered.
 const VALIDATORS: usize = 4096;
 
@@ -225,11 +229,14 @@ impl Store {
     }
 
     /// Has the disk hold what is a minute old, so that it survives a power cut. By then the kernel
-    /// has written it by itself, and this only notes it.
+    /// has written it by itself, and this only notes it; but asking makes it write all else that
+    /// waits, such as the layer just made, so that is put off for an hour while there is much.
     fn settle(&self, entries: &[Listed]) -> Result<()> {
         let now = SystemTime::now();
-        let old = |entry: &Listed| now.duration_since(entry.made).is_ok_and(|age| age > UNSYNCED);
-        if !entries.iter().any(|entry| !entry.synced && old(entry)) {
+        let unsynced = entries.iter().filter(|entry| !entry.synced);
+        let Some(age) = unsynced.filter_map(|entry| now.duration_since(entry.made).ok()).max() else { return Ok(()) };
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        if age < UNSYNCED || (age < OVERDUE && waiting_to_be_written(&meminfo) > MUCH) {
             return Ok(());
         }
         let root = std::fs::File::open(self.root())?;
@@ -259,6 +266,13 @@ impl Store {
         }
         None
     }
+}
+
+/// Bytes that the kernel has yet to write to disks (proc_meminfo(5)).
+fn waiting_to_be_written(meminfo: &str) -> u64 {
+    let kibibytes = |line: &str| line.split_whitespace().nth(1)?.parse::<u64>().ok();
+    let waiting = meminfo.lines().filter(|line| line.starts_with("Dirty:") || line.starts_with("Writeback:"));
+    waiting.filter_map(kibibytes).sum::<u64>() * 1024
 }
 
 fn children(dir: &Path) -> Vec<PathBuf> {
@@ -296,7 +310,8 @@ fn listed_file(kind: Kind, path: &Path) -> Option<Listed> {
         used,
         detail: String::new(),
         path: path.to_owned(),
-        synced: kind == Kind::Partial || is_synced(stat.mode()),
+        // What another boot left unsynced is read before it counts, not noted as synced.
+        synced: kind == Kind::Partial || is_synced(stat.mode()) || is_doubtful(&stat),
         made: used,
     })
 }
@@ -399,9 +414,16 @@ mod tests {
         store.settle(&store.entries().unwrap()).unwrap();
         assert!(!is_synced(std::fs::metadata(&kept).unwrap().mode()), "noted as written at once");
         let mut entries = store.entries().unwrap();
-        entries[0].made -= UNSYNCED * 2;
+        entries[0].made -= OVERDUE * 2;
         store.settle(&entries).unwrap();
         assert!(is_synced(std::fs::metadata(&kept).unwrap().mode()));
+    }
+
+    #[test]
+    fn what_waits_to_be_written_is_read_from_meminfo() {
+        let text = "MemFree:  5 kB\nDirty:               120 kB\nWriteback:             3 kB\nWritebackTmp:   7 kB\n";
+        assert_eq!(waiting_to_be_written(text), 123 * 1024);
+        assert_eq!(waiting_to_be_written(""), 0);
     }
 
     #[test]

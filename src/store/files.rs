@@ -3,7 +3,7 @@
 //! A file that is not yet known to be on the disk may be written by its owner (mode 0644), one that
 //! is may not (0444): after a crash the former is read and compared before it counts.
 
-use std::fs::{File, FileTimes, Permissions};
+use std::fs::{File, FileTimes, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -33,8 +33,7 @@ impl Store {
         let path = dir.join(file_name(sha256)?);
         let file = File::open(&path).ok()?;
         let stat = file.metadata().ok().filter(|stat| stat.is_file())?;
-        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(stat.ctime().try_into().ok()?);
-        if !is_synced(stat.mode()) && changed < *BOOTED && sha256_of(&path).ok()? != sha256.to_ascii_lowercase() {
+        if is_doubtful(&stat) && sha256_of(&path).ok()? != sha256.to_ascii_lowercase() {
             let _ = std::fs::remove_file(&path);
             return None;
         }
@@ -59,6 +58,12 @@ impl Store {
 /// Whether a file of this mode is known to be on the disk.
 pub(super) fn is_synced(mode: u32) -> bool {
     mode & 0o222 == 0
+}
+
+/// Whether a crash may have damaged a file: another run of the kernel left it unsynced.
+pub(super) fn is_doubtful(stat: &Metadata) -> bool {
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(stat.ctime().try_into().unwrap_or(0));
+    !is_synced(stat.mode()) && changed < *BOOTED
 }
 
 /// Notes that a file is on the disk.

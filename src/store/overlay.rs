@@ -212,6 +212,11 @@ mod tests {
         true
     }
 
+    /// Whether this is a user namespace, as when the tests run behind `unshare -Urm`.
+    fn mapped() -> bool {
+        !std::fs::read_to_string("/proc/self/uid_map").unwrap().contains("4294967295")
+    }
+
     fn names(dir: &Path) -> Vec<String> {
         let mut names: Vec<String> =
             dir.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -238,7 +243,7 @@ mod tests {
         let lower: Vec<&Path> = layers.iter().map(|tree| tree.path.as_path()).collect();
         let upper = pending(&store, 1000);
         let scratch = store.scratch().unwrap();
-        let root = MountedRoot::overlay(&lower, &upper, &scratch.path, false).unwrap();
+        let root = MountedRoot::overlay(&lower, &upper, &scratch.path, mapped()).unwrap();
         assert_eq!(names(&root.path).len(), 201);
         assert_eq!(std::fs::read(root.path.join("last")).unwrap(), b"199");
         std::fs::write(root.path.join("mine"), "").unwrap();
@@ -263,20 +268,20 @@ mod tests {
         });
         let upper = pending(&store, 2);
         let scratch = store.scratch().unwrap();
-        let root = MountedRoot::overlay(&[&base.path], &upper, &scratch.path, false).unwrap();
+        let root = MountedRoot::overlay(&[&base.path], &upper, &scratch.path, mapped()).unwrap();
         std::fs::remove_file(root.path.join("gone")).unwrap();
         std::fs::remove_dir_all(root.path.join("replaced")).unwrap();
         std::fs::create_dir(root.path.join("replaced")).unwrap();
         std::fs::write(root.path.join("replaced/new"), "").unwrap();
         root.unmount().unwrap();
         let second = upper.seal(TreeRecord::default()).unwrap();
-        let seen = MountedRoot::read_only(&[&base.path, &second.path], &scratch.path, false).unwrap();
+        let seen = MountedRoot::read_only(&[&base.path, &second.path], &scratch.path, mapped()).unwrap();
         assert_eq!(names(&seen.path), ["kept", "replaced"]);
         assert_eq!(names(&seen.path.join("replaced")), ["new"]);
         assert_eq!(std::fs::metadata(&seen.path).unwrap().mode() & 0o7777, 0o750);
         assert!(std::fs::write(seen.path.join("no"), "").is_err());
         seen.unmount().unwrap();
-        let one = MountedRoot::read_only(&[&base.path], &scratch.path, false).unwrap();
+        let one = MountedRoot::read_only(&[&base.path], &scratch.path, mapped()).unwrap();
         assert_eq!(std::fs::write(one.path.join("no"), "").unwrap_err().kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     }
 
@@ -290,7 +295,7 @@ mod tests {
         let base = layer(&store, 1, |_| {});
         let upper = pending(&store, 2);
         let scratch = store.scratch().unwrap();
-        let root = MountedRoot::overlay(&[&base.path], &upper, &scratch.path, false).unwrap();
+        let root = MountedRoot::overlay(&[&base.path], &upper, &scratch.path, mapped()).unwrap();
         let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let line = table.lines().find(|line| line.contains(root.path.to_str().unwrap())).unwrap();
         assert!(line.contains("volatile"), "{line}");

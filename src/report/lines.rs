@@ -63,8 +63,9 @@ pub(super) fn finished(
 }
 
 /// A step that failed.
-pub(super) fn failed(step: &PlanStep, of: usize, after: Duration) -> String {
-    let failed = style(format!("failed after {}", tenths(after))).red().for_stderr();
+pub(super) fn failed(step: &PlanStep, of: usize, after: Duration, kind: FaultKind) -> String {
+    let how = if kind == FaultKind::Interrupted { "interrupted" } else { "failed" };
+    let failed = style(format!("{how} after {}", tenths(after))).red().for_stderr();
     format!("{}  {failed}", left(step, of))
 }
 

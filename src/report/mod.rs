@@ -99,6 +99,7 @@ impl Report {
             }
             Event::Progress { message, fraction, .. } => self.progress.say(&lines::progress(message, *fraction)),
             Event::Log { step, line } if self.verbose => self.print(&format!("  {step:>3}  │ {line}")),
+            Event::Log { line, .. } => self.progress.overhear(line),
             Event::Warning { message, .. } => self.print(&lines::warning(message)),
             Event::StepFinished { step, outcome, seconds, detail } => {
                 self.progress.end();
@@ -119,12 +120,11 @@ impl Report {
             Event::Finished { fault: Some(fault), step } => {
                 self.progress.end();
                 if let Some(planned) = step.and_then(|step| self.steps.get(step - 1)) {
-                    self.print(&lines::failed(planned, self.steps.len(), self.step_started.elapsed()));
+                    self.print(&lines::failed(planned, self.steps.len(), self.step_started.elapsed(), fault.kind));
                 }
                 self.fault = Some((*step, fault.clone()));
             }
-            Event::Started { .. } | Event::Log { .. } | Event::Cleared { .. } | Event::Finished { fault: None, .. } => {
-            }
+            Event::Started { .. } | Event::Cleared { .. } | Event::Finished { fault: None, .. } => {}
         }
         Ok(())
     }

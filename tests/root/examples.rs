@@ -156,8 +156,8 @@ fn the_appliance_has_its_files_and_users() {
     let all = entries(&project.path("out/appliance-amd64.tar.zst"));
     assert_eq!(all["etc/hostname"].text, "lab\n");
     assert!(all["etc/hosts"].text.contains("127.0.1.1 lab\n"));
-    assert!(all["etc/passwd"].text.contains("\noperator:x:1000:1000:"));
-    assert_eq!((all["home/operator"].uid, all["home/operator"].gid), (1000, 1000));
+    assert!(all["etc/passwd"].text.contains("\npilot:x:1000:1000:"));
+    assert_eq!((all["home/pilot"].uid, all["home/pilot"].gid), (1000, 1000));
     assert_eq!(all["usr/local/bin/hello"].mode & 0o7777, 0o755);
     assert!(all.contains_key("etc/systemd/system/multi-user.target.wants/hello.service"));
     let etc = entries(&project.path("out/appliance-amd64-etc.tar.gz"));

@@ -66,7 +66,7 @@ fn man_pages(command: &Command) -> Vec<(PathBuf, String)> {
 fn man_page(command: Command, name: String) -> (PathBuf, String) {
     let path = format!("contrib/man/{name}.1").into();
     // clap keeps names for the program's whole life.
-    let command = command.name(&*name.clone().leak()).bin_name(name);
+    let command = command.name(&*name.clone().leak()).bin_name(name.replacen("-", " ", 1));
     let mut page = Vec::new();
     // Writing to memory does not fail.
     let written = clap_mangen::Man::new(command).manual("debforge").render(&mut page);

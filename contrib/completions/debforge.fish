@@ -1,0 +1,135 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_debforge_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_debforge_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_debforge_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_debforge_using_subcommand
+    set -l cmd (__fish_debforge_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c debforge -n "__fish_debforge_needs_command" -s h -l help -d 'Print help'
+complete -c debforge -n "__fish_debforge_needs_command" -s V -l version -d 'Print version'
+complete -c debforge -n "__fish_debforge_needs_command" -f -a "build" -d 'Build a recipe'
+complete -c debforge -n "__fish_debforge_needs_command" -f -a "check" -d 'Check a recipe, and that this machine can build it, without running anything'
+complete -c debforge -n "__fish_debforge_needs_command" -f -a "plan" -d 'Show which steps a build would run, and why'
+complete -c debforge -n "__fish_debforge_needs_command" -f -a "shell" -d 'Open a shell in the root as it stands after a step; what it changes is thrown away'
+complete -c debforge -n "__fish_debforge_needs_command" -f -a "store" -d 'Show or reduce what is kept for later builds'
+complete -c debforge -n "__fish_debforge_needs_command" -f -a "doctor" -d 'Show what this machine can do, and how to get what is missing'
+complete -c debforge -n "__fish_debforge_needs_command" -f -a "actions" -d 'Show the manual of an action, or what actions there are'
+complete -c debforge -n "__fish_debforge_needs_command" -f -a "schema" -d 'Print the JSON Schema of recipes, for editors'
+complete -c debforge -n "__fish_debforge_needs_command" -f -a "completions" -d 'Print a script that completes debforge\'s arguments in a shell'
+complete -c debforge -n "__fish_debforge_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c debforge -n "__fish_debforge_using_subcommand build" -s t -l template-var -d 'Set a variable of the template' -r
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l artifactdir -d 'Directory that artifacts go to and come from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand build" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l templatedir -d 'Further directory that templates include from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand build" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'The best that works here'
+local\t'Namespaces of this machine'"
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l from -d 'Run this step and all after it, whatever the store has' -r
+complete -c debforge -n "__fish_debforge_using_subcommand build" -s s -l shell -d 'Shell for `--debug-shell`' -r
+complete -c debforge -n "__fish_debforge_using_subcommand build" -s v -l verbose -d 'Show the output of the steps'
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l json -d 'Print events as JSON, one a line'
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l no-cache -d 'Use no result of an earlier build'
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l print-recipe -d 'Print the recipe as the template renders it, first'
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l dry-run -d 'Check and plan, but run nothing'
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l debug-shell -d 'Open a shell in the root when a step fails'
+complete -c debforge -n "__fish_debforge_using_subcommand build" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c debforge -n "__fish_debforge_using_subcommand check" -s t -l template-var -d 'Set a variable of the template' -r
+complete -c debforge -n "__fish_debforge_using_subcommand check" -l artifactdir -d 'Directory that artifacts go to and come from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand check" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
+complete -c debforge -n "__fish_debforge_using_subcommand check" -l templatedir -d 'Further directory that templates include from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand check" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'The best that works here'
+local\t'Namespaces of this machine'"
+complete -c debforge -n "__fish_debforge_using_subcommand check" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand check" -l recipe-only -d 'Look at the recipe alone, not at this machine'
+complete -c debforge -n "__fish_debforge_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -s t -l template-var -d 'Set a variable of the template' -r
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -l artifactdir -d 'Directory that artifacts go to and come from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -l templatedir -d 'Further directory that templates include from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'The best that works here'
+local\t'Namespaces of this machine'"
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -l from -d 'Plan to run this step and all after it, whatever the store has' -r
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -l json -d 'Print the plan as JSON'
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -l no-cache -d 'Plan as if nothing were in the store'
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -s t -l template-var -d 'Set a variable of the template' -r
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -l artifactdir -d 'Directory that artifacts go to and come from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -l templatedir -d 'Further directory that templates include from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'The best that works here'
+local\t'Namespaces of this machine'"
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -l after -d 'Number of the step; the last one where it is left out. Steps that the store does not have are run' -r
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -s s -l shell -d 'Program to run' -r
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -l json -d 'Print JSON'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -s h -l help -d 'Print help'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -f -a "size" -d 'Show how much the store holds of each kind, and its bound'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -f -a "list" -d 'List the entries, most recently used first'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -f -a "prune" -d 'Remove what was used least recently, down to a size (the bound, without arguments) or an age'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -f -a "clear" -d 'Remove everything that no running build uses'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from size" -l set -d 'Keep the store to this size from now on, such as 40G' -r
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from size" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from size" -l json -d 'Print JSON'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from size" -s h -l help -d 'Print help'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from list" -l kind -d 'Only those of a kind: tree, output, download, package, state or partial' -r
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from list" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from list" -l json -d 'Print JSON'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from prune" -l to -d 'Leave at most so much, such as 5G' -r
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from prune" -l older-than -d 'Remove what was not used for so long, such as 30d, 12h or 2w' -r
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from prune" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from prune" -l json -d 'Print JSON'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from clear" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from clear" -s y -l yes -d 'Do not ask'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from clear" -l json -d 'Print JSON'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from clear" -s h -l help -d 'Print help'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from help" -f -a "size" -d 'Show how much the store holds of each kind, and its bound'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from help" -f -a "list" -d 'List the entries, most recently used first'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from help" -f -a "prune" -d 'Remove what was used least recently, down to a size (the bound, without arguments) or an age'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from help" -f -a "clear" -d 'Remove everything that no running build uses'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c debforge -n "__fish_debforge_using_subcommand doctor" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand doctor" -l json -d 'Print JSON'
+complete -c debforge -n "__fish_debforge_using_subcommand doctor" -s h -l help -d 'Print help'
+complete -c debforge -n "__fish_debforge_using_subcommand actions" -l markdown -d 'Print Markdown'
+complete -c debforge -n "__fish_debforge_using_subcommand actions" -s h -l help -d 'Print help'
+complete -c debforge -n "__fish_debforge_using_subcommand schema" -s h -l help -d 'Print help'
+complete -c debforge -n "__fish_debforge_using_subcommand completions" -s h -l help -d 'Print help'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "build" -d 'Build a recipe'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "check" -d 'Check a recipe, and that this machine can build it, without running anything'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "plan" -d 'Show which steps a build would run, and why'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "shell" -d 'Open a shell in the root as it stands after a step; what it changes is thrown away'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "store" -d 'Show or reduce what is kept for later builds'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "doctor" -d 'Show what this machine can do, and how to get what is missing'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "actions" -d 'Show the manual of an action, or what actions there are'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "schema" -d 'Print the JSON Schema of recipes, for editors'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "completions" -d 'Print a script that completes debforge\'s arguments in a shell'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and __fish_seen_subcommand_from store" -f -a "size" -d 'Show how much the store holds of each kind, and its bound'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and __fish_seen_subcommand_from store" -f -a "list" -d 'List the entries, most recently used first'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and __fish_seen_subcommand_from store" -f -a "prune" -d 'Remove what was used least recently, down to a size (the bound, without arguments) or an age'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and __fish_seen_subcommand_from store" -f -a "clear" -d 'Remove everything that no running build uses'

@@ -121,6 +121,7 @@ impl Engine {
         let (messages, messages_there) = pipe2(OFlag::O_CLOEXEC)?;
         let mut program = std::process::Command::new(crate::sandbox::program());
         program
+            .arg0("debforge")
             .arg("__engine")
             .arg(job_there.as_raw_fd().to_string())
             .arg(messages_there.as_raw_fd().to_string())

@@ -17,6 +17,8 @@ use super::{Bind, View};
 #[derive(Default)]
 pub(super) struct Copies {
     placed: Vec<Placed>,
+    /// A plain file in the place of /dev/null.
+    null: Option<PathBuf>,
     created: Vec<Created>,
 }
 
@@ -91,6 +93,12 @@ impl Copies {
             if mknod(&path, SFlag::S_IFCHR, mode, makedev(major, minor)).is_ok() {
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
                 self.created.push(Created::just_now(&path, before)?);
+            } else if name == "null" {
+                // A script that writes to it would make a file that stays; this one goes.
+                fs::write(&path, "").context("making a stand-in for /dev/null")?;
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+                self.created.push(Created::just_now(&path, before)?);
+                self.null = Some(path);
             }
         }
         Ok(())
@@ -103,6 +111,9 @@ impl Copies {
                 placed.carry_back().with_context(|| format!("copying changes back to {}", placed.source.display()))?;
             }
             clear(&placed.copy).with_context(|| format!("removing the copy {}", placed.copy.display()))?;
+        }
+        if let Some(null) = self.null.filter(|null| null.symlink_metadata().is_ok_and(|meta| meta.is_file())) {
+            fs::write(null, "")?;
         }
         for made in self.created.iter().rev() {
             made.remove()?;

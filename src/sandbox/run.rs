@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -138,7 +139,7 @@ impl Started {
         };
         let job = memory(&serde_json::to_vec(&job)?)?;
         let mut program = std::process::Command::new(super::program());
-        program.arg("__sandbox").arg(number(&job).to_string()).env_clear().stdin(input.try_clone()?);
+        program.arg0("debforge").arg("__sandbox").arg(number(&job).to_string()).env_clear().stdin(input.try_clone()?);
         match output {
             Output::Pipes => program.stdout(Stdio::piped()).stderr(Stdio::piped()),
             Output::Terminal(output) => program.stdout(output.try_clone()?).stderr(output.try_clone()?),

@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::needs_mounts;
+use crate::harness::{Project, User};
 
 /// Whether a process has this word among its arguments.
 pub(super) fn is_running(word: &str) -> bool {
@@ -106,5 +107,29 @@ fn an_interrupted_command_and_all_below_it_are_gone_when_run_returns() {
         let said: Vec<String> = output.lines().map(Result::unwrap).collect();
         assert!(child.wait().unwrap().success(), "{said:?}");
         assert!(!is_running(&word), "{isolation}");
+    }
+}
+
+/// A build of an ordinary user, in the middle of a command in its root.
+fn rootless_build(word: &str) -> Result<Project, String> {
+    let user = User::ordinary()?;
+    let project = Project::of(user).tiny("").ok_or("needs a static busybox (package busybox-static)")?;
+    project.set_actions(&format!("  - action: run\n    chroot: true\n    command: sleep {word} & sleep {word}\n"));
+    Ok(project)
+}
+
+#[test]
+fn an_ordinary_users_build_ends_whole_when_it_is_killed_or_interrupted() {
+    for (number, signal, code) in [(5, Signal::SIGKILL, None), (6, Signal::SIGINT, Some(130))] {
+        let word = word(number);
+        let project = match rootless_build(&word) {
+            Ok(project) => project,
+            Err(reason) => skip!("{reason}"),
+        };
+        let mut build = project.start(["build", "recipe.yaml", "--artifactdir", "out"]);
+        build.wait_until("the long step", || is_running(&word));
+        build.signal(signal);
+        assert_eq!(build.finish().code, code);
+        assert!(gone(&word), "{signal}");
     }
 }

@@ -52,8 +52,11 @@ pub(super) struct Loading<'a> {
     has_root: bool,
     any_artifacts: bool,
     budget: usize,
-    said: HashSet<(String, Option<(*const Source, usize, usize)>)>,
+    said: HashSet<(String, Option<SpanKey>)>,
 }
+
+/// What makes two spans the same: the source, by its address, and the bytes.
+type SpanKey = (*const Source, usize, usize);
 
 /// One recipe file while its actions are read.
 pub(super) struct Scope {
@@ -74,6 +77,11 @@ pub(super) struct Scope {
 impl Scope {
     pub(super) fn map(&self) -> &SourceMap {
         &self.rendered.map
+    }
+
+    /// Some architecture to go on with where the recipe's own is in doubt, which was reported.
+    pub(super) fn architecture_or_any(&self) -> Architecture {
+        self.architecture.unwrap_or_else(Architecture::host)
     }
 
     pub(super) fn locate(&self, node: &Node) -> Origin {
@@ -361,20 +369,18 @@ impl<'a> Loading<'a> {
             return;
         }
         let mut faults = Diagnostics::new();
-        if let Some(architecture) = scope.architecture {
-            let cx = CheckContext {
-                architecture,
-                recipe_dir: &scope.recipe_dir,
-                artifact_dir: &self.options.artifact_dir,
-                files: self.loader,
-                spans: &spans,
-                downloads: &self.downloads,
-                artifacts: &self.artifacts,
-                has_root: self.has_root,
-                any_artifacts: self.any_artifacts,
-            };
-            action.check(&cx, &mut faults);
-        }
+        let cx = CheckContext {
+            architecture: scope.architecture_or_any(),
+            recipe_dir: &scope.recipe_dir,
+            artifact_dir: &self.options.artifact_dir,
+            files: self.loader,
+            spans: &spans,
+            downloads: &self.downloads,
+            artifacts: &self.artifacts,
+            has_root: self.has_root,
+            any_artifacts: self.any_artifacts,
+        };
+        action.check(&cx, &mut faults);
         for fault in faults.iter() {
             let mut fault = fault.clone();
             // The action only knows the way that led to itself.

@@ -97,9 +97,8 @@ impl Loading<'_> {
             };
             variables.insert(name.clone(), text);
         }
-        if let Some(architecture) = scope.architecture {
-            variables.entry("architecture".to_owned()).or_insert_with(|| architecture.name().to_owned());
-        }
+        let architecture = || scope.architecture_or_any().name().to_owned();
+        variables.entry("architecture".to_owned()).or_insert_with(architecture);
         whole.then_some(variables)
     }
 }

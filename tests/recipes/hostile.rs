@@ -34,7 +34,7 @@ fn anchors_that_multiply_are_refused() {
     let mut text = String::from("architecture: amd64\n.a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..20 {
         let above = format!("*a{}", level - 1);
-        text += &format!(".a{level}: &a{level} [{}]\n", vec![above.as_str(); 10].join(", "));
+        text += &format!(".a{level}: &a{level} [{}]\n", [above.as_str(); 10].join(", "));
     }
     text += "actions:\n  - action: mmdebstrap\n    suite: trixie\n  - action: recipe\n    recipe: r\n    variables: {v: *a19}\n";
     assert!(faults(&text).contains("anchors make this larger"));
@@ -45,7 +45,7 @@ fn merges_that_multiply_are_merged_once() {
     let mut text = String::from("architecture: amd64\n.a0: &a0 {unknown: x}\n");
     for level in 1..40 {
         let above = format!("*a{}", level - 1);
-        text += &format!(".a{level}: &a{level} {{<<: [{}]}}\n", vec![above.as_str(); 10].join(", "));
+        text += &format!(".a{level}: &a{level} {{<<: [{}]}}\n", [above.as_str(); 10].join(", "));
     }
     text += "actions:\n  - action: mmdebstrap\n    suite: trixie\n    <<: *a12\n";
     assert!(faults(&text).contains("unknown property `unknown`"));

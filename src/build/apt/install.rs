@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::explain;
-use super::session::{Apt, Base, PackageFile};
+use super::session::{Apt, Base};
 use crate::debian::package_list;
 use crate::diagnostics::{Fault, FaultKind};
 use crate::sandbox::Stream;
@@ -28,9 +28,7 @@ impl Apt<'_> {
             args.push(self.debs.join(&name).display().to_string());
         }
         self.cx.progress("choosing packages", None);
-        let packages = self.resolve(Base::Root, &args)?;
-        let fetched: Vec<PackageFile> =
-            packages.into_iter().filter(|package| !package.url.contains(&*self.debs.to_string_lossy())).collect();
+        let fetched = self.resolve(Base::Root, &args)?;
         let files = self.fetch(&fetched)?;
         for (package, file) in fetched.iter().zip(&files) {
             place(file, &self.directory.join("debs/archives").join(&package.file_name))?;
@@ -40,7 +38,7 @@ impl Apt<'_> {
 
     fn drive(&self, args: &[String], count: usize) -> Result<()> {
         let cx = self.cx;
-        let mut argv = vec!["apt-get".to_owned(), "-q".into(), "-y".into(), "--no-download".into()];
+        let mut argv = vec!["apt-get".to_owned(), "-q".into(), "-y".into()];
         argv.extend(args.iter().cloned());
         let mut environment = cx.process_environment();
         let more = [

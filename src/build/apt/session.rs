@@ -55,8 +55,8 @@ pub struct PackageFile {
     pub file_name: String,
     /// In bytes.
     pub size: u64,
-    /// Lower-case hex; `None` where the repository has only other digests.
-    pub sha256: Option<String>,
+    /// Lower-case hex. It is what ties the file to the verified Release file.
+    pub sha256: String,
 }
 
 /// apt, its sources and its state.
@@ -116,7 +116,10 @@ impl<'a> Apt<'a> {
         let mut argv = vec!["apt-get".to_owned(), "--print-uris".into(), "-qq".into(), "-y".into()];
         argv.extend(args.iter().map(|arg| arg.as_ref().to_owned()));
         let output = self.ask(self.state()?, base, argv, "apt could not choose the packages")?;
-        output.iter().filter_map(|line| parse_uri_line(line).transpose()).collect()
+        // Files that were given by name are there already.
+        let own = format!("'file:{}/", self.debs.display());
+        let lines = output.iter().filter(|line| !line.starts_with(&own));
+        lines.filter_map(|line| parse_uri_line(line).transpose()).collect()
     }
 
     /// All packages of the lists of the root's own architecture and of all architectures.
@@ -144,7 +147,7 @@ impl<'a> Apt<'a> {
                 let request = Request {
                     credentials: self.options.logins.of(&package.url),
                     url: package.url.clone(),
-                    sha256: package.sha256.clone(),
+                    sha256: Some(package.sha256.clone()),
                     ..Request::default()
                 };
                 let mut before = 0;
@@ -290,6 +293,8 @@ impl<'a> Apt<'a> {
             ("APT::Color", "false"),
             ("APT::Cmd::Disable-Script-Warning", "true"),
             ("Acquire::Languages", "none"),
+            // Else it shows only MD5 for a source that is trusted without its signature being looked at.
+            ("Acquire::ForceHash", "sha256"),
             ("Dpkg::Use-Pty", "false"),
             ("Dpkg::Progress-Fancy", "false"),
         ] {
@@ -326,6 +331,9 @@ fn parse_uri_line(line: &str) -> Result<Option<PackageFile>> {
     let (Some(name), Some(version), Some(architecture)) = (parts.next(), parts.next(), parts.next()) else {
         bail!("apt said `{line}`, which names no package");
     };
+    let sha256 = hashes.get("SHA256").with_context(|| {
+        format!("the repository has no SHA-256 for {file_name}, so nothing says that it is the right file")
+    })?;
     Ok(Some(PackageFile {
         name,
         version,
@@ -333,7 +341,7 @@ fn parse_uri_line(line: &str) -> Result<Option<PackageFile>> {
         url: url.to_owned(),
         file_name: file_name.to_owned(),
         size: size.parse().with_context(|| format!("apt said `{line}`"))?,
-        sha256: hashes.get("SHA256").map(|hash| hash.to_ascii_lowercase()),
+        sha256: sha256.to_ascii_lowercase(),
     }))
 }
 
@@ -399,7 +407,8 @@ mod tests {
         let line = "'http://m.example/pool/a/a_1%3a2.0-1_amd64.deb' a_1%3a2.0-1_amd64.deb 53080 SHA256:AB12";
         let package = parse_uri_line(line).unwrap().unwrap();
         assert_eq!((package.name.as_str(), package.version.as_str(), package.size), ("a", "1:2.0-1", 53080));
-        assert_eq!(package.sha256.as_deref(), Some("ab12"));
+        assert_eq!(package.sha256, "ab12");
+        assert!(parse_uri_line(line.split(" SHA").next().unwrap()).is_err(), "unchecked files are refused");
         assert_eq!(parse_uri_line("Reading package lists...").unwrap(), None);
         assert!(parse_uri_line("'http://x' y").is_err());
     }

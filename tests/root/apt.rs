@@ -1,0 +1,342 @@
+//! `apt` and `install-deb` against small repositories, in a root that has dpkg and little else.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::harness::http::Server;
+use crate::harness::project::Finished;
+use crate::harness::repository::{Deb, Repository};
+use crate::harness::{Project, find_program};
+
+const DATE: &str = "Mon, 02 Nov 2020 10:00:00 UTC";
+
+/// Programs that dpkg and maintainer scripts call.
+const PROGRAMS: &[&str] = &["sh", "rm", "tar", "diff", "cat", "mkdir", "dpkg", "dpkg-deb", "dpkg-split"];
+
+/// The libraries that a program loads, and its loader.
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let output = Command::new("ldd").arg(program).output().expect("starting ldd");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
+
+/// A root with the host's dpkg, as a tar archive; `None` where a program is missing.
+fn dpkg_root() -> Option<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mtime(1_700_000_000);
+    let mut add = |kind, path: &str, mode, bytes: &[u8]| {
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(bytes.len() as u64);
+        tar.append_data(&mut header, path.trim_start_matches('/'), bytes).expect("writing a root");
+    };
+    for dir in [
+        "bin/",
+        "sbin/",
+        "usr/bin/",
+        "usr/sbin/",
+        "dev/",
+        "proc/",
+        "sys/",
+        "run/",
+        "tmp/",
+        "root/",
+        "etc/apt/",
+        "var/lib/dpkg/info/",
+        "var/lib/dpkg/updates/",
+        "var/lib/dpkg/triggers/",
+        "var/lib/apt/",
+        "var/log/",
+        "usr/share/",
+    ] {
+        add(tar::EntryType::Directory, dir, 0o755, &[]);
+    }
+    let mut files = BTreeSet::new();
+    for name in PROGRAMS {
+        let program = find_program(name)?;
+        files.extend(libraries(&program));
+        add(tar::EntryType::Regular, &format!("bin/{name}"), 0o755, &fs::read(&program).ok()?);
+        if name.starts_with("dpkg") {
+            add(tar::EntryType::Regular, &format!("usr/bin/{name}"), 0o755, &fs::read(&program).ok()?);
+        }
+    }
+    for library in files {
+        add(tar::EntryType::Regular, &library.display().to_string(), 0o755, &fs::read(&library).ok()?);
+    }
+    for name in ["ldconfig", "start-stop-daemon"] {
+        add(tar::EntryType::Regular, &format!("sbin/{name}"), 0o755, b"#!/bin/sh\n");
+    }
+    for (path, text) in [
+        ("var/lib/dpkg/status", ""),
+        ("var/lib/dpkg/available", ""),
+        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+        ("etc/group", "root:x:0:\n"),
+    ] {
+        add(tar::EntryType::Regular, path, 0o644, text.as_bytes());
+    }
+    tar.into_inner().ok()
+}
+
+/// A project, a repository and a server for it; the tests' packages are `one` 1.0 and 2.0 (which
+/// depends on `two`), `two`, and `broken`, whose script fails.
+struct Case {
+    project: Project,
+    repository: Repository,
+    server: Server,
+}
+
+impl Case {
+    fn new() -> Option<Self> {
+        let project = Project::new().file("root.tar", dpkg_root()?);
+        let dir = project.path("repository");
+        let repository = Repository::new(&dir, "stable")
+            .with(Deb::new("one", "1.0").file("usr/share/one", 0o644, "1.0\n"))
+            .with(Deb::new("one", "2.0").file("usr/share/one", 0o644, "2.0\n").field("Depends", "two"))
+            .with(Deb::new("two", "1.0").file("usr/share/two", 0o644, "two\n"))
+            .with(Deb::new("broken", "1.0").script("postinst", "#!/bin/sh\necho alas\nexit 3\n"));
+        repository.publish(DATE);
+        project.write("key.asc", repository.public_key());
+        let server = Server::new(&dir);
+        Some(Self { project, repository, server })
+    }
+
+    /// The recipe's step, with lines of the repository and of the action.
+    fn recipe(&self, packages: &str, repository: &str, action: &str) {
+        let mut text = format!(
+            "  - action: apt\n    packages: {packages}\n    repositories:\n      - name: tests\n        uris: [{}]\n        suites: [stable]\n",
+            self.server.url("")
+        );
+        repository.lines().for_each(|line| text.push_str(&format!("        {line}\n")));
+        action.lines().for_each(|line| text.push_str(&format!("    {line}\n")));
+        self.project.set_actions(&format!("{text}  - action: pack\n    file: out.tar\n    compression: none\n"));
+    }
+
+    fn build(&self) -> Finished {
+        self.project.build([])
+    }
+
+    /// Regular files of the packed root.
+    fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let file = fs::File::open(self.project.path("out/out.tar")).expect("the packed root");
+        let mut all = Vec::new();
+        for entry in tar::Archive::new(file).entries().expect("an archive") {
+            let mut entry = entry.expect("an entry");
+            if entry.header().entry_type().is_file() {
+                let path = entry.path().expect("a path").display().to_string();
+                let mut bytes = Vec::new();
+                entry.read_to_end(&mut bytes).expect("an entry");
+                all.push((path.trim_start_matches("./").to_owned(), bytes));
+            }
+        }
+        all
+    }
+
+    fn text(&self, path: &str) -> Option<String> {
+        let (_, bytes) = self.files().into_iter().find(|(name, _)| name == path)?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// A [`Case`], or the test ends.
+macro_rules! case {
+    () => {{
+        needs_program!("gpg", "gnupg");
+        needs_program!("apt-get", "apt");
+        needs_program!("gpgv", "gpgv");
+        match Case::new() {
+            Some(case) => case,
+            None => skip!("needs dpkg and what it calls"),
+        }
+    }};
+}
+
+const SIGNED: &str = "signed-by: key.asc";
+
+#[test]
+fn packages_of_a_signed_repository_are_installed_with_what_they_depend_on() {
+    let case = case!();
+    case.recipe("[one]", SIGNED, "");
+    case.build().success();
+    assert_eq!(case.text("usr/share/one").as_deref(), Some("2.0\n"));
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
+    let sources = case.text("etc/apt/sources.list.d/tests.sources").expect("the repository stays");
+    assert!(sources.contains("Signed-By: /etc/apt/keyrings/tests.asc"), "{sources}");
+    assert_eq!(case.text("etc/apt/keyrings/tests.asc").map(String::into_bytes), Some(case.repository.public_key()));
+    let left: Vec<_> = case
+        .files()
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| {
+            path.starts_with("var/lib/apt/lists/") || path.starts_with("var/cache/apt/") || path.ends_with(".deb")
+        })
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn nothing_is_downloaded_twice_and_a_changed_repository_reruns_the_step() {
+    let mut case = case!();
+    case.recipe("[two]", SIGNED, "");
+    case.build().success();
+    case.project.build(["--no-cache"]).success();
+    assert_eq!(case.server.sent("pool/two_1.0_all.deb"), 1);
+    case.repository.add(Deb::new("two", "3.0").file("usr/share/two", 0o644, "three\n"));
+    case.repository.publish("Tue, 03 Nov 2020 10:00:00 UTC");
+    case.build().success();
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("three\n"));
+}
+
+#[test]
+fn a_signature_by_another_key_is_refused() {
+    let case = case!();
+    let other = Repository::new(&case.project.path("other"), "stable");
+    case.project.write("key.asc", other.public_key());
+    case.recipe("[one]", SIGNED, "");
+    case.build().code(1).says("could not be verified").says("is not in the keyring").says("signed-by");
+}
+
+#[test]
+fn a_changed_release_file_is_refused() {
+    let case = case!();
+    let path = case.project.path("repository/dists/stable/InRelease");
+    let text = fs::read_to_string(&path).expect("the release file").replace("Label: Tests", "Label: Evil");
+    fs::write(&path, text).expect("the release file");
+    case.recipe("[one]", SIGNED, "");
+    case.build().code(1).says("does not match the file");
+}
+
+#[test]
+fn a_changed_package_is_refused() {
+    let case = case!();
+    Deb::new("two", "1.0").file("usr/share/two", 0o644, "evil\n").write(&case.project.path("repository/pool"));
+    case.recipe("[two]", SIGNED, "");
+    case.build().code(1).says("could not get the package two");
+}
+
+#[test]
+fn unauthenticated_takes_what_no_known_key_has_signed() {
+    let case = case!();
+    case.recipe("[two]", "", "unauthenticated: true");
+    case.build().success();
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
+}
+
+#[test]
+fn a_password_gets_to_the_server_and_nowhere_else() {
+    let case = case!();
+    let secret = "correct-horse-battery";
+    case.server.require_login("me", secret);
+    case.recipe("[one]", "signed-by: key.asc\ncredentials: {login: me, password-env: TESTS_PASSWORD}", "");
+    case.build().code(2).says("TESTS_PASSWORD");
+    let Case { project, repository, server } = case;
+    let case = Case { project: project.env("TESTS_PASSWORD", secret), repository, server };
+    let finished = case.project.build(["-v"]).success();
+    assert!(!finished.stderr.contains(secret) && !finished.stdout.contains(secret), "{finished}");
+    let plan = case.project.run(["plan", "--json", "recipe.yaml"]);
+    assert!(!plan.stdout.contains(secret), "{plan}");
+    let found = |bytes: &[u8]| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+    for (path, bytes) in case.files() {
+        assert!(!found(&bytes), "{path} in the root");
+    }
+    for dir in [case.project.store().to_owned(), case.project.path("home")] {
+        for entry in walkdir::WalkDir::new(dir).into_iter().flatten().filter(|entry| entry.file_type().is_file()) {
+            assert!(!found(&fs::read(entry.path()).unwrap_or_default()), "{}", entry.path().display());
+        }
+    }
+}
+
+#[test]
+fn a_repository_that_is_not_kept_leaves_nothing() {
+    let case = case!();
+    case.recipe("[two]", "signed-by: key.asc\nkeep: false", "");
+    case.build().success();
+    let left: Vec<_> = case.files().into_iter().filter(|(path, _)| path.starts_with("etc/apt/")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn pins_choose_the_version_and_stay() {
+    let case = case!();
+    case.recipe("[one]", SIGNED, "preferences: [{package: one, pin: version 1.*, priority: 1001}]");
+    case.build().success();
+    assert_eq!(case.text("usr/share/one").as_deref(), Some("1.0\n"));
+    assert_eq!(
+        case.text("etc/apt/preferences.d/debforge").as_deref(),
+        Some("Package: one\nPin: version 1.*\nPin-Priority: 1001\n")
+    );
+}
+
+#[test]
+fn an_unknown_package_is_named_with_what_was_meant() {
+    let case = case!();
+    case.recipe("[brokn]", SIGNED, "");
+    case.build().code(1).says("E: Unable to locate package brokn").says("did you mean `broken`?");
+}
+
+#[test]
+fn a_failing_script_is_shown_with_its_package() {
+    let case = case!();
+    case.recipe("[broken]", SIGNED, "");
+    case.build().code(1).says("could not install the packages").says("alas").says("the package `broken` that failed");
+}
+
+#[test]
+fn an_expired_release_file_is_refused_unless_asked_for() {
+    let case = case!();
+    case.repository.publish(&format!("{DATE}\nValid-Until: Tue, 03 Nov 2020 10:00:00 UTC"));
+    case.recipe("[two]", SIGNED, "");
+    case.build().code(1).says("has expired on 2020-11-03").says("check-valid-until");
+    case.recipe("[two]", "signed-by: key.asc\ncheck-valid-until: false", "");
+    case.build().success();
+}
+
+#[test]
+fn an_unreachable_repository_is_said() {
+    let case = case!();
+    case.recipe("[two]", SIGNED, "");
+    let Case { project, server, .. } = case;
+    drop(server);
+    project.build([]).code(1).says("could not get the Release file of").says("can this machine reach it?");
+}
+
+#[test]
+fn deb_files_bring_what_they_depend_on() {
+    let case = case!();
+    Deb::new("own", "1.0")
+        .file("usr/share/own", 0o644, "own\n")
+        .field("Depends", "two")
+        .write(&case.project.path("debs"));
+    case.project.set_actions(&format!(
+        "  - action: apt\n    repositories:\n      - {{name: tests, uris: ['{}'], suites: [stable], signed-by: key.asc}}\n  - action: install-deb\n    packages: [debs/*.deb]\n  - action: pack\n    file: out.tar\n    compression: none\n",
+        case.server.url("")
+    ));
+    case.build().success();
+    assert_eq!(case.text("usr/share/own").as_deref(), Some("own\n"));
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
+}
+
+#[test]
+fn a_pattern_that_fits_nothing_is_a_fault() {
+    let case = case!();
+    case.project.set_actions("  - action: install-deb\n    packages: ['debs/*.deb']\n");
+    case.build().code(2).says("`debs/*.deb` fits no file beside the recipe");
+}
+
+#[test]
+fn two_builds_at_once_share_what_they_fetch() {
+    let case = case!();
+    case.recipe("[one]", SIGNED, "");
+    let text = case.project.read("recipe.yaml");
+    case.project
+        .write("second.yaml", text.replace("packages: [one]", "packages: [two]").replace("out.tar", "second.tar"));
+    let first = case.project.start(["build", "recipe.yaml"]);
+    let second = case.project.start(["build", "second.yaml"]);
+    first.finish().success();
+    second.finish().success();
+    assert_eq!(case.server.sent("pool/two_1.0_all.deb"), 1);
+    assert_eq!(case.server.sent("dists/stable/main/binary-amd64/Packages"), 1);
+}

@@ -72,6 +72,8 @@ fn try_overlay(at: &Path) -> Result<bool> {
     let userxattr = !in_initial_user_namespace();
     let merged = at.join("merged");
     let mut options = ["lower", "upper", "work"].map(|name| format!("{name}dir={}", escape(&at.join(name)))).join(",");
+    // As builds mount it; else unmounting waits until the disk has all that was ever written to it.
+    options.push_str(",volatile");
     if userxattr {
         options.push_str(",userxattr");
     }

@@ -108,7 +108,7 @@ impl Action for Apt {
 
     fn summary(&self) -> String {
         match self.packages.as_slice() {
-            [] => format!("{} repositories", self.repositories.len()),
+            [] => self.repositories.iter().map(|repository| repository.name.as_str()).collect::<Vec<_>>().join(", "),
             few @ ([_] | [_, _] | [_, _, _]) => few.join(", "),
             many => format!("{} packages", many.len()),
         }

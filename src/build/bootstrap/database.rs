@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use filetime::{FileTime, set_file_mtime};
+use filetime::{FileTime, set_file_handle_times};
 
 use super::package::Package;
 use super::unpack::Unpacked;
@@ -61,13 +61,13 @@ impl Database {
         let name = package.database_name();
         let mut list = unpacked.list.join(&b'\n');
         list.push(b'\n');
-        fs::write(info.join(format!("{name}.list")), list)?;
+        write_file(&info.join(format!("{name}.list")), &list, true)?;
         for file in &package.files {
             ensure!(!matches!(file.name.as_str(), "list" | "control"), "`{}` is no name for a control file", file.name);
             let path = info.join(format!("{name}.{}", file.name));
-            fs::write(&path, &file.contents)?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(file.mode))?;
-            set_file_mtime(&path, FileTime::from_unix_time(file.mtime, 0))?;
+            let written = write_file(&path, &file.contents, true)?;
+            written.set_permissions(fs::Permissions::from_mode(file.mode))?;
+            set_file_handle_times(&written, None, Some(FileTime::from_unix_time(file.mtime, 0)))?;
         }
         Ok(())
     }
@@ -77,7 +77,8 @@ impl Database {
         let path = self.directory.join("info").join(format!("{name}.list"));
         let list = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         let kept: Vec<&[u8]> = list.split(|byte| *byte == b'\n').filter(|line| !lost.contains(line)).collect();
-        fs::write(&path, kept.join(&b'\n')).with_context(|| format!("writing {}", path.display()))
+        let kept = kept.join(&b'\n');
+        write_file(&path, &kept, true).map(drop).with_context(|| format!("writing {}", path.display()))
     }
 
     /// Notes the triggers that the packages set off, by name and by their files' paths, for dpkg to
@@ -135,18 +136,28 @@ impl Database {
 
     fn write(&self, name: &str, contents: &str) -> Result<()> {
         let path = self.directory.join(name);
-        fs::write(&path, contents).with_context(|| format!("writing {}", path.display()))
+        write_file(&path, contents.as_bytes(), true).map(drop).with_context(|| format!("writing {}", path.display()))
     }
 
     fn append(&self, name: &str, contents: &str) -> Result<()> {
         let path = self.directory.join(name);
-        let mut file = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .with_context(|| format!("opening {}", path.display()))?;
-        file.write_all(contents.as_bytes()).with_context(|| format!("writing {}", path.display()))
+        write_file(&path, contents.as_bytes(), false).map(drop).with_context(|| format!("writing {}", path.display()))
     }
+}
+
+/// Writes a file of the database from its start or at its end. A link in its place, which could lead
+/// out of the root, is an error.
+pub(super) fn write_file(path: &Path, contents: &[u8], from_start: bool) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.create(true).custom_flags(nix::libc::O_NOFOLLOW);
+    if from_start {
+        options.write(true).truncate(true)
+    } else {
+        options.append(true)
+    };
+    let mut file = options.open(path)?;
+    file.write_all(contents)?;
+    Ok(file)
 }
 
 /// A package's paragraph of `status`; dpkg brings the fields into its order when it writes them again.

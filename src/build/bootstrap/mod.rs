@@ -32,6 +32,7 @@ use self::database::Database;
 use self::package::Relations;
 use self::rules::Rules;
 use self::unpack::{Lost, Owners, Unpacked, Unpacker};
+use crate::build::inside::{Inside, Kind};
 use crate::debian::Architecture;
 
 /// Most threads that extract: more would only hold more decoders' memory.
@@ -203,6 +204,7 @@ impl<'a> Target<'a> {
     }
 
     fn extract_files(&self, positions: &[usize]) -> Result<Vec<Unpacked>> {
+        self.refuse_moved_directories()?;
         let rules = Rules::read(&self.root, &self.filters)?;
         let unpacker = Unpacker::new(&self.root, &self.packages, &rules, &self.aliases, &self.owners)?;
         // The largest first, so that no thread is left alone with one at the end.
@@ -224,6 +226,17 @@ impl<'a> Target<'a> {
         Ok(unpacked)
     }
 
+    /// The database and /etc are read and written from outside the root, so nothing on the way to
+    /// them may have become a link, which could lead out of it.
+    fn refuse_moved_directories(&self) -> Result<()> {
+        let root = Inside::open(&self.root)?;
+        for path in ["etc", "var", "var/lib", "var/lib/dpkg", "var/lib/dpkg/info", "var/lib/dpkg/triggers"] {
+            let kind = root.link_kind(Path::new(path))?;
+            ensure!(matches!(kind, None | Some(Kind::Directory)), "a package has put a link in the place of /{path}");
+        }
+        Ok(())
+    }
+
     /// dpkg takes a file that another package replaced out of the list of the one that lost it.
     fn drop_lost_paths(&self, positions: &[usize], unpacked: &mut [Unpacked], lost: &[Lost]) -> Result<()> {
         for Lost { package, path } in lost {
@@ -238,6 +251,7 @@ impl<'a> Target<'a> {
 
     /// Runs the preinst scripts of packages, one after the other, as dpkg does before it unpacks.
     fn run_preinsts(&self, positions: &[usize]) -> Result<()> {
+        self.refuse_moved_directories()?;
         let waiting = self.database.directory().join(WAITING);
         let version = self.packages.iter().find(|package| package.name == "dpkg").map_or("1.20", |dpkg| &dpkg.version);
         let mut script =
@@ -278,6 +292,7 @@ impl<'a> Target<'a> {
 
     /// Moves files that are there already to where their diversions lead.
     fn divert(&self) -> Result<()> {
+        let root = Inside::open(&self.root)?;
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         for diversion in rules::diversions(&self.root)? {
             let from = PathBuf::from(diversion.from.trim_start_matches('/'));
@@ -286,9 +301,10 @@ impl<'a> Target<'a> {
             if diversion.by.as_deref() == owner.split(':').next() {
                 continue;
             }
-            let (source, destination) = (self.root.join(&from), self.root.join(&to));
-            if source.symlink_metadata().is_ok() && destination.symlink_metadata().is_err() {
-                fs::rename(&source, &destination)
+            let (source, destination) = (root.slot(&from)?, root.slot(&to)?);
+            if source.kind()?.is_some() && destination.kind()?.is_none() {
+                source
+                    .rename(&destination)
                     .with_context(|| format!("diverting {} to {}", diversion.from, diversion.to))?;
             }
             owners.remove(&from);

@@ -271,6 +271,12 @@ impl Slot {
             .with_context(|| format!("making the device {}", self.shown.display()))
     }
 
+    /// Moves what is there to another name of the same file system.
+    pub fn rename(&self, to: &Slot) -> Result<()> {
+        nix::fcntl::renameat(&self.directory, self.name.as_os_str(), &to.directory, to.name.as_os_str())
+            .with_context(|| format!("moving {} to {}", self.shown.display(), to.shown.display()))
+    }
+
     /// Removes what is there, if anything; a directory must be empty.
     pub fn remove(&self) -> Result<()> {
         let name = self.name.as_os_str();

@@ -1,7 +1,7 @@
 //! What all subcommands that take a recipe share.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -178,7 +178,7 @@ fn missing(recipe: &Recipe) -> Result<()> {
         tools.extend(needs.tools.into_iter().map(|(tool, package)| (tool, (package, step.kind))));
         emulation |= needs.emulation;
     }
-    let lacking: Vec<_> = tools.into_iter().filter(|(tool, _)| !installed(tool)).collect();
+    let lacking: Vec<_> = tools.into_iter().filter(|(tool, _)| crate::machine::find_program(tool).is_none()).collect();
     if !lacking.is_empty() {
         let shown: Vec<String> =
             lacking.iter().map(|(tool, (_, action))| format!("`{tool}` (for `{action}`)")).collect();
@@ -192,11 +192,6 @@ fn missing(recipe: &Recipe) -> Result<()> {
         return Err(Fault::machine(message).hint(hint).into());
     }
     Ok(())
-}
-
-fn installed(tool: &str) -> bool {
-    let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':').chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"]).any(|dir| Path::new(dir).join(tool).is_file())
 }
 
 /// Templates of the installed package, and of a checkout that the program was built in.

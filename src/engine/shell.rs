@@ -50,10 +50,8 @@ pub(super) fn run(
     reporter.report(Event::Terminal { taken: true });
     let exit = crate::build::command::interactive(&build.sandbox, &command);
     reporter.report(Event::Terminal { taken: false });
-    match exit? {
-        crate::sandbox::Exit::Code(127) => {
-            Err(Fault::failed(format!("the root has no `{shell}`")).hint("name another one with `--shell`").into())
-        }
-        _ => Ok(()),
-    }
+    exit.map(|_| ()).map_err(|error| {
+        let reason = crate::diagnostics::fault_of(&error).message;
+        Fault::failed(format!("opening a shell: {reason}")).hint("name another one with `--shell`").into()
+    })
 }

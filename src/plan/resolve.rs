@@ -91,8 +91,14 @@ impl<'a> Resolver<'a> {
         if self.plan.epoch.is_none() {
             self.epoch = self.epoch.max(newest(&step.inputs, &self.plan.releases));
         }
+        let nothing = step_id::nothing();
         let id = Identity {
-            previous: if action.reads_artifacts() { &heads.all } else { &heads.root },
+            previous: match action.changes() {
+                // What is downloaded follows from its address and digest alone.
+                changes if changes.origin => &nothing,
+                _ if action.reads_artifacts() => &heads.all,
+                _ => &heads.root,
+            },
             action: &step.action,
             version: action.version(),
             properties: &step.properties,

@@ -158,7 +158,10 @@ impl Debootstrap {
         wanted.extend(variant.rest(&self.suite, cx.architecture, &include));
         let packages = apt.resolve(Base::Empty, &wanted)?;
         for (package, file) in packages.iter().zip(apt.fetch(&packages)?) {
-            std::os::unix::fs::symlink(file, cache.join(&package.file_name))?;
+            // No symbolic link: the store may lie below the host's /tmp or /var/tmp, which debootstrap
+            // does not see. It only reads from its cache.
+            let cached = cache.join(&package.file_name);
+            std::fs::hard_link(&file, &cached).or_else(|_| std::fs::copy(&file, &cached).map(|_| ()))?;
         }
         Ok(())
     }

@@ -56,6 +56,11 @@ impl<'a> Artifacts<'a> {
         Ok(Self { store, staging, files: BTreeMap::new(), order: Vec::new() })
     }
 
+    /// Whether the store has what a step did to the artifacts.
+    pub(super) fn keeps(&self, id: &EntryId) -> bool {
+        self.store.has_outputs(id) && self.effect(id).is_some()
+    }
+
     /// Counts a cached step's artifacts in; returns what to show for it, `None` where they are gone.
     pub(super) fn restore(&mut self, id: &EntryId) -> Option<String> {
         if !self.store.has_outputs(id) {

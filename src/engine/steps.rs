@@ -14,7 +14,7 @@ use crate::actions::Action;
 use crate::build::event::Outcome;
 use crate::build::{BuildContext, Event, Reporter, interrupted};
 use crate::diagnostics::{Fault, FaultKind};
-use crate::plan::{self, Course, PlanStep, Resolver, RootFacts};
+use crate::plan::{self, Course, Kept, PlanStep, Resolver, RootFacts};
 use crate::store::{Begun, Store, TreeRecord};
 
 /// Carries out a plan; `at` is the step it is at.
@@ -97,18 +97,26 @@ impl Run<'_> {
         for step in self.build.plan.steps.iter().filter(|step| step.number <= last) {
             steps.push((step.clone(), step.action()?));
         }
-        let facts: Vec<_> = steps.iter().map(|(step, action)| (action.changes(), step.hit)).collect();
+        let facts: Vec<_> = steps.iter().map(|(step, action)| (action.changes(), self.kept(step))).collect();
         let mut courses = plan::courses(&facts);
         if self.build.shell.is_some() {
-            for ((changes, hit), course) in facts.iter().zip(&mut courses) {
-                *course = match (changes.root || changes.origin, hit) {
-                    (_, true) => Course::Restore,
-                    (true, false) => Course::Run,
-                    (false, false) => Course::Skip,
+            for ((changes, kept), course) in facts.iter().zip(&mut courses) {
+                *course = match (changes.root || changes.origin, kept) {
+                    (_, Kept::Whole) => Course::Restore,
+                    (true, _) => Course::Run,
+                    (false, _) => Course::Skip,
                 };
             }
         }
         Ok(steps.into_iter().zip(courses).map(|((step, action), course)| (step, action, course)).collect())
+    }
+
+    fn kept(&self, step: &PlanStep) -> Kept {
+        match &step.id {
+            _ if step.hit => Kept::Whole,
+            Some(id) if self.artifacts.keeps(id) => Kept::Artifacts,
+            _ => Kept::Nothing,
+        }
     }
 
     fn step(&mut self, step: &mut PlanStep, action: &dyn Action, course: Course) -> Result<()> {
@@ -126,7 +134,13 @@ impl Run<'_> {
             reporter.report(Event::Progress { step: number, message: message.to_owned(), fraction: None });
         })?;
         let started = Instant::now();
-        match self.cached(step, action)? {
+        let cached = match (course, &step.id) {
+            (Course::RestoreArtifacts, Some(id)) => {
+                Some(self.artifacts.restore(id).context("cached artifacts are no longer in the store: build again")?)
+            }
+            _ => self.cached(step, action)?,
+        };
+        match cached {
             Some(detail) => {
                 self.finished(step, Outcome::Cached, started.elapsed().as_secs_f64(), detail);
                 self.resolver.advance(step, action, None);

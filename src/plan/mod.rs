@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use history::{History, HistoryStep};
-pub use needed::{Course, courses};
+pub use needed::{Course, Kept, courses};
 pub use resolve::{Resolver, RootFacts};
 
 use crate::actions::{self, Action, Changes};

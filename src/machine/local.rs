@@ -104,10 +104,20 @@ fn local(identity: Identity, isolation: Isolation, findings: &Findings, mut note
     Local {
         sandbox: Sandbox::new(isolation),
         checkpoints,
-        id_map: identity.id_map(),
+        id_map: map_of(&identity, checkpoints),
         description: format!("local, {}{how}", identity.describe()),
         identity,
         notes,
+    }
+}
+
+/// Layers of an overlay are of no use where roots are whole, and the other way round.
+fn map_of(identity: &Identity, checkpoints: Checkpoints) -> IdMap {
+    let IdMap(owners) = identity.id_map();
+    match checkpoints {
+        Checkpoints::Overlay { .. } => IdMap(owners),
+        Checkpoints::Reflink => IdMap(format!("{owners}-copies")),
+        Checkpoints::None => IdMap(format!("{owners}-plain")),
     }
 }
 

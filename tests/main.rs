@@ -12,3 +12,4 @@ mod recipes;
 mod root;
 mod sandbox;
 mod store;
+mod whole;

@@ -4,6 +4,7 @@
 #[macro_use]
 pub mod skip;
 
+pub mod confinement;
 pub mod filter;
 pub mod fixture;
 pub mod http;

@@ -140,9 +140,16 @@ impl Project {
 
     /// debforge with arguments, in the project's directory, artifacts going to `out/`; not yet run.
     pub fn command<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
-        let mut command = self.user.command(self.user.reachable(Path::new(env!("CARGO_BIN_EXE_debforge"))));
+        let program = self.user.reachable(Path::new(env!("CARGO_BIN_EXE_debforge")));
+        self.as_user([program].into_iter().chain(args.into_iter().map(PathBuf::from)))
+    }
+
+    /// A command of the project's user in its directory.
+    fn as_user(&self, words: impl IntoIterator<Item = PathBuf>) -> Command {
+        let mut words = words.into_iter();
+        let mut command = self.user.command(words.next().expect("a program"));
         command
-            .args(args)
+            .args(words)
             .current_dir(self.dir.path())
             .env("HOME", self.path("home"))
             .env("DEBFORGE_STORE", &self.store)
@@ -180,6 +187,20 @@ impl Project {
         outer.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let output = outer.stdin(Stdio::null()).output().expect("starting debforge");
         self.finished(&args, output)
+    }
+
+    /// Runs debforge behind a program that the project's user starts, as those of [`super::confinement`].
+    pub fn run_inside<'a>(&self, before: &[String], args: impl IntoIterator<Item = &'a str>) -> Finished {
+        let args: Vec<&str> = args.into_iter().collect();
+        let program = self.user.reachable(Path::new(env!("CARGO_BIN_EXE_debforge")));
+        let words = before.iter().map(PathBuf::from).chain([program]).chain(args.iter().map(PathBuf::from));
+        let mut command = self.as_user(words);
+        let mut finished = self.finished(&args, command.output().expect("starting debforge"));
+        // A test that becomes the program has been announced on its standard output.
+        if let Some(rest) = finished.stdout.strip_prefix("\nrunning 1 test\n") {
+            finished.stdout = rest.to_owned();
+        }
+        finished
     }
 
     /// Runs debforge with a text on its standard input.

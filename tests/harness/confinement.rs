@@ -1,0 +1,96 @@
+//! Containers that builds must work in, made of what this machine allows. Each function gives the
+//! words to put before a command, for [`super::Project::run_inside`].
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+/// The capabilities that Docker leaves to containers.
+const DEFAULT: &str = "+chown,+dac_override,+fsetid,+fowner,+mknod,+net_raw,+setgid,+setuid,+setfcap,+setpcap,+net_bind_service,+sys_chroot,+kill,+audit_write";
+
+/// Runs a program with a container's usual capabilities: no mounts, but device nodes.
+pub fn without_mounts() -> Vec<String> {
+    capabilities(DEFAULT)
+}
+
+/// The same with neither.
+pub fn without_devices() -> Vec<String> {
+    capabilities(&DEFAULT.replace("+mknod,", ""))
+}
+
+fn capabilities(some: &str) -> Vec<String> {
+    ["setpriv", &format!("--bounding-set=-all,{some}"), "--inh-caps=-all", "--"].map(str::to_owned).into()
+}
+
+/// As root of a user namespace of an ordinary user's own, who may mount there.
+pub fn nested() -> Vec<String> {
+    ["unshare", "--user", "--map-root-user", "--map-auto", "--setuid=0", "--setgid=0", "--"].map(str::to_owned).into()
+}
+
+/// As [`without_devices`], and the system calls that could lead out of a container are answered
+/// with "not permitted" whatever the caller's capabilities.
+pub fn filtered() -> Vec<String> {
+    let own = std::env::current_exe().expect("the tests' program").display().to_string();
+    [&own, "--exact", "harness::confinement::container", "--ignored", "--nocapture", "--"].map(str::to_owned).into()
+}
+
+fn condition(argument: u8, mask: u64) -> SeccompCondition {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask), mask).expect("a condition")
+}
+
+fn filter(calls: &[libc::c_long], errno: libc::c_int, clone: bool) -> BpfProgram {
+    let mut rules: std::collections::BTreeMap<i64, Vec<SeccompRule>> =
+        calls.iter().map(|call| (*call, Vec::new())).collect();
+    if clone {
+        let flags = [
+            libc::CLONE_NEWNS,
+            libc::CLONE_NEWUSER,
+            libc::CLONE_NEWPID,
+            libc::CLONE_NEWIPC,
+            libc::CLONE_NEWUTS,
+            libc::CLONE_NEWNET,
+            libc::CLONE_NEWCGROUP,
+        ];
+        let new = |flag: &libc::c_int| SeccompRule::new(vec![condition(0, *flag as u64)]).expect("a rule");
+        rules.insert(libc::SYS_clone, flags.iter().map(new).collect());
+    }
+    let architecture = std::env::consts::ARCH.try_into().expect("an architecture with filters");
+    let action = SeccompAction::Errno(errno as u32);
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, architecture).expect("a filter");
+    filter.try_into().expect("a filter")
+}
+
+/// The inner side of [`filtered`].
+#[test]
+#[ignore = "the inner side of other tests"]
+fn container() {
+    let words: Vec<String> = std::env::args().skip_while(|word| word != "--").skip(1).collect();
+    if words.is_empty() {
+        return;
+    }
+    let refused = filter(
+        &[
+            libc::SYS_unshare,
+            libc::SYS_setns,
+            libc::SYS_mount,
+            libc::SYS_umount2,
+            libc::SYS_pivot_root,
+            libc::SYS_open_tree,
+            libc::SYS_move_mount,
+            libc::SYS_fsopen,
+            libc::SYS_mount_setattr,
+        ],
+        libc::EPERM,
+        true,
+    );
+    let unknown = filter(&[libc::SYS_clone3], libc::ENOSYS, false);
+    for program in [refused, unknown] {
+        debforge::sys::filter::install(&program).expect("a filter of system calls");
+    }
+    let outer = without_devices();
+    let error = Command::new(&outer[0]).args(&outer[1..]).args(&words).exec();
+    panic!("running {words:?}: {error}");
+}

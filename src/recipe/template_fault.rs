@@ -72,6 +72,9 @@ impl Report {
         out: &mut Diagnostics,
     ) -> Fix {
         let named = self.detail.split(' ').nth(1).unwrap_or_default().to_owned();
+        if self.kind == ErrorKind::UndefinedError && self.detail.is_empty() {
+            self.mark_operand();
+        }
         if let Some(name) = self.undefined(context) {
             self.narrow(&name);
             let known = context.iter().filter(|(_, value)| value.downcast_object_ref::<Placeholder>().is_none());
@@ -92,7 +95,8 @@ impl Report {
         }
         let (message, hint, fix) = match self.kind {
             ErrorKind::UndefinedError => {
-                let what = between_ticks(&self.detail).unwrap_or("this").to_owned();
+                let text = &self.origin.span.source.text[self.range()];
+                let what = between_ticks(&self.detail).unwrap_or(text);
                 (format!("`{what}` is undefined"), None, Fix::None)
             }
             ErrorKind::UnknownFilter => {
@@ -135,6 +139,7 @@ impl Report {
                 Some("look for templates that include each other, or a macro that calls itself".to_owned()),
                 Fix::None,
             ),
+            ErrorKind::InvalidOperation if self.follows(context) => return Fix::None,
             _ => (self.or_kind(), None, Fix::None),
         };
         let mut diagnostic = self.origin.error(message);
@@ -168,7 +173,6 @@ impl Report {
     fn undefined(&self, context: &BTreeMap<String, Value>) -> Option<String> {
         let expression = match self.detail.find("` is undefined") {
             Some(end) => self.detail[..end].rsplit('`').next()?,
-            // A function of ours that was handed the value does not know the name; the author's text does.
             None if self.kind == ErrorKind::UndefinedError => &self.origin.span.source.text[self.range()],
             None => return None,
         };
@@ -176,6 +180,34 @@ impl Report {
         let is_name = name.starts_with(|c: char| c.is_alphabetic() || c == '_');
         // Only a bare name; for `a.b` it is the attribute that is absent.
         (is_name && !context.contains_key(&name) && (expression.len() == name.len())).then_some(name)
+    }
+
+    /// Whether it is only the stand-in for an undefined variable that cannot be used so.
+    fn follows(&self, context: &BTreeMap<String, Value>) -> bool {
+        let text = &self.origin.span.source.text[self.range()];
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        text.split(|c| !is_word(c))
+            .any(|word| context.get(word).is_some_and(|value| value.downcast_object_ref::<Placeholder>().is_some()))
+    }
+
+    /// Moves the mark from a filter or a call of ours to the value that it was handed: the filter
+    /// does not know what the author called it, the text does.
+    fn mark_operand(&mut self) {
+        let text = &self.origin.span.source.text;
+        let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
+        let operand = if let Some(before) = text[..self.origin.span.start].trim_end().strip_suffix('|') {
+            let before = before.trim_end();
+            before.trim_end_matches(is_path).len()..before.len()
+        } else if let Some(bracket) = text[self.range()].find('(') {
+            let start = self.origin.span.start + bracket + 1;
+            let start = start + text[start..].len() - text[start..].trim_start().len();
+            start..start + text[start..].find(|c| !is_path(c)).unwrap_or(0)
+        } else {
+            return;
+        };
+        if !operand.is_empty() {
+            self.origin.span = Span::new(&self.origin.span.source.clone(), operand.start, operand.end);
+        }
     }
 
     fn range(&self) -> Range<usize> {

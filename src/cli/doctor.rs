@@ -56,11 +56,10 @@ impl State {
 }
 
 /// Programs that builds may need, the packages that have them, and what for.
-const TOOLS: [(&[&str], &str, &str); 9] = [
-    (&["mmdebstrap"], "mmdebstrap", "the action mmdebstrap"),
+const TOOLS: [(&[&str], &str, &str); 8] = [
     (&["debootstrap"], "debootstrap", "the action debootstrap"),
-    (&["apt-get"], "apt", "the action apt"),
-    (&["dpkg-deb"], "dpkg", "the actions apt and install-deb"),
+    (&["apt-get"], "apt", "the actions mmdebstrap, apt and install-deb"),
+    (&["dpkg"], "dpkg", "the actions mmdebstrap, apt and install-deb"),
     (&["gpgv", "sqv"], "gpgv", "checking repositories' signatures"),
     (&["zstd"], "zstd", "packages and archives compressed with zstd"),
     (&["xz"], "xz-utils", "packages and archives compressed with xz"),

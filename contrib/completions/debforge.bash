@@ -153,7 +153,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__build)
-            opts="-t -e -b -v -s -h --template-var --artifactdir --environ-var --templatedir --backend --store --verbose --json --no-cache --from --print-recipe --dry-run --debug-shell --shell --help"
+            opts="-t -e -b -v -s -m -c -h --template-var --artifactdir --environ-var --templatedir --backend --store --verbose --json --no-cache --from --print-recipe --dry-run --debug-shell --shell --memory --cpus --scratchsize --show-boot --disable-fakemachine --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -204,6 +204,26 @@ _debforge() {
                     return 0
                     ;;
                 -s)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -m)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --scratchsize)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

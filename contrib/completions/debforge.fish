@@ -45,12 +45,17 @@ local\t'Namespaces of this machine'"
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l from -d 'Run this step and all after it, whatever the store has' -r
 complete -c debforge -n "__fish_debforge_using_subcommand build" -s s -l shell -d 'Shell for `--debug-shell`' -r
+complete -c debforge -n "__fish_debforge_using_subcommand build" -s m -l memory -d 'Memory of the virtual machine' -r
+complete -c debforge -n "__fish_debforge_using_subcommand build" -s c -l cpus -d 'Processors of the virtual machine' -r
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l scratchsize -d 'Size of the virtual machine\'s scratch disk' -r
 complete -c debforge -n "__fish_debforge_using_subcommand build" -s v -l verbose -d 'Show the output of the steps'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l json -d 'Print events as JSON, one a line'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l no-cache -d 'Use no result of an earlier build'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l print-recipe -d 'Print the recipe as the template renders it, first'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l dry-run -d 'Check and plan, but run nothing'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l debug-shell -d 'Open a shell in the root when a step fails'
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l show-boot -d 'Show the boot of the virtual machine'
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l disable-fakemachine -d 'Run without a virtual machine'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c debforge -n "__fish_debforge_using_subcommand check" -s t -l template-var -d 'Set a variable of the template' -r
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l artifactdir -d 'Directory that artifacts go to and come from' -r -F

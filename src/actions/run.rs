@@ -222,14 +222,13 @@ impl Action for Run {
     }
 
     fn run(&self, cx: &mut BuildContext<'_>) -> Result<()> {
-        let hint = "try it by hand: `debforge shell` opens the root as it stands before a step";
         let words = self.argv(|script| {
             let (directory, name) = Self::script_file(cx.recipe_dir, script);
             if self.chroot { Path::new(SCRIPTS).join(name) } else { directory.join(name) }
         })?;
         let doing = format!("running {}", self.label.clone().unwrap_or_else(|| format!("`{}`", self.short())));
         let mut runner = if self.chroot {
-            cx.chroot(words).hint(hint)
+            cx.chroot(words)
         } else if self.postprocess {
             cx.host_alone(words)
         } else {

@@ -26,6 +26,20 @@ pub fn fixed_environment() -> BTreeMap<String, String> {
     fixed.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
 }
 
+/// A text as one word of a shell command.
+pub fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./-_".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r#"'"'"'"#))
+}
+
+/// A command as a shell reads it.
+pub fn shell_words<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    words.into_iter().map(shell_word).collect::<Vec<_>>().join(" ")
+}
+
 /// A shell of the user's in a root that looks as it does for the steps.
 pub fn interactive(sandbox: &Sandbox, command: &Command) -> Result<Exit> {
     let View::Chroot { root } = &command.view else { return sandbox.interactive(command) };
@@ -195,7 +209,10 @@ impl Runner<'_> {
         }
         match exit {
             Exit::Code(0) => Ok(()),
-            exit => Err(explain(doing, &command, exit, tail.into(), hints).into()),
+            exit => {
+                cx.log(format!("failed: {}", shell_words(command.argv.iter().map(String::as_str))));
+                Err(explain(doing, &command, exit, tail.into(), hints).into())
+            }
         }
     }
 }
@@ -207,6 +224,9 @@ fn explain(doing: &str, command: &Command, exit: Exit, tail: Vec<String>, hints:
         Exit::Signal(signal) => format!("was ended by signal {signal}"),
     };
     let mut fault = Fault::failed(format!("{doing}: `{}` {how}", command.argv[0])).tail(tail);
+    if matches!(command.view, View::Chroot { .. }) && command.binds.is_empty() {
+        fault.replay = Some(shell_words(command.argv.iter().map(String::as_str)));
+    }
     if exit == Exit::Signal(9) {
         fault = fault.hint("most often this is the kernel ending a process because memory ran out (see `dmesg`)");
     }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::debos::MachineArgs;
 use super::recipe::{Ready, RecipeArgs};
 use crate::engine::{Build, Job};
 use crate::machine::local;
@@ -45,12 +46,18 @@ pub struct Args {
     /// Shell for `--debug-shell`.
     #[arg(short, long, value_name = "PROGRAM", default_value = "/bin/bash")]
     shell: String,
+
+    #[command(flatten)]
+    machine: MachineArgs,
 }
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<u8> {
     if args.print_recipe {
         print!("{}", args.recipe.printed()?);
+    }
+    if let Some(note) = args.machine.note() {
+        eprintln!("{}", crate::report::note(&note));
     }
     let ready = args.recipe.ready()?;
     let plan = ready.plan(&args.recipe, args.from.or(args.no_cache.then_some(1)))?;
@@ -105,7 +112,7 @@ pub(super) fn carry_out(
     if remembered {
         History::remember(&ready.store, &args.recipe, plan.architecture, report.finished());
     }
-    report.finish(&args.recipe)?;
+    report.finish(&args.again())?;
     match broken {
         Some(error) => Err(error),
         None => Ok(0),

@@ -4,6 +4,7 @@ pub mod actions;
 mod build;
 mod check;
 pub mod completions;
+mod debos;
 pub mod doctor;
 pub mod manual;
 pub mod output;
@@ -132,6 +133,12 @@ impl StoreArgs {
     /// The store's directory.
     pub fn path(&self) -> PathBuf {
         self.store.clone().unwrap_or_else(Store::default_location)
+    }
+
+    /// The directory where an argument named it.
+    pub fn given(&self) -> Option<&PathBuf> {
+        let environment = std::env::var_os("DEBFORGE_STORE");
+        self.store.as_ref().filter(|store| Some(store.as_os_str()) != environment.as_deref())
     }
 
     /// Opens it.

@@ -1,12 +1,13 @@
 //! What all subcommands that take a recipe share.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::ValueEnum;
 
 use super::StoreArgs;
+use crate::build::command::shell_words;
 use crate::diagnostics::{Fault, FaultKind};
 use crate::machine::local::{self, Local};
 use crate::plan::{Plan, Request};
@@ -38,7 +39,7 @@ pub struct RecipeArgs {
     pub templatedir: Vec<PathBuf>,
 
     /// Where the build runs.
-    #[arg(short = 'b', long, value_enum, default_value_t = Backend::Auto)]
+    #[arg(short = 'b', long, alias = "fakemachine-backend", value_enum, default_value_t = Backend::Auto)]
     pub backend: Backend,
 
     #[command(flatten)]
@@ -117,6 +118,23 @@ impl RecipeArgs {
             .filter(|name| !unset.contains(name.as_str()))
             .filter_map(|name| std::env::var(&name).ok().filter(|v| !v.is_empty()).map(|value| (name, value)))
             .collect()
+    }
+
+    /// The arguments that name the same recipe again, as a shell reads them.
+    pub fn again(&self) -> String {
+        let mut words = vec![self.recipe.display().to_string()];
+        let pairs = |option: &'static str, pairs: &[(String, String)]| -> Vec<String> {
+            pairs.iter().flat_map(|(name, value)| [option.to_owned(), format!("{name}:{value}")]).collect()
+        };
+        words.extend(pairs("-t", &self.variables));
+        words.extend(pairs("-e", &self.environment));
+        let artifacts = Some(&self.artifactdir).filter(|directory| *directory != Path::new("."));
+        let directories = artifacts.map(|directory| ("--artifactdir", directory)).into_iter();
+        let directories = directories
+            .chain(self.templatedir.iter().map(|directory| ("--templatedir", directory)))
+            .chain(self.store.given().map(|directory| ("--store", directory)));
+        words.extend(directories.flat_map(|(option, path)| [option.to_owned(), path.display().to_string()]));
+        shell_words(words.iter().map(String::as_str))
     }
 
     fn options(&self) -> Result<Options> {

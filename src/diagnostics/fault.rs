@@ -46,12 +46,15 @@ pub struct Fault {
     /// Ways out.
     #[serde(default)]
     pub hints: Vec<String>,
+    /// The command that failed, as a shell in the root reads it, where it needs nothing else.
+    #[serde(default)]
+    pub replay: Option<String>,
 }
 
 impl Fault {
     /// A fault of a kind.
     pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), place: None, tail: Vec::new(), hints: Vec::new() }
+        Self { kind, message: message.into(), place: None, tail: Vec::new(), hints: Vec::new(), replay: None }
     }
 
     /// A step failed.

@@ -5,6 +5,8 @@ use minijinja::{Environment, Error, ErrorKind, State};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::build::command::shell_word;
+
 /// Adds everything of this file to an environment.
 pub(super) fn add_to(env: &mut Environment<'_>) {
     env.add_function("sector", sector);
@@ -54,14 +56,6 @@ fn escape(text: &Value) -> Result<String, Error> {
         return Err(Error::from(ErrorKind::UndefinedError));
     }
     Ok(shell_word(&text.to_string()))
-}
-
-fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./-_".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r#"'"'"'"#))
 }
 
 /// The text in double quotes, as YAML and JSON read it.

@@ -1,6 +1,6 @@
 //! The lines that a build prints.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use console::style;
@@ -38,7 +38,7 @@ pub fn planned(step: &PlanStep, of: usize) -> String {
 }
 
 /// Something about where the build runs.
-pub(super) fn note(note: &str) -> String {
+pub fn note(note: &str) -> String {
     format!("{} {note}", style("note:").cyan().bold().for_stderr())
 }
 
@@ -87,7 +87,7 @@ pub(super) fn done(took: Duration, artifacts: &[(PathBuf, u64, String)]) -> Stri
     let took = tenths(took);
     let shown = |(path, size, sha256): &(PathBuf, u64, String)| {
         let short = sha256.get(..12).unwrap_or(sha256);
-        format!("{} ({}, sha256 {short}…)", path.display(), bytes(*size))
+        format!("{} ({}, sha256 {short}…)", from_here(path).display(), bytes(*size))
     };
     match artifacts {
         [] => format!("\ndone in {took}"),
@@ -97,6 +97,11 @@ pub(super) fn done(took: Duration, artifacts: &[(PathBuf, u64, String)]) -> Stri
             format!("\ndone in {took}\n{}", lines.join("\n"))
         }
     }
+}
+
+/// A path as the user would type it: relative where it lies below the working directory.
+fn from_here(path: &Path) -> &Path {
+    std::env::current_dir().ok().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path)
 }
 
 /// A fault as it ends a command: what, where, the tool's last words, the ways out.

@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 pub use build_log::BuildLog;
-pub use lines::{fault, header, planned};
+pub use lines::{fault, header, note, planned};
 pub use units::{bytes, seconds};
 
 use crate::build::Event;
 use crate::build::event::{Outcome, StepTitle};
-use crate::diagnostics::Fault;
+use crate::diagnostics::{Fault, FaultKind};
 use crate::plan::{Plan, PlanStep};
+
+/// Characters of a failed command that fit into a hint.
+const REPLAYED: usize = 200;
 
 /// How a build is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +125,7 @@ impl Report {
                 if let Some(planned) = step.and_then(|step| self.steps.get(step - 1)) {
                     self.print(&lines::failed(planned, self.steps.len(), self.step_started.elapsed(), fault.kind));
                 }
+                self.print("");
                 self.fault = Some((*step, fault.clone()));
             }
             Event::Started { .. } | Event::Cleared { .. } | Event::Finished { fault: None, .. } => {}
@@ -129,11 +133,12 @@ impl Report {
         Ok(())
     }
 
-    /// Ends the report; the fault, with the log and the way back in among its hints.
-    pub fn finish(mut self, recipe: &Path) -> Result<(), Fault> {
+    /// Ends the report; the fault, with the log and the way back in among its hints. `arguments` are
+    /// those that name the same recipe again.
+    pub fn finish(mut self, arguments: &str) -> Result<(), Fault> {
         self.progress.end();
         match self.fault.take() {
-            Some((step, fault)) => Err(self.explained(fault, step, recipe)),
+            Some((step, fault)) => Err(self.explained(fault, step, arguments)),
             None => {
                 self.print(&lines::done(self.started.elapsed(), &self.artifacts));
                 Ok(())
@@ -146,17 +151,25 @@ impl Report {
         &self.steps[..self.finished]
     }
 
-    fn explained(&self, mut fault: Fault, step: Option<usize>, recipe: &Path) -> Fault {
+    fn explained(&self, mut fault: Fault, step: Option<usize>, arguments: &str) -> Fault {
         if let Some(log) = &self.log {
-            fault.hints.push(format!("the whole log is {}", log.path().display()));
+            fault.hints.push(format!("the whole log is {}", from_home(log.path())));
         }
-        if let Some(step) = step.filter(|step| *step > 1)
-            && fault.kind == crate::diagnostics::FaultKind::Failed
-        {
-            let recipe = recipe.display();
-            fault
-                .hints
-                .push(format!("look around in the root before it: debforge shell {recipe} --after {}", step - 1));
+        let Some(step) = step.filter(|_| fault.kind == FaultKind::Failed) else { return fault };
+        if step > 1 {
+            let before = step - 1;
+            fault.hints.push(format!("look around in the root before it: debforge shell {arguments} --after {before}"));
+            match fault.replay.as_deref() {
+                Some(command) if command.contains('\n') || command.len() > REPLAYED => {
+                    fault.hints.push("run it there by hand: the log has it after `failed:`".into());
+                }
+                Some(command) => fault.hints.push(format!("run it there by hand: {command}")),
+                None => {}
+            }
+        }
+        let action = self.steps.get(step - 1).and_then(|step| step.action().ok());
+        if action.is_some_and(|action| action.changes().root) {
+            fault.hints.push(format!("stop in the root as it fails: debforge build {arguments} --debug-shell"));
         }
         fault
     }
@@ -166,6 +179,12 @@ impl Report {
             self.progress.print(line);
         }
     }
+}
+
+/// A path as people write it: `~/…` below their home.
+fn from_home(path: &Path) -> String {
+    let below = std::env::home_dir().and_then(|home| path.strip_prefix(home).ok().map(Path::to_owned));
+    below.map_or_else(|| path.display().to_string(), |below| format!("~/{}", below.display()))
 }
 
 /// Rounded for people: a tenth of a second.

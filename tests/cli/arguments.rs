@@ -32,6 +32,16 @@ fn an_unknown_option_is_refused() {
 }
 
 #[test]
+fn options_for_a_virtual_machine_are_taken_and_said_to_do_nothing() {
+    Project::new()
+        .recipe("architecture: amd64\n")
+        .run(["recipe.yaml", "-m", "2G", "--scratchsize", "8GB"])
+        .code(2)
+        .says("--memory, --scratchsize do nothing")
+        .says("actions");
+}
+
+#[test]
 fn a_recipe_that_is_not_there_is_named() {
     Project::new().run(["nothing.yaml"]).code(2).says("nothing.yaml");
 }

@@ -220,7 +220,10 @@ fn a_failing_step_says_what_where_and_the_way_back() {
         .says("about to fail")
         .says("recipe.yaml:6:")
         .says("the whole log is")
-        .says("debforge shell recipe.yaml --after 1");
+        .says("debforge shell recipe.yaml")
+        .says("--after 1")
+        .says("run it there by hand: sh -e -u -c 'echo about to fail; false'")
+        .says("--debug-shell");
     assert!(fs::read(project.path("out/out.tar.gz")).unwrap() == before, "the last good artifact stays");
 }
 

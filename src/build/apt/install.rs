@@ -4,9 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use walkdir::WalkDir;
 
 use super::explain;
-use super::session::{Apt, Base};
+use super::session::{Apt, Base, in_parallel};
+use crate::debian::deb::Deb;
 use crate::debian::package_list;
 use crate::diagnostics::{Fault, FaultKind};
 use crate::sandbox::Stream;
@@ -33,7 +35,38 @@ impl Apt<'_> {
         for (package, file) in fetched.iter().zip(&files) {
             place(file, &self.directory.join("debs/archives").join(&package.file_name))?;
         }
+        self.decompress()?;
         self.drive(&args, files.len() + local.len())
+    }
+
+    /// Makes what dpkg will see in the root: the same packages with nothing compressed, since it
+    /// would decompress one after the other, and emulated where the root is foreign. apt, which
+    /// compares sizes, sees those that were fetched.
+    fn decompress(&self) -> Result<()> {
+        let (from, to) = (self.directory.join("debs"), self.stored());
+        let mut packages = Vec::new();
+        for entry in WalkDir::new(&from) {
+            let entry = entry.context("looking for packages")?;
+            let there = to.join(entry.path().strip_prefix(&from)?);
+            if entry.file_type().is_dir() {
+                fs::create_dir_all(&there).context("placing packages")?;
+            } else {
+                packages.push((entry.into_path(), there));
+            }
+        }
+        let count = packages.len() as u64;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let decompress = |(from, to): &(PathBuf, PathBuf)| {
+            let doing = || format!("decompressing {}", from.display());
+            Deb::open(from).and_then(|deb| deb.write_stored(to)).with_context(doing)
+        };
+        let progress = |done| self.cx.progress("decompressing packages", Some((done as u64, count)));
+        in_parallel(threads, &packages, decompress, progress).map(drop)
+    }
+
+    /// Where dpkg's packages are.
+    fn stored(&self) -> PathBuf {
+        self.directory.join("stored")
     }
 
     fn drive(&self, args: &[String], count: usize) -> Result<()> {
@@ -52,7 +85,7 @@ impl Apt<'_> {
         let own = self.archives();
         let state = self.state()?;
         let mut runner = cx.host(argv).bind(state, state, true).bind(&own.source, &own.target, false).bind(
-            &own.source,
+            self.stored(),
             in_root,
             true,
         );

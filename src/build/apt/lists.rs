@@ -118,6 +118,7 @@ fn fill(cx: &BuildContext<'_>, plan: &Plan<'_>, releases: &BTreeMap<Suite, Strin
     fs::write(dir.join("sources.list.d/debforge.sources"), trusted.to_string()).context("writing apt's sources")?;
     let total = wanted.len();
     super::session::in_parallel(
+        super::session::CONNECTIONS,
         &wanted,
         |index| {
             let request = Request {

@@ -18,7 +18,7 @@ use crate::store::StateDir;
 use crate::store::fetch::Request;
 
 /// Downloads at once.
-const CONNECTIONS: usize = 8;
+pub(super) const CONNECTIONS: usize = 8;
 
 /// What apt is told beside its arguments.
 #[derive(Clone, Default)]
@@ -142,6 +142,7 @@ impl<'a> Apt<'a> {
         let bytes = AtomicU64::new(0);
         let started = std::time::Instant::now();
         let paths = in_parallel(
+            CONNECTIONS,
             packages,
             |package| {
                 let request = Request {
@@ -348,6 +349,7 @@ fn parse_uri_line(line: &str) -> Result<Option<PackageFile>> {
 /// Works on all items with several threads; the results in the items' order, or the first error.
 /// `progress` is told on this thread how many are done, several times a second.
 pub(super) fn in_parallel<T: Sync, R: Send>(
+    threads: usize,
     items: &[T],
     work: impl Fn(&T) -> Result<R> + Sync,
     progress: impl Fn(usize),
@@ -358,7 +360,7 @@ pub(super) fn in_parallel<T: Sync, R: Send>(
     let results: Mutex<Vec<Option<Result<R>>>> = Mutex::new(items.iter().map(|_| None).collect());
     let poisoned = "a download thread has ended in panic";
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..CONNECTIONS.min(items.len()))
+        let threads: Vec<_> = (0..threads.min(items.len()))
             .map(|_| {
                 scope.spawn(|| {
                     while !stop.load(Ordering::Relaxed) && !crate::build::interrupted() {
@@ -416,8 +418,8 @@ mod tests {
     #[test]
     fn parallel_work_keeps_the_order() {
         let items: Vec<usize> = (0..100).collect();
-        assert_eq!(in_parallel(&items, |n| Ok(n * 2), |_| {}).unwrap(), (0..100).map(|n| n * 2).collect::<Vec<_>>());
-        let failed = in_parallel(&items, |n| if *n == 7 { bail!("seven") } else { Ok(()) }, |_| {});
+        assert_eq!(in_parallel(4, &items, |n| Ok(n * 2), |_| {}).unwrap(), (0..100).map(|n| n * 2).collect::<Vec<_>>());
+        let failed = in_parallel(4, &items, |n| if *n == 7 { bail!("seven") } else { Ok(()) }, |_| {});
         assert_eq!(failed.unwrap_err().to_string(), "seven");
     }
 }

@@ -1,5 +1,7 @@
 //! Lists of packages: `Packages` indexes, and dpkg's status file.
 
+use std::io::{self, BufRead};
+
 use super::deb822::{self, Paragraph};
 
 /// The fields of one package that decisions are made from.
@@ -35,9 +37,21 @@ impl Package {
     }
 }
 
-/// All packages of an index.
-pub fn packages(index: &str) -> impl Iterator<Item = Package> + '_ {
-    index.split("\n\n").filter_map(Package::from_stanza)
+/// Hands over the packages of an index one by one: all at once, an archive's would fill 100 MB.
+pub fn each_package(index: impl BufRead, take: &mut dyn FnMut(Package)) -> io::Result<()> {
+    let mut stanza = String::new();
+    for line in index.split(b'\n') {
+        let line = line?;
+        if line.is_empty() {
+            Package::from_stanza(&stanza).into_iter().for_each(&mut *take);
+            stanza.clear();
+        } else if !line.starts_with(b" ") {
+            stanza.push_str(&String::from_utf8_lossy(&line));
+            stanza.push('\n');
+        }
+    }
+    Package::from_stanza(&stanza).into_iter().for_each(take);
+    Ok(())
 }
 
 /// The paragraph of one package in dpkg's status file.
@@ -70,7 +84,8 @@ mod tests {
 
     #[test]
     fn reads_an_index() {
-        let all: Vec<Package> = packages(STATUS).collect();
+        let mut all = Vec::new();
+        each_package(STATUS.as_bytes(), &mut |package| all.push(package)).unwrap();
         assert_eq!(all.len(), 2);
         assert_eq!((all[0].name.as_str(), all[0].essential, all[0].priority.as_str()), ("a", true, "required"));
         assert_eq!((all[1].version.as_str(), all[1].architecture.as_str()), ("2", "all"));

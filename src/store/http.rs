@@ -130,7 +130,7 @@ impl Fetcher {
             }
             url = redirected(asked, &url, response.headers())?;
         }
-        Err(Fault::failed(format!("{} redirects without end", asked.url)).into()).map_err(Failure::Final)
+        Err(Failure::Final(Fault::failed(format!("{} redirects without end", asked.url)).into()))
     }
 
     fn send(&self, asked: &Asked<'_>, url: &Url) -> Result<Response<ureq::Body>, Failure> {

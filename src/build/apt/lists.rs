@@ -23,7 +23,7 @@ use crate::store::StateDir;
 use crate::store::fetch::Request;
 
 /// Raised when the same repositories come to give another directory.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// How indexes may be compressed, what we would rather have first.
 const COMPRESSIONS: [&str; 4] = [".xz", ".gz", ".bz2", ""];
@@ -61,7 +61,7 @@ pub(super) fn state_directory(
     };
     // The cache that apt makes is its version's own.
     mix(&format!("{VERSION} {}", host::package_version("apt").unwrap_or_default()));
-    mix(&plan.sources.to_string());
+    mix(&seen_by_apt(plan.sources).to_string());
     plan.architectures.iter().for_each(|architecture| mix(architecture));
     for suite in served(plan).flat_map(Source::suites) {
         let sha256 = cx.input(&release_file::input_name(&suite)).with_context(|| {
@@ -77,6 +77,20 @@ pub(super) fn state_directory(
         fill(cx, plan, &releases, dir)?;
         finish(dir)
     })
+}
+
+/// Sources as apt gets to see them: the plan has verified the Release files, and these are all there is.
+/// So repositories that differ only in how they are verified share a directory.
+fn seen_by_apt(sources: &Sources) -> Sources {
+    let mut seen = sources.clone();
+    for source in &mut seen.0 {
+        source.trusted = Some(true);
+        source.signed_by = None;
+        source.check_valid_until = None;
+        source.types.retain(|t| t == "deb");
+    }
+    seen.0.retain(|source| !source.types.is_empty());
+    seen
 }
 
 fn served<'a>(plan: &'a Plan<'_>) -> impl Iterator<Item = &'a Source> {
@@ -107,15 +121,8 @@ fn fill(cx: &BuildContext<'_>, plan: &Plan<'_>, releases: &BTreeMap<Suite, Strin
             }
         }
     }
-    // The plan has verified the Release files, and these are all that apt gets to see.
-    let mut trusted = plan.sources.clone();
-    for source in &mut trusted.0 {
-        source.trusted = Some(true);
-        source.signed_by = None;
-        source.types.retain(|t| t == "deb");
-    }
-    trusted.0.retain(|source| !source.types.is_empty());
-    fs::write(dir.join("sources.list.d/debforge.sources"), trusted.to_string()).context("writing apt's sources")?;
+    fs::write(dir.join("sources.list.d/debforge.sources"), seen_by_apt(plan.sources).to_string())
+        .context("writing apt's sources")?;
     let total = wanted.len();
     super::session::in_parallel(
         super::session::CONNECTIONS,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -79,7 +80,7 @@ impl<'a> Apt<'a> {
             return Err(lists::none().into());
         }
         let directory = tempfile::Builder::new().prefix("apt-").tempdir_in(cx.scratch).context("opening apt")?.keep();
-        for part in ["cache", "debs/archives/partial", "debs/local", "state", "log"] {
+        for part in ["cache", "debs/archives/partial", "debs/local", "etc/apt.conf.d", "state", "log"] {
             fs::create_dir_all(directory.join(part)).context("opening apt")?;
         }
         fs::write(directory.join("status"), "").context("opening apt")?;
@@ -122,17 +123,16 @@ impl<'a> Apt<'a> {
         lines.filter_map(|line| parse_uri_line(line).transpose()).collect()
     }
 
-    /// All packages of the lists of the root's own architecture and of all architectures.
-    pub fn packages(&self) -> Result<Vec<Package>> {
-        let mut all = Vec::new();
+    /// Hands over all packages of the lists, of the root's own architecture and of all architectures.
+    pub fn each_package(&self, take: &mut dyn FnMut(Package)) -> Result<()> {
         for entry in fs::read_dir(self.state()?.join("lists")).context("reading the package lists")? {
             let path = entry.context("reading the package lists")?.path();
             if path.to_string_lossy().ends_with("_Packages") {
-                let bytes = fs::read(&path).context("reading the package lists")?;
-                all.extend(package_list::packages(&String::from_utf8_lossy(&bytes)));
+                let index = BufReader::new(fs::File::open(&path).context("reading the package lists")?);
+                package_list::each_package(index, take).context("reading the package lists")?;
             }
         }
-        Ok(all)
+        Ok(())
     }
 
     /// Takes packages into the store, several at once; their files there, in the same order.
@@ -254,7 +254,10 @@ impl<'a> Apt<'a> {
 
     /// Names of the lists' packages, for suggestions.
     pub(super) fn names(&self) -> Vec<String> {
-        self.packages().unwrap_or_default().into_iter().map(|package| package.name).collect()
+        let mut names = Vec::new();
+        // Without the lists there are no suggestions, which is no fault of its own.
+        let _ = self.each_package(&mut |package| names.push(package.name));
+        names
     }
 
     /// apt's whole configuration.

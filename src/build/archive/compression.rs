@@ -37,6 +37,8 @@ const XZ_BLOCK: u64 = 24 << 20;
 /// What the command line tools take where they are not told.
 const XZ_PRESET: u32 = 6;
 const ZSTD_LEVEL: i32 = 3;
+/// What one thread compresses at a time; each holds several of these in memory.
+const ZSTD_JOB: u32 = 4 << 20;
 
 /// Windows of up to 2 GiB, as written by `zstd --long=31`.
 const ZSTD_LARGEST_WINDOW: u32 = 31;
@@ -154,6 +156,7 @@ impl Compression {
                 let mut encoder = zstd::stream::write::Encoder::new(file, ZSTD_LEVEL).context(starting)?;
                 // Without any worker zstd cuts its blocks elsewhere.
                 encoder.multithread(u32::try_from(threads).unwrap_or(1)).context(starting)?;
+                encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(ZSTD_JOB)).context(starting)?;
                 encoder.include_checksum(true).context(starting)?;
                 Box::new(encoder)
             }

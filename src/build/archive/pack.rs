@@ -38,7 +38,7 @@ pub struct Packed {
 /// Files up to this size are read ahead.
 const AHEAD: u64 = 4 << 20;
 /// How much is read ahead at a time.
-const BATCH: u64 = 16 << 20;
+const BATCH: u64 = 4 << 20;
 /// And how many files.
 const BATCH_FILES: usize = 1024;
 

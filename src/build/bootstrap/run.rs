@@ -100,9 +100,11 @@ impl Bootstrap {
         fetched.manual.extend(self.include.iter().map(name));
         let priorities = self.variant.priorities();
         if !priorities.is_empty() && !fetched.packages.is_empty() {
-            let all = apt.packages()?;
-            let by_priority = all.into_iter().filter(|package| priorities.contains(&package.priority.as_str()));
-            fetched.manual.extend(by_priority.map(|package| package.name));
+            apt.each_package(&mut |package| {
+                if priorities.contains(&package.priority.as_str()) {
+                    fetched.manual.push(package.name);
+                }
+            })?;
         }
         if self.variant == Variant::Buildd {
             fetched.manual.push("build-essential".into());

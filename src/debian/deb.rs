@@ -169,7 +169,7 @@ fn add_member(out: &mut BufWriter<File>, name: &str, contents: &mut dyn Read) ->
     let size = io::copy(contents, out)?;
     let end = out.stream_position()?;
     out.seek(SeekFrom::Start(header))?;
-    write!(out, "{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, 100_644)?;
+    writeln!(out, "{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`", 0, 0, 0, 100_644)?;
     out.seek(SeekFrom::Start(end))?;
     if size % 2 == 1 {
         out.write_all(b"\n")?;

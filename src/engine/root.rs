@@ -31,14 +31,6 @@ pub(super) enum Workspace {
     Viewed(MountedRoot),
 }
 
-/// What [`Root::begin`] found.
-pub(super) enum Start {
-    /// Another build has made the layer in the meantime.
-    Sealed,
-    /// It is to be made here.
-    Work(Workspace),
-}
-
 impl Workspace {
     pub(super) fn path(&self) -> &Path {
         match self {
@@ -74,27 +66,28 @@ impl<'a> Root<'a> {
         Ok(Some(record))
     }
 
-    /// Starts the layer of a step that changes the root.
-    pub(super) fn begin(&mut self, id: &EntryId, waiting: &mut dyn FnMut()) -> Result<Start> {
+    /// Starts the layer of a step that changes the root; `None` where another build has made it in
+    /// the meantime.
+    pub(super) fn begin(&mut self, id: &EntryId, waiting: &mut dyn FnMut()) -> Result<Option<Workspace>> {
         if self.checkpoints == Checkpoints::None {
-            return Ok(Start::Work(Workspace::Shared(self.at.clone())));
+            return Ok(Some(Workspace::Shared(self.at.clone())));
         }
         let pending = match self.store.begin(self.map, id, waiting)? {
             Begun::Sealed(tree) => {
                 self.layers.push(tree);
-                return Ok(Start::Sealed);
+                return Ok(None);
             }
             Begun::Pending(pending) => pending,
         };
-        let Some(last) = self.layers.last() else { return Ok(Start::Work(Workspace::Plain(pending))) };
+        let Some(last) = self.layers.last() else { return Ok(Some(Workspace::Plain(pending))) };
         match self.checkpoints {
             Checkpoints::Overlay { userxattr } => {
                 let mounted = MountedRoot::overlay(&self.lower(), &pending, &self.at, userxattr)?;
-                Ok(Start::Work(Workspace::Overlay(mounted, pending)))
+                Ok(Some(Workspace::Overlay(mounted, pending)))
             }
             _ => {
                 copy(&last.path, &pending.path)?;
-                Ok(Start::Work(Workspace::Plain(pending)))
+                Ok(Some(Workspace::Plain(pending)))
             }
         }
     }
@@ -121,10 +114,7 @@ impl<'a> Root<'a> {
 
     /// The root with a layer on top that is thrown away: for a shell.
     pub(super) fn throwaway(&mut self, id: &EntryId) -> Result<Workspace> {
-        match self.begin(id, &mut || {})? {
-            Start::Work(workspace) => Ok(workspace),
-            Start::Sealed => anyhow::bail!("the store holds an entry under a name that was just made up"),
-        }
+        self.begin(id, &mut || {})?.context("the store holds an entry under a name that was just made up")
     }
 
     /// Ends a step's work and seals its layer.

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::{Context, Result};
 
 use super::artifacts::Artifacts;
-use super::root::{Root, Start, Workspace};
+use super::root::{Root, Workspace};
 use super::{Build, epoch, shell};
 use crate::actions::Action;
 use crate::build::event::Outcome;
@@ -198,10 +198,10 @@ impl Run<'_> {
                     fraction: None,
                 });
             })?;
-            match start {
-                Start::Work(workspace) => Some(workspace),
-                Start::Sealed => return Ok((None, "made by another build".into())),
+            if start.is_none() {
+                return Ok((None, "made by another build".into()));
             }
+            start
         } else if action.postprocess() {
             None
         } else {

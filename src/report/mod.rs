@@ -135,10 +135,10 @@ impl Report {
 
     /// Ends the report; the fault, with the log and the way back in among its hints. `arguments` are
     /// those that name the same recipe again.
-    pub fn finish(mut self, arguments: &str) -> Result<(), Fault> {
+    pub fn finish(mut self, arguments: &str) -> Result<()> {
         self.progress.end();
         match self.fault.take() {
-            Some((step, fault)) => Err(self.explained(fault, step, arguments)),
+            Some((step, fault)) => Err(self.explained(fault, step, arguments).into()),
             None => {
                 self.print(&lines::done(self.started.elapsed(), &self.artifacts));
                 Ok(())

@@ -55,11 +55,10 @@ fn entries(archive: &Path) -> BTreeMap<String, Entry> {
         let link = entry.link_name().unwrap().map(|target| target.into_owned());
         let header = entry.header().clone();
         let capability = entry.pax_extensions().unwrap().and_then(|mut extensions| {
-            let found = extensions.find_map(|extension| {
+            extensions.find_map(|extension| {
                 let extension = extension.unwrap();
                 (extension.key() == Ok("SCHILY.xattr.security.capability")).then(|| extension.value_bytes().to_owned())
-            });
-            found
+            })
         });
         let (kind, contents) = match header.entry_type() {
             tar::EntryType::Directory => ("directory", String::new()),

@@ -74,7 +74,7 @@ fn deb(dir: &Path, control: &str, files: &[(&str, &str)], items: &[Item<'_>]) ->
         ("data.tar", data.into_inner().unwrap()),
     ];
     for (name, bytes) in members {
-        write!(file, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", bytes.len()).unwrap();
+        writeln!(file, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, "100644", bytes.len()).unwrap();
         file.write_all(&bytes).unwrap();
     }
     path

@@ -151,10 +151,10 @@ pub fn check(repositories: &[Repository], cx: &CheckContext<'_>, out: &mut Diagn
                 out.push(cx.error(&place, format!("`{kind}` is neither `deb` nor `deb-src`")));
             }
         }
-        if let Some(key) = &repository.signed_by {
-            if cx.files.kind(&cx.recipe_dir.join(key)).is_none() {
-                out.push(cx.error(&at("signed-by"), format!("there is no keyring `{key}`")));
-            }
+        if let Some(key) = &repository.signed_by
+            && cx.files.kind(&cx.recipe_dir.join(key)).is_none()
+        {
+            out.push(cx.error(&at("signed-by"), format!("there is no keyring `{key}`")));
         }
         match repository.credentials.as_ref().map(|c| (&c.password_env, &c.password_file)) {
             Some((Some(_), Some(_))) => out.push(

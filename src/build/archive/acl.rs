@@ -84,7 +84,7 @@ fn parse_entry(entry: &str, lookup: Lookup<'_>) -> Option<(u16, u32, u16)> {
         "o" => "other",
         other => other,
     };
-    let (tag, ..) = TAGS.iter().find(|(_, known, has_id)| *known == kind && *has_id == !name.is_empty())?;
+    let (tag, ..) = TAGS.iter().find(|(_, known, has_id)| *known == kind && *has_id != name.is_empty())?;
     let id = if name.is_empty() {
         NO_ID
     } else {

@@ -28,13 +28,16 @@ pub(super) trait Format: 'static {
     fn trailer(notes: &Self::Notes) -> Vec<u8>;
 }
 
+/// A part as its thread hands it over.
+type Compressed<F> = io::Result<(Vec<u8>, <F as Format>::Notes)>;
+
 /// Compresses into a file.
 pub(super) struct Writer<F: Format> {
     file: File,
     notes: F::Notes,
     part: Vec<u8>,
     before: Arc<[u8]>,
-    running: VecDeque<Receiver<io::Result<(Vec<u8>, F::Notes)>>>,
+    running: VecDeque<Receiver<Compressed<F>>>,
     most: usize,
 }
 

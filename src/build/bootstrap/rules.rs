@@ -34,7 +34,7 @@ impl Filters {
     /// is included again stay, as in dpkg.
     pub fn excludes(&self, path: &str, may_lead_on: bool) -> bool {
         let last = self.0.iter().rfind(|(_, pattern)| pattern.matches(path));
-        if !last.is_some_and(|(include, _)| !include) {
+        if last.is_none_or(|(include, _)| *include) {
             return false;
         }
         let leads_on = |pattern: &Pattern| {

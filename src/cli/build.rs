@@ -84,7 +84,7 @@ pub(super) fn carry_out(
     adjust: impl FnOnce(&mut Build),
 ) -> Result<u8> {
     let log = BuildLog::start(&ready.store.root().join("logs"), &plan).ok();
-    let mut report = Report::start(style, verbose, &plan, &ready.local.description, log)?;
+    let mut report = Report::start(style, verbose, &plan, &ready.local, log)?;
     let remembered = plan.fresh.is_none();
     let mut build = Build {
         store: ready.store.root().to_owned(),
@@ -99,9 +99,6 @@ pub(super) fn carry_out(
         plan: plan.clone(),
     };
     adjust(&mut build);
-    for note in &ready.local.notes {
-        report.note(note);
-    }
     let job = serde_json::to_value(Job::Build(Box::new(build)))?;
     let mut broken = None;
     local::start(&ready.local, &job, &mut |event| {

@@ -72,7 +72,7 @@ impl History {
                 return input;
             }
             if step.id.as_ref() == Some(&last.id) {
-                return "no longer in the store".into();
+                return "not in the store".into();
             }
         } else if !self.steps.is_empty() && previous.is_none_or(|previous| previous.hit) {
             return "new step".into();

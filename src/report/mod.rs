@@ -18,6 +18,7 @@ pub use units::{bytes, seconds};
 use crate::build::Event;
 use crate::build::event::{Outcome, StepTitle};
 use crate::diagnostics::{Fault, FaultKind};
+use crate::machine::local::Local;
 use crate::plan::{Plan, PlanStep};
 
 /// Characters of a failed command that fit into a hint.
@@ -52,9 +53,12 @@ pub struct Report {
 
 impl Report {
     /// For a plan about to be carried out; says what is built and where.
-    pub fn start(style: Style, verbose: bool, plan: &Plan, machine: &str, log: Option<BuildLog>) -> Result<Self> {
+    pub fn start(style: Style, verbose: bool, plan: &Plan, local: &Local, log: Option<BuildLog>) -> Result<Self> {
+        let machine = &local.description;
         if style != Style::Json {
-            eprintln!("{}\n", header(plan, machine));
+            eprintln!("{}", header(plan, machine));
+            local.notes.iter().for_each(|weakness| eprintln!("{}", note(weakness)));
+            eprintln!();
         }
         let mut report = Self {
             style,
@@ -72,15 +76,10 @@ impl Report {
         report.event(&Event::Started {
             recipe: plan.recipe.clone(),
             architecture: plan.architecture,
-            machine: machine.to_owned(),
+            machine: machine.clone(),
             steps: plan.steps.iter().map(title).collect(),
         })?;
         Ok(report)
-    }
-
-    /// A line on where the build runs.
-    pub fn note(&mut self, note: &str) {
-        self.print(&lines::note(note));
     }
 
     /// Takes the next event.

@@ -14,19 +14,23 @@ use crate::diagnostics::Diagnostics;
 
 /// Install packages with apt.
 ///
+/// ```yaml
+/// - action: apt
+///   packages: [systemd-sysv, openssh-server]
+/// ```
+///
 /// apt itself runs on the host, so that a foreign architecture is emulated for the packages' scripts
 /// only. Package lists and downloads stay in debforge's store: none of them is left in the root.
+/// Packages that are only recommended are left out unless `recommends` is set.
 ///
 /// The repositories are those that the root is set up for, and those under `repositories`, as they
-/// were when the build was planned. Without `signed-by` a repository must be signed with the keys
-/// that the root trusts, or with those of Debian's archive.
-///
-/// SSH host keys that openssh-server makes when it is installed are removed again, since all systems
-/// made from the root would share them; a unit makes new ones when a system starts first.
+/// were when the build was planned; when one of them has changed, the step runs again. Without
+/// `signed-by` a repository must be signed with the keys that the root trusts, or with those of
+/// Debian's archive.
 ///
 /// ```yaml
 /// - action: apt
-///   packages: [systemd-sysv, openssh-server, linux-image-amd64/trixie-backports]
+///   packages: [linux-image-amd64/trixie-backports, vendor-tool]
 ///   repositories:
 ///     - name: backports
 ///       uris: [https://mirror.example/debian]
@@ -40,6 +44,17 @@ use crate::diagnostics::Diagnostics;
 ///   preferences:
 ///     - {package: "*", pin: release n=trixie-backports, priority: 100}
 /// ```
+///
+/// A repository stays in the root as /etc/apt/sources.list.d/NAME.sources, unless it has `keep: false`.
+/// Passwords come from the environment of debforge or from a file; they reach neither the root nor the
+/// plan nor a log.
+///
+/// SSH host keys that openssh-server makes when it is installed are removed again, since all systems
+/// made from the root would share them; a unit makes new ones when a system starts first. The same
+/// goes for /etc/machine-id.
+///
+/// **Compared with debos**: nothing is downloaded twice; `repositories` and `preferences` are new; no
+/// service is started; versions, suites and patterns are taken as on apt's command line.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Apt {
@@ -55,7 +70,7 @@ pub struct Apt {
     pub unauthenticated: bool,
     /// Whether the package lists are brought up to date first. Within one build every repository is
     /// asked once in any case.
-    #[serde(default = "yes")]
+    #[serde(default = "super::defaults::yes")]
     pub update: bool,
     /// Repositories to add.
     #[serde(default)]
@@ -63,10 +78,6 @@ pub struct Apt {
     /// Pins, as in apt_preferences(5). They stay in the root, as /etc/apt/preferences.d/debforge.
     #[serde(default)]
     pub preferences: Vec<Pin>,
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl Apt {
@@ -90,16 +101,11 @@ impl Action for Apt {
         for (index, pin) in self.preferences.iter().enumerate() {
             pin.check(&format!("preferences[{index}]"), cx, out);
         }
-        if !cx.has_root {
-            out.push(
-                cx.error("", "there is no root to install packages into")
-                    .hint("put a bootstrap (mmdebstrap, debootstrap) or an `unpack` before"),
-            );
-        }
+        apt::check_root(cx, out);
     }
 
     fn needs(&self) -> Needs {
-        Needs { tools: vec![("apt-get", "apt"), ("dpkg", "dpkg"), ("gpgv", "gpgv")], network: true, emulation: true }
+        Needs { tools: apt::TOOLS.into(), network: true, emulation: true }
     }
 
     fn changes(&self) -> Changes {
@@ -138,27 +144,5 @@ impl Action for Apt {
         args.extend(self.packages.iter().cloned());
         cx.detail = apt::install(cx, own, options, &args, &[])?;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_manual_parses() {
-        let source = include_str!("apt.rs");
-        let example: String = source
-            .lines()
-            .skip_while(|line| !line.starts_with("/// ```yaml"))
-            .skip(1)
-            .take_while(|line| !line.starts_with("/// ```"))
-            .map(|line| line.trim_start_matches("/// ").trim_start_matches("///").to_owned() + "\n")
-            .collect();
-        let mut actions: Vec<serde_json::Map<String, serde_json::Value>> = serde_yaml::from_str(&example).unwrap();
-        let mut first = actions.remove(0);
-        assert_eq!(first.remove("action"), Some("apt".into()));
-        let apt: Apt = serde_json::from_value(first.into()).unwrap();
-        assert_eq!(apt.repositories.len(), 2);
     }
 }

@@ -19,16 +19,40 @@ use crate::diagnostics::Diagnostics;
 
 /// Make the root filesystem with debootstrap.
 ///
-/// Debian's own debootstrap does the work: its first stage on the host, its second in the new root.
-/// Packages come through debforge's store, so they are downloaded once. The action `mmdebstrap` gives
-/// nearly the same system in a fraction of the time.
-///
 /// ```yaml
 /// - action: debootstrap
 ///   suite: trixie
 ///   variant: minbase
 ///   components: [main, non-free-firmware]
 /// ```
+///
+/// Debian's own debootstrap does the work: its first stage on the host, its second in the new root, for
+/// a foreign architecture through qemu. The action `mmdebstrap` gives nearly the same system in a
+/// fraction of the time; this one is for what only debootstrap knows, or for being quite the same.
+///
+/// Packages come through debforge's store, so they are downloaded once. Where no mirror is named, they
+/// come from the one that this machine's own sources name; that is also what the root's
+/// /etc/apt/sources.list says. Unlike `mmdebstrap` it takes one suite alone: updates and security
+/// updates come by a later `apt` with `repositories`.
+///
+/// A mirror that only lets in who has a certificate, and the state of the archive at one moment:
+///
+/// ```yaml
+/// - action: debootstrap
+///   suite: bookworm
+///   mirror: https://mirror.example/debian
+///   keyring-file: keys/archive.gpg
+///   certificate: keys/client.pem
+///   private-key: keys/client.key
+///   snapshot: 20260901T000000Z
+/// ```
+///
+/// The step depends on the suite's Release file and on the versions of debootstrap and apt. With a
+/// client certificate only debootstrap itself sees the mirror: then a change there is not noticed
+/// (`--from` runs the step again).
+///
+/// **Compared with debos**: works without being root; packages are kept; no /etc/resolv.conf, machine
+/// id, package lists or logs are left, and /dev has no device nodes; `snapshot` is new.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Debootstrap {
@@ -41,7 +65,7 @@ pub struct Debootstrap {
     #[serde(default)]
     pub variant: Option<String>,
     /// Parts of the archive.
-    #[serde(default = "main_component")]
+    #[serde(default = "super::defaults::main_component")]
     pub components: Vec<String>,
     /// Package that holds the archive's keys, installed with the rest.
     #[serde(default)]
@@ -56,23 +80,15 @@ pub struct Debootstrap {
     #[serde(default)]
     pub private_key: Option<String>,
     /// Whether signatures are verified.
-    #[serde(default = "yes")]
+    #[serde(default = "super::defaults::yes")]
     pub check_gpg: bool,
     /// Whether /bin, /sbin and /lib are links into /usr.
-    #[serde(default = "yes")]
+    #[serde(default = "super::defaults::yes")]
     pub merged_usr: bool,
     /// Moment of Debian's snapshot archive to install from: `20260901T000000Z`. The mirror's address is
     /// replaced by that of its snapshot.
     #[serde(default)]
     pub snapshot: Option<String>,
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn main_component() -> Vec<String> {
-    vec!["main".into()]
 }
 
 /// debootstrap's variants.

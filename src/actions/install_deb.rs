@@ -16,12 +16,27 @@ use crate::diagnostics::{Diagnostics, Fault};
 
 /// Install .deb files.
 ///
-/// apt installs them, with what they depend on from the repositories that the root is set up for.
-///
 /// ```yaml
 /// - action: install-deb
 ///   packages: [debs/*.deb, extra/tool_1.0_all.deb]
 /// ```
+///
+/// apt installs them, with what they depend on from the repositories that the root is set up for. The
+/// files stand beside the recipe, or where `origin` says: among the artifacts, in the root, or in a
+/// download. A pattern that fits no file is an error; `*` does not go into directories.
+///
+/// ```yaml
+/// - action: download
+///   url: https://mirror.example/tool_1.0_all.deb
+///   name: tool
+///   sha256sum: 7f83b1657ff1fc53b92dc18148a1d65dfc2d4b1fa3d677284addd200126d9069
+///
+/// - action: install-deb
+///   origin: tool
+/// ```
+///
+/// **Compared with debos**: dependencies are downloaded once and kept; in a recipe within a recipe the
+/// origin `recipe` is that recipe's own directory.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct InstallDeb {
@@ -29,7 +44,7 @@ pub struct InstallDeb {
     #[serde(default)]
     pub packages: Vec<String>,
     /// Where the files are: recipe, artifacts, filesystem, or the name of a download.
-    #[serde(default = "recipe_origin")]
+    #[serde(default = "super::defaults::recipe_origin")]
     pub origin: String,
     /// Whether recommended packages are installed too.
     #[serde(default)]
@@ -39,16 +54,8 @@ pub struct InstallDeb {
     pub unauthenticated: bool,
     /// Whether the package lists are brought up to date first. Within one build every repository is
     /// asked once in any case.
-    #[serde(default = "yes")]
+    #[serde(default = "super::defaults::yes")]
     pub update: bool,
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn recipe_origin() -> String {
-    "recipe".into()
 }
 
 /// Files below a directory that a pattern fits, relative to it and sorted.
@@ -125,16 +132,11 @@ impl Action for InstallDeb {
                 cx.check_recipe_file(&place, pattern, out);
             }
         }
-        if !cx.has_root {
-            out.push(
-                cx.error("", "there is no root to install packages into")
-                    .hint("put a bootstrap (mmdebstrap, debootstrap) or an `unpack` before"),
-            );
-        }
+        apt::check_root(cx, out);
     }
 
     fn needs(&self) -> Needs {
-        Needs { tools: vec![("apt-get", "apt"), ("dpkg", "dpkg"), ("gpgv", "gpgv")], network: true, emulation: true }
+        Needs { tools: apt::TOOLS.into(), network: true, emulation: true }
     }
 
     fn changes(&self) -> Changes {

@@ -17,18 +17,44 @@ use crate::diagnostics::Diagnostics;
 
 /// Make the root filesystem as mmdebstrap does.
 ///
-/// The result is what the command `mmdebstrap` with the same arguments leaves, in a fraction of its
-/// time: apt chooses the packages, they are downloaded and unpacked side by side, and only their
-/// maintainer scripts run in the new root. It differs from mmdebstrap's in what would tell one
-/// machine from another: there is no /etc/resolv.conf, /etc/hostname says `localhost`, and /dev has
-/// no device nodes.
-///
 /// ```yaml
 /// - action: mmdebstrap
 ///   suite: trixie
 ///   variant: minbase
 ///   include: [systemd-sysv, udev]
 /// ```
+///
+/// The result is what the command `mmdebstrap` with the same arguments leaves, in a fraction of its
+/// time: apt chooses the packages, they are downloaded and unpacked side by side, and only their
+/// maintainer scripts run in the new root. The program mmdebstrap is not needed. It must be the first
+/// action that makes a root.
+///
+/// Where no mirror is named, packages come from the one that this machine's own sources name (else
+/// from the one that debootstrap or mmdebstrap would take), with the suite's updates and security
+/// updates. The root's /etc/apt/sources.list has the same lines. Other mirrors, with a keyring of
+/// their own:
+///
+/// ```yaml
+/// - action: mmdebstrap
+///   suite: trixie
+///   mirrors:
+///     - https://mirror.example/debian
+///     - deb https://mirror.example/debian-security trixie-security main
+///   components: [main, non-free-firmware]
+///   keyring-files: [keys/archive.gpg]
+///   dpkg-opts: [path-exclude=/usr/share/man/*]
+/// ```
+///
+/// The step depends on the Release files of these suites: it runs again when one of them has changed,
+/// and `snapshot` keeps them as they were at one moment.
+///
+/// **Compared with the command**: nothing is left in the root that would tell one machine from
+/// another. There is no /etc/resolv.conf, /etc/hostname says `localhost`, /etc/machine-id asks for a
+/// new one at the first boot, and /dev has no device nodes; caches, package lists and logs are gone.
+/// Hooks and modes have no counterpart: what a hook would do is an action of its own.
+///
+/// **Compared with debos**: the work is done by debforge itself; packages stay in its store, so no
+/// second build downloads them; `snapshot` is new.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Mmdebstrap {
@@ -43,7 +69,7 @@ pub struct Mmdebstrap {
     #[serde(default)]
     pub variant: Option<String>,
     /// Parts of the archive.
-    #[serde(default = "main_component")]
+    #[serde(default = "super::defaults::main_component")]
     pub components: Vec<String>,
     /// Packages that hold the archives' keys, installed with the rest.
     #[serde(default)]
@@ -67,10 +93,6 @@ pub struct Mmdebstrap {
     /// replaced by those of their snapshots.
     #[serde(default)]
     pub snapshot: Option<String>,
-}
-
-fn main_component() -> Vec<String> {
-    vec!["main".into()]
 }
 
 /// Suites that have neither updates nor security updates beside them.

@@ -2,6 +2,7 @@
 
 pub mod apt;
 pub mod debootstrap;
+mod defaults;
 pub mod download;
 pub mod install_deb;
 pub mod mmdebstrap;

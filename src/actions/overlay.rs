@@ -69,10 +69,10 @@ pub struct Overlay {
     pub source: Option<String>,
     /// Where the files are: `recipe` (beside the recipe), `artifacts`, `filesystem` (the root), or the
     /// `name` of a `download`.
-    #[serde(default = "recipe_origin")]
+    #[serde(default = "super::defaults::recipe_origin")]
     pub origin: String,
     /// Where they go in the root.
-    #[serde(default = "slash")]
+    #[serde(default = "super::defaults::slash")]
     pub destination: String,
     /// Owner of what is copied: a name that the root's /etc/passwd has, or a number.
     #[serde(default)]
@@ -89,14 +89,6 @@ pub struct Overlay {
     /// undefined one is an error.
     #[serde(default)]
     pub render: bool,
-}
-
-fn recipe_origin() -> String {
-    "recipe".into()
-}
-
-fn slash() -> String {
-    "/".into()
 }
 
 impl Overlay {

@@ -80,12 +80,8 @@ pub struct Run {
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
     /// Whether it has the network; else it has a loopback of its own.
-    #[serde(default = "yes")]
+    #[serde(default = "super::defaults::yes")]
     pub network: bool,
-}
-
-fn yes() -> bool {
-    true
 }
 
 const LONGEST_LABEL: usize = 40;

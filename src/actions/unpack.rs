@@ -61,15 +61,11 @@ pub struct Unpack {
     #[serde(default)]
     pub origin: Option<String>,
     /// Directory of the root that its files go to; made if it is missing.
-    #[serde(default = "slash")]
+    #[serde(default = "super::defaults::slash")]
     pub destdir: String,
     /// `bzip2`, `gz`, `lzip`, `lzma`, `lzop`, `xz`, `zstd` or `none`; found out where it is left out.
     #[serde(default)]
     pub compression: Option<String>,
-}
-
-fn slash() -> String {
-    "/".into()
 }
 
 impl Unpack {

@@ -60,6 +60,19 @@ pub fn write_preferences(root: &Path, pins: &[Pin]) -> Result<()> {
     write_file(root, path, all.as_bytes())
 }
 
+/// What installing packages needs on the host: programs, and the packages that have them.
+pub const TOOLS: [(&str, &str); 3] = [("apt-get", "apt"), ("dpkg", "dpkg"), ("gpgv", "gpgv")];
+
+/// Reports an installation before there is anything to install into.
+pub fn check_root(cx: &CheckContext<'_>, out: &mut Diagnostics) {
+    if !cx.has_root {
+        out.push(
+            cx.error("", "there is no root to install packages into")
+                .hint("put a bootstrap (mmdebstrap, debootstrap) or an `unpack` before"),
+        );
+    }
+}
+
 /// Why a word on apt's command line is no package.
 pub fn check_package(word: &str) -> Result<(), &'static str> {
     if word.starts_with(['?', '~', '!']) {

@@ -17,7 +17,7 @@ mod root;
 mod session;
 mod verify;
 
-pub use action::{Pin, add_inputs, check_package, install, write_preferences};
+pub use action::{Pin, TOOLS, add_inputs, check_package, check_root, install, write_preferences};
 pub use release_file::{Trust, add_repositories};
 pub use root::sources_of_root;
 pub use session::{Apt, Base, Options, PackageFile};

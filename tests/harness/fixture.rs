@@ -1,8 +1,10 @@
 //! Root filesystems for tests.
 
-use std::fs::File;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::find_program;
 
@@ -77,4 +79,78 @@ pub fn archive(files: &[(&str, u32, &str)]) -> Vec<u8> {
     let mut bytes = tar.into_inner().expect("writing an archive");
     bytes.flush().expect("writing an archive");
     bytes
+}
+
+/// Programs that dpkg and maintainer scripts call.
+const PROGRAMS: &[&str] = &["sh", "rm", "tar", "diff", "cat", "mkdir", "dpkg", "dpkg-deb", "dpkg-split", "sleep"];
+
+/// The libraries that a program loads, and its loader.
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let output = Command::new("ldd").arg(program).output().expect("starting ldd");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
+
+/// What a root with the host's dpkg and little else is made of: directories (with a slash at the
+/// end) and files, with mode and contents. `None` where a program is missing.
+pub fn dpkg_files() -> Option<Vec<(String, u32, Vec<u8>)>> {
+    let mut all = Vec::new();
+    let mut add = |path: &str, mode, bytes: &[u8]| {
+        all.push((path.trim_start_matches('/').to_owned(), mode, bytes.to_owned()));
+    };
+    for dir in [
+        "bin/",
+        "sbin/",
+        "usr/bin/",
+        "usr/sbin/",
+        "dev/",
+        "proc/",
+        "sys/",
+        "run/",
+        "tmp/",
+        "root/",
+        "etc/apt/",
+        "var/lib/dpkg/info/",
+        "var/lib/dpkg/updates/",
+        "var/lib/dpkg/triggers/",
+        "var/lib/apt/",
+        "var/log/",
+        "usr/share/",
+    ] {
+        add(dir, 0o755, &[]);
+    }
+    let mut files = BTreeSet::new();
+    for name in PROGRAMS {
+        let program = find_program(name)?;
+        files.extend(libraries(&program));
+        add(&format!("bin/{name}"), 0o755, &fs::read(&program).ok()?);
+        if name.starts_with("dpkg") {
+            add(&format!("usr/bin/{name}"), 0o755, &fs::read(&program).ok()?);
+        }
+    }
+    for library in files {
+        add(&library.display().to_string(), 0o755, &fs::read(&library).ok()?);
+    }
+    for name in ["ldconfig", "start-stop-daemon"] {
+        add(&format!("sbin/{name}"), 0o755, b"#!/bin/sh\n");
+    }
+    for (path, text) in [
+        ("var/lib/dpkg/status", ""),
+        ("var/lib/dpkg/available", ""),
+        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+        ("etc/group", "root:x:0:\n"),
+    ] {
+        add(path, 0o644, text.as_bytes());
+    }
+    Some(all)
+}
+
+/// The same as a tar archive.
+pub fn dpkg_root() -> Option<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, mode, bytes) in dpkg_files()? {
+        let kind = if path.ends_with('/') { tar::EntryType::Directory } else { tar::EntryType::Regular };
+        tar.append_data(&mut header(kind, mode, bytes.len() as u64), path, bytes.as_slice()).ok()?;
+    }
+    tar.into_inner().ok()
 }

@@ -99,6 +99,11 @@ impl Server {
         self.state.lock().unwrap().seen.clone()
     }
 
+    /// Forgets the requests so far.
+    pub fn forget(&self) {
+        self.state.lock().unwrap().seen.clear();
+    }
+
     /// How often a path was asked for.
     pub fn count(&self, path: &str) -> usize {
         self.seen().iter().filter(|seen| seen.path == path).count()

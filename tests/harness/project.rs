@@ -215,8 +215,18 @@ impl Project {
 
     /// Starts debforge; see [`Running`].
     pub fn start<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Running<'_> {
+        self.start_with(args, |_| {})
+    }
+
+    /// Starts debforge as [`Project::start`] does, with something changed about it first.
+    pub fn start_with<'a>(
+        &self,
+        args: impl IntoIterator<Item = &'a str>,
+        change: impl FnOnce(&mut Command),
+    ) -> Running<'_> {
         let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
         let mut command = self.command(args.iter().map(String::as_str));
+        change(&mut command);
         Running { project: self, child: Some(command.spawn().expect("starting debforge")), args }
     }
 

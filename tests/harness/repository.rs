@@ -49,8 +49,8 @@ impl Deb {
 
     /// The same with a file: path without a leading slash.
     #[must_use]
-    pub fn file(mut self, path: &str, mode: u32, text: &str) -> Self {
-        self.files.push((path.into(), mode, text.into()));
+    pub fn file(mut self, path: &str, mode: u32, contents: impl AsRef<[u8]>) -> Self {
+        self.files.push((path.into(), mode, contents.as_ref().into()));
         self
     }
 

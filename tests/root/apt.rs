@@ -1,85 +1,15 @@
 //! `apt` and `install-deb` against small repositories, in a root that has dpkg and little else.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use crate::harness::Project;
+use crate::harness::fixture::dpkg_root;
 use crate::harness::http::Server;
 use crate::harness::project::Finished;
 use crate::harness::repository::{Deb, Repository};
-use crate::harness::{Project, find_program};
 
 const DATE: &str = "Mon, 02 Nov 2020 10:00:00 UTC";
-
-/// Programs that dpkg and maintainer scripts call.
-const PROGRAMS: &[&str] = &["sh", "rm", "tar", "diff", "cat", "mkdir", "dpkg", "dpkg-deb", "dpkg-split"];
-
-/// The libraries that a program loads, and its loader.
-fn libraries(program: &Path) -> Vec<PathBuf> {
-    let output = Command::new("ldd").arg(program).output().expect("starting ldd");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
-}
-
-/// A root with the host's dpkg, as a tar archive; `None` where a program is missing.
-fn dpkg_root() -> Option<Vec<u8>> {
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_mtime(1_700_000_000);
-    let mut add = |kind, path: &str, mode, bytes: &[u8]| {
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(bytes.len() as u64);
-        tar.append_data(&mut header, path.trim_start_matches('/'), bytes).expect("writing a root");
-    };
-    for dir in [
-        "bin/",
-        "sbin/",
-        "usr/bin/",
-        "usr/sbin/",
-        "dev/",
-        "proc/",
-        "sys/",
-        "run/",
-        "tmp/",
-        "root/",
-        "etc/apt/",
-        "var/lib/dpkg/info/",
-        "var/lib/dpkg/updates/",
-        "var/lib/dpkg/triggers/",
-        "var/lib/apt/",
-        "var/log/",
-        "usr/share/",
-    ] {
-        add(tar::EntryType::Directory, dir, 0o755, &[]);
-    }
-    let mut files = BTreeSet::new();
-    for name in PROGRAMS {
-        let program = find_program(name)?;
-        files.extend(libraries(&program));
-        add(tar::EntryType::Regular, &format!("bin/{name}"), 0o755, &fs::read(&program).ok()?);
-        if name.starts_with("dpkg") {
-            add(tar::EntryType::Regular, &format!("usr/bin/{name}"), 0o755, &fs::read(&program).ok()?);
-        }
-    }
-    for library in files {
-        add(tar::EntryType::Regular, &library.display().to_string(), 0o755, &fs::read(&library).ok()?);
-    }
-    for name in ["ldconfig", "start-stop-daemon"] {
-        add(tar::EntryType::Regular, &format!("sbin/{name}"), 0o755, b"#!/bin/sh\n");
-    }
-    for (path, text) in [
-        ("var/lib/dpkg/status", ""),
-        ("var/lib/dpkg/available", ""),
-        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
-        ("etc/group", "root:x:0:\n"),
-    ] {
-        add(tar::EntryType::Regular, path, 0o644, text.as_bytes());
-    }
-    tar.into_inner().ok()
-}
 
 /// A project, a repository and a server for it; the tests' packages are `one` 1.0 and 2.0 (which
 /// depends on `two`), `two`, and `broken`, whose script fails.

@@ -1,3 +1,4 @@
 //! Whole builds, in every place where they must work and with everything that can get in their way.
 
 mod places;
+mod stopped;

@@ -271,7 +271,7 @@ impl Store {
             downgrade: wanted.is_checked(),
         };
         let answer = self.inner.fetcher.ask(&asked)?;
-        let (mut body, from, total, validators) = match answer {
+        let (body, from, total, validators) = match answer {
             Answer::Unchanged => {
                 let known = known.context("the server answers 304 to a plain request").map_err(Failure::Final)?;
                 let path =
@@ -293,18 +293,17 @@ impl Store {
         let mut file =
             partial.start(from, &validators, &mut digests).map_err(|error| Failure::Final(self.explain(error)))?;
         let mut done = from;
-        let mut buffer = vec![0; 128 * 1024];
         progress(done, total);
         loop {
             check_cancelled().map_err(Failure::Final)?;
-            let count = match body.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => count,
+            let piece = match body.next()? {
+                Ok(piece) if piece.is_empty() => break,
+                Ok(piece) => piece,
                 Err(error) => return Err(Failure::Transient { error: error.into(), pause: None }),
             };
-            digests.update(&buffer[..count]);
-            file.write_all(&buffer[..count]).map_err(|error| Failure::Final(self.explain(error)))?;
-            done += count as u64;
+            digests.update(&piece);
+            file.write_all(&piece).map_err(|error| Failure::Final(self.explain(error)))?;
+            done += piece.len() as u64;
             progress(done, total);
         }
         if let Some(total) = total.filter(|total| *total != done) {

@@ -1,7 +1,6 @@
 //! One HTTP exchange: connections, proxies, redirects, and what its outcome means.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use ureq::http::{HeaderMap, Response, header};
 use ureq::tls::{RootCerts, TlsConfig};
 use url::Url;
 
+use super::patience::{Pieces, unless_cancelled};
 use super::proxy::Route;
 use crate::diagnostics::Fault;
 
@@ -62,7 +62,7 @@ pub(super) enum Answer {
     /// The part that was there is of no use.
     Unresumable,
     /// The file from the offset `from` on.
-    Body { reader: Box<dyn Read>, from: u64, total: Option<u64>, validators: Validators },
+    Body { reader: Pieces, from: u64, total: Option<u64>, validators: Validators },
 }
 
 /// Why there was no answer.
@@ -154,7 +154,7 @@ impl Fetcher {
                 request = request.header(header::IF_MODIFIED_SINCE, date);
             }
         }
-        request.call().map_err(|error| match error {
+        unless_cancelled(move || request.call())?.map_err(|error| match error {
             ureq::Error::Io(_)
             | ureq::Error::Timeout(_)
             | ureq::Error::HostNotFound
@@ -192,7 +192,7 @@ fn judge(asked: &Asked<'_>, url: &Url, response: Response<ureq::Body>) -> Result
     match status.as_u16() {
         200 | 203 => {
             let (total, validators) = (number(header::CONTENT_LENGTH), Validators::of(headers));
-            let reader = Box::new(response.into_body().into_reader());
+            let reader = Pieces::of(response.into_body().into_reader())?;
             Ok(Answer::Body { reader, from: 0, total, validators })
         }
         206 => {
@@ -200,7 +200,7 @@ fn judge(asked: &Asked<'_>, url: &Url, response: Response<ureq::Body>) -> Result
             match (range.and_then(content_range), asked.resume) {
                 (Some((start, total)), Some((offset, _))) if start == offset => {
                     let validators = Validators::of(headers);
-                    let reader = Box::new(response.into_body().into_reader());
+                    let reader = Pieces::of(response.into_body().into_reader())?;
                     Ok(Answer::Body { reader, from: offset, total, validators })
                 }
                 _ => Ok(Answer::Unresumable),

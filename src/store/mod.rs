@@ -15,6 +15,7 @@ mod lock;
 mod outputs;
 mod overlay;
 mod packages;
+mod patience;
 mod proxy;
 mod remove;
 mod resolver;

@@ -28,10 +28,12 @@ struct Case {
     ready: Ready,
     /// Number of the long step.
     step: usize,
-    /// Makes the step short.
-    relent: Box<dyn Fn(&Project, Option<&Server>)>,
+    relent: Relent,
     server: Option<Server>,
 }
+
+/// Makes a step short that took long.
+type Relent = Box<dyn Fn(&Project, Option<&Server>)>;
 
 enum Ready {
     /// The server has been asked for a path.
@@ -100,7 +102,9 @@ impl Case {
             Stop::KillFront => build.signal(Signal::SIGKILL),
             Stop::KillEngine => kill(engine_of(build.pid()), Signal::SIGKILL).unwrap(),
         }
+        let asked = std::time::Instant::now();
         let finished = build.finish();
+        assert!(asked.elapsed().as_secs() < 10, "{how:?} took {:?}", asked.elapsed());
         match how {
             Stop::CtrlC => {
                 let finished = finished.code(130).says("interrupted");
@@ -165,7 +169,7 @@ fn relent(project: &Project, _: Option<&Server>) {
 }
 
 /// Has the server send all of a path.
-fn answer(path: &'static str) -> Box<dyn Fn(&Project, Option<&Server>)> {
+fn answer(path: &'static str) -> Relent {
     Box::new(move |_, server| server.unwrap().set(path, Manner::Status { code: 200, times: 0 }))
 }
 

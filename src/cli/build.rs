@@ -85,7 +85,6 @@ pub(super) fn carry_out(
 ) -> Result<u8> {
     let log = BuildLog::start(&ready.store.root().join("logs"), &plan).ok();
     let mut report = Report::start(style, verbose, &plan, &ready.local, log)?;
-    let remembered = plan.fresh.is_none();
     let mut build = Build {
         store: ready.store.root().to_owned(),
         artifact_dir: ready.artifact_dir.clone(),
@@ -106,9 +105,7 @@ pub(super) fn carry_out(
             broken.get_or_insert(error);
         }
     })?;
-    if remembered {
-        History::remember(&ready.store, &args.recipe, plan.architecture, report.finished());
-    }
+    History::remember(&ready.store, &args.recipe, plan.architecture, report.finished());
     report.finish(&args.again())?;
     match broken {
         Some(error) => Err(error),

@@ -148,6 +148,7 @@ impl Run<'_> {
             None => {
                 self.reporter.report(Event::StepStarted { step: number });
                 let (facts, detail) = self.run(step, action)?;
+                self.resolver.made();
                 self.finished(step, Outcome::Ran, started.elapsed().as_secs_f64(), detail);
                 self.resolver.advance(step, action, facts);
             }

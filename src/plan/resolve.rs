@@ -38,6 +38,10 @@ fn key(id: &EntryId) -> String {
     format!("root-{id}")
 }
 
+fn salt_key(plain: &EntryId) -> String {
+    format!("salt-{plain}")
+}
+
 /// Walks a plan's steps and knows, at each, what came before.
 pub struct Resolver<'a> {
     plan: Plan,
@@ -48,6 +52,8 @@ pub struct Resolver<'a> {
     heads: Option<Heads>,
     epoch: i64,
     planned_artifacts: Vec<String>,
+    /// Id that the last step would have had, had it not been asked to be run anew, and its salt.
+    anew: Option<(EntryId, String)>,
 }
 
 struct Heads {
@@ -62,7 +68,7 @@ impl<'a> Resolver<'a> {
         let plan = Plan { steps: Vec::new(), ..plan.clone() };
         let (epoch, facts) = (plan.epoch.unwrap_or(EPOCH_WITHOUT_REPOSITORY), Some(RootFacts::default()));
         let heads = Some(Heads { root: step_id::nothing(), all: step_id::nothing(), facts });
-        Self { plan, store, map, artifact_dir, heads, epoch, planned_artifacts: Vec::new() }
+        Self { plan, store, map, artifact_dir, heads, epoch, planned_artifacts: Vec::new(), anew: None }
     }
 
     /// Fills in a step's inputs, id, epoch and whether the store has it. Where the root before it
@@ -92,7 +98,7 @@ impl<'a> Resolver<'a> {
             self.epoch = self.epoch.max(newest(&step.inputs, &self.plan.releases));
         }
         let nothing = step_id::nothing();
-        let id = Identity {
+        let identity = Identity {
             previous: match action.changes() {
                 // What is downloaded follows from its address and digest alone.
                 changes if changes.origin => &nothing,
@@ -107,13 +113,29 @@ impl<'a> Resolver<'a> {
             sector_size: self.plan.sector_size,
             environment: &self.plan.environment,
             epoch: self.epoch,
-            salt: self.plan.fresh.as_ref().filter(|fresh| step.number >= fresh.from).map(|fresh| fresh.salt.as_str()),
-        }
-        .id();
+            salt: None,
+        };
+        let plain = identity.id();
+        let anew = self.plan.fresh.as_ref().filter(|fresh| step.number >= fresh.from).map(|fresh| fresh.salt.clone());
+        // What was last asked to be run anew stays in the place of what was there before.
+        let salt = anew.clone().or_else(|| Some(self.store.recall(&salt_key(&plain))?.as_str()?.to_owned()));
+        let id = match &salt {
+            Some(salt) => Identity { salt: Some(salt), ..identity }.id(),
+            None => plain.clone(),
+        };
+        self.anew = anew.map(|salt| (plain, salt));
         step.hit = in_store(self.store, self.map, &id, action.changes())?;
         step.epoch = Some(self.epoch);
         step.id = Some(id);
         Ok(())
+    }
+
+    /// The step that was resolved last has been run: if that was asked for, later builds take its
+    /// result rather than the one before.
+    pub fn made(&mut self) {
+        if let Some((plain, salt)) = self.anew.take() {
+            self.store.remember(&salt_key(&plain), &salt.into());
+        }
     }
 
     /// Goes past a step. `facts` are those of the root it has just made; `None` looks for what was

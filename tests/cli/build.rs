@@ -199,6 +199,24 @@ fn from_runs_a_step_and_those_after_it() {
 }
 
 #[test]
+fn what_was_run_again_replaces_what_was_there() {
+    let Some(project) = Project::new().tiny(
+        "  - action: run\n    chroot: true\n    command: cat /proc/sys/kernel/random/uuid > /etc/id\n  - action: pack\n    file: out.tar.gz\n",
+    ) else {
+        skip!("needs a static busybox");
+    };
+    let built = |arguments: &[&str]| {
+        project.build(arguments.iter().copied()).success();
+        fs::read(project.path("out/out.tar.gz")).unwrap()
+    };
+    let first = built(&[]);
+    let again = built(&["--from", "2"]);
+    assert!(first != again, "the step was not run again");
+    assert!(built(&[]) == again, "the result of before came back");
+    assert!(built(&["--from", "3"]) == again, "a step before the one that was asked for was run");
+}
+
+#[test]
 fn from_a_step_that_is_not_there_is_refused() {
     let project = project!();
     project.build(["--from", "6"]).code(2).says("there is no step 6: the recipe has 5");

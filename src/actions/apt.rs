@@ -10,6 +10,7 @@ use super::{Action, Changes, Needs};
 use crate::build::apt::repository::{self, Repository};
 use crate::build::apt::{self, Options, Pin};
 use crate::build::{BuildContext, CheckContext, InputContext};
+use crate::debian::sources::Sources;
 use crate::diagnostics::Diagnostics;
 
 /// Install packages with apt.
@@ -110,6 +111,13 @@ impl Action for Apt {
 
     fn changes(&self) -> Changes {
         Changes { root: true, ..Changes::default() }
+    }
+
+    fn foresee_apt_sources(&self, before: Option<&str>, recipe_dir: &Path) -> Option<String> {
+        let mut sources = Sources::from_deb822(before?).ok()?;
+        let kept: Vec<_> = self.repositories.iter().filter(|repository| repository.keep).cloned().collect();
+        sources.0.extend(repository::sources(&kept, recipe_dir).ok()?.0);
+        Some(sources.to_string())
     }
 
     fn summary(&self) -> String {

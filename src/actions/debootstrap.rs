@@ -262,6 +262,13 @@ impl Action for Debootstrap {
         Changes { root: true, ..Changes::default() }
     }
 
+    fn foresee_apt_sources(&self, _before: Option<&str>, _recipe_dir: &Path) -> Option<String> {
+        // With keys of its own it can be verified only once the root holds the keys.
+        let own_keys = self.keyring_file.is_some() || self.certificate.is_some() || !self.check_gpg;
+        let source = self.source().ok().filter(|_| !own_keys)?;
+        Some(Sources(vec![source]).to_string())
+    }
+
     fn summary(&self) -> String {
         match &self.variant {
             Some(variant) => format!("{}, {variant}", self.suite),

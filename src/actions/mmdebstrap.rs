@@ -223,6 +223,12 @@ impl Action for Mmdebstrap {
         Changes { root: true, ..Changes::default() }
     }
 
+    fn foresee_apt_sources(&self, _before: Option<&str>, _recipe_dir: &Path) -> Option<String> {
+        // Repositories with keys of their own can be verified only once the root holds the keys.
+        let list = self.sources_list().ok().filter(|_| self.keyring_files.is_empty())?;
+        Sources::from_lines(&list).ok().map(|sources| sources.to_string())
+    }
+
     fn summary(&self) -> String {
         match &self.variant {
             Some(variant) => format!("{}, {variant}", self.suite),

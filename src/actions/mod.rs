@@ -12,6 +12,8 @@ pub mod recipe;
 pub mod run;
 pub mod unpack;
 
+use std::path::Path;
+
 use anyhow::Result;
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
@@ -63,6 +65,13 @@ pub trait Action: std::fmt::Debug + Send + Sync {
     /// Whether it depends on the apt repositories that the root is set up for.
     fn reads_apt_sources(&self) -> bool {
         false
+    }
+
+    /// The apt repositories that the root will be set up for after it, as one deb822 text, where they
+    /// are `before` it, each as far as that can be told before anything runs. A wrong guess costs
+    /// nothing: what is in the root counts once it is made.
+    fn foresee_apt_sources(&self, before: Option<&str>, _recipe_dir: &Path) -> Option<String> {
+        before.map(str::to_owned)
     }
 
     /// Whether it waits until everything else is done.

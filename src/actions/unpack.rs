@@ -153,6 +153,10 @@ impl Action for Unpack {
         matches!(Origin::named(self.origin()), Origin::Artifacts | Origin::Download(_))
     }
 
+    fn foresee_apt_sources(&self, _before: Option<&str>, _recipe_dir: &Path) -> Option<String> {
+        None
+    }
+
     fn summary(&self) -> String {
         format!("{} → {}", self.name(), self.destdir)
     }

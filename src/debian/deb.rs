@@ -225,7 +225,7 @@ mod tests {
     fn ar_of(members: &[(&str, &[u8])]) -> Vec<u8> {
         let mut archive = b"!<arch>\n".to_vec();
         for (name, contents) in members {
-            write!(archive, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", contents.len()).unwrap();
+            writeln!(archive, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, "100644", contents.len()).unwrap();
             archive.extend_from_slice(contents);
             if contents.len() % 2 == 1 {
                 archive.push(b'\n');

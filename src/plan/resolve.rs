@@ -150,7 +150,12 @@ impl<'a> Resolver<'a> {
         heads.all = step_id::after(&heads.all, id);
         if action.changes().root {
             heads.root = id.clone();
-            heads.facts = facts.or_else(|| RootFacts::recall(self.store, id));
+            let before = heads.facts.take();
+            heads.facts = facts.or_else(|| RootFacts::recall(self.store, id)).or_else(|| {
+                let before = before.as_ref().map(|facts| facts.apt_sources.as_str());
+                let apt_sources = action.foresee_apt_sources(before, &step.recipe_dir)?;
+                Some(RootFacts { apt_sources })
+            });
         }
     }
 

@@ -5,7 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
 
 use super::filter::filtered;
 use super::leftover::leftovers;
@@ -65,12 +66,18 @@ impl Project {
     }
 
     /// The same with a store that outlives the project, so that what is slow to make is made once;
-    /// a user's builds share one. Not for tests that count hits of what others make too.
+    /// a user's builds share one. Not for tests that count hits of what others make too. Another
+    /// build of the program gets another store: a test that finds its result there proves nothing.
     #[must_use]
     pub fn shared_store(mut self) -> Self {
-        self.store = work_dir().join(format!("store-{}", self.user.uid));
+        let prefix = format!("store-{}-", self.user.uid);
+        let name = format!("{prefix}{}", program_digest());
+        remove_old_stores(&prefix, &name);
+        self.store = work_dir().join(name);
         fs::create_dir_all(&self.store).expect("making the shared store");
         self.own(&self.store);
+        let now = fs::FileTimes::new().set_modified(SystemTime::now());
+        fs::File::open(&self.store).and_then(|dir| dir.set_times(now)).expect("marking the shared store as used");
         self
     }
 
@@ -415,5 +422,28 @@ impl std::fmt::Display for Finished {
             self.stdout,
             self.stderr
         )
+    }
+}
+
+/// What names the program under test.
+fn program_digest() -> &'static str {
+    static DIGEST: OnceLock<String> = OnceLock::new();
+    DIGEST.get_or_init(|| {
+        let program = fs::read(env!("CARGO_BIN_EXE_debforge")).expect("reading the program");
+        blake3::hash(&program).to_hex()[..12].to_owned()
+    })
+}
+
+/// Removes stores of programs that are no longer tested, as far as this user may.
+fn remove_old_stores(prefix: &str, current: &str) {
+    let unused = |path: &Path| {
+        let used = fs::metadata(path).and_then(|stat| stat.modified()).ok();
+        used.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > Duration::from_secs(6 * 3600))
+    };
+    for entry in fs::read_dir(work_dir()).expect("reading the tests' directory").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(prefix) && name != current && unused(&entry.path()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }

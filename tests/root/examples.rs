@@ -74,6 +74,16 @@ fn the_reference_system_holds_what_was_asked_for() {
     build!(project, "reference.yaml").says("4/4  pack");
     let all = entries(&project.path("out/reference.tar.zst"));
     assert_eq!(all["etc/hostname"].text, "forge\n");
+    let recipe = source_dir().join("recipes/reference.yaml").display().to_string();
+    let ids = |project: &Project| {
+        let plan = project.run(["plan", &recipe, "--artifactdir", "out", "--json"]).success().stdout;
+        let plan: serde_json::Value = serde_json::from_str(&plan).expect("a plan");
+        let steps = plan["steps"].as_array().expect("steps").iter();
+        steps.map(|step| step["id"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let (first, built) = (ids(&Project::new()), ids(&project));
+    assert!(built.iter().all(Option::is_some), "{built:?}");
+    assert_eq!(first, built, "a plan before anything was built knows the ids already");
     let installed = packages(&all, ".list");
     for name in ["systemd-sysv", "udev", "openssh-server", "iproute2", "ca-certificates", "apt", "dpkg"] {
         assert!(installed.iter().any(|package| package == name), "{name} among {installed:?}");

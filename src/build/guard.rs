@@ -1,40 +1,49 @@
 //! What a root gets while processes run in it, and must not keep.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use super::inside::{Attributes, Inside, Kind, Slot};
 
 /// Forbids services to start (invoke-rc.d(8)) and gives the resolver the host's name servers; put
 /// back as it was by [`RootGuard::release`], or when dropped.
+///
+/// Directories are found inside the root and then held open: whatever links the root has, and
+/// whatever the processes make of it, no file outside is touched.
 pub(super) struct RootGuard {
     files: Vec<Placed>,
 }
 
 /// One file that stands in for what was there.
 struct Placed {
-    path: PathBuf,
+    slot: Slot,
+    directory: File,
     ours: Vec<u8>,
     before: Before,
-    parent_time: Option<SystemTime>,
+    directory_time: Option<SystemTime>,
 }
 
 enum Before {
     Nothing,
-    Link(PathBuf),
-    File { contents: Vec<u8>, mode: u32, modified: Option<SystemTime> },
+    Link(OsString),
+    File { contents: Vec<u8>, attributes: Attributes },
 }
 
 impl RootGuard {
     /// Puts the files in place, as far as the root has the directories for them.
     pub(super) fn set(root: &Path, network: bool) -> Result<Self> {
         let mut guard = Self { files: Vec::new() };
-        guard.place(root, "usr/sbin", "policy-rc.d", b"#!/bin/sh\nexit 101\n".to_vec(), 0o755)?;
+        let inside = Inside::open(root)?;
+        guard.place(&inside, "usr/sbin", "policy-rc.d", b"#!/bin/sh\nexit 101\n".to_vec(), 0o755)?;
         if network && let Ok(resolver) = fs::read("/etc/resolv.conf") {
-            guard.place(root, "etc", "resolv.conf", resolver, 0o644)?;
+            guard.place(&inside, "etc", "resolv.conf", resolver, 0o644)?;
         }
         Ok(guard)
     }
@@ -47,21 +56,19 @@ impl RootGuard {
         Ok(())
     }
 
-    fn place(&mut self, root: &Path, directory: &str, name: &str, ours: Vec<u8>, mode: u32) -> Result<()> {
-        let directory = root.join(directory);
-        // A link in the place of the directory could lead out of the root.
-        if !directory.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
-            return Ok(());
-        }
-        let path = directory.join(name);
-        let parent_time = directory.metadata().and_then(|meta| meta.modified()).ok();
-        let before = Before::of(&path).with_context(|| format!("reading {}", path.display()))?;
-        if !matches!(before, Before::Nothing) {
-            fs::remove_file(&path).with_context(|| format!("moving {} aside", path.display()))?;
-        }
-        fs::write(&path, &ours).with_context(|| format!("writing {}", path.display()))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
-        self.files.push(Placed { path, ours, before, parent_time });
+    fn place(&mut self, root: &Inside, directory: &str, name: &str, ours: Vec<u8>, mode: u32) -> Result<()> {
+        let directory = Path::new(directory);
+        let opened = match root.directory(directory, OFlag::O_RDONLY) {
+            Ok(opened) => File::from(opened),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(()),
+            Err(error) => return Err(error).with_context(|| format!("opening /{}", directory.display())),
+        };
+        let directory_time = opened.metadata().and_then(|meta| meta.modified()).ok();
+        let slot = root.slot(&directory.join(name))?;
+        let Some(before) = Before::of(&slot)? else { return Ok(()) };
+        write(&slot, &ours)?;
+        slot.set_mode(mode)?;
+        self.files.push(Placed { slot, directory: opened, ours, before, directory_time });
         Ok(())
     }
 }
@@ -75,43 +82,47 @@ impl Drop for RootGuard {
 }
 
 impl Before {
-    fn of(path: &Path) -> std::io::Result<Self> {
-        match path.symlink_metadata() {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::Nothing),
-            Err(error) => Err(error),
-            Ok(meta) if meta.is_symlink() => Ok(Self::Link(fs::read_link(path)?)),
-            Ok(meta) => Ok(Self::File {
-                contents: fs::read(path)?,
-                mode: meta.permissions().mode() & 0o7777,
-                modified: meta.modified().ok(),
-            }),
-        }
+    /// What is there; `None` for what is better left alone, as a directory or a pipe.
+    fn of(slot: &Slot) -> Result<Option<Self>> {
+        Ok(match slot.kind()? {
+            None => Some(Self::Nothing),
+            Some(Kind::Link) => Some(Self::Link(slot.link_target()?.into())),
+            Some(Kind::File) => Some(Self::File { contents: read(slot)?, attributes: slot.attributes()? }),
+            Some(_) => None,
+        })
     }
 }
 
 impl Placed {
     fn restore(self) -> Result<()> {
-        let untouched = self.path.symlink_metadata().is_ok_and(|meta| meta.is_file())
-            && fs::read(&self.path).is_ok_and(|now| now == self.ours);
+        let untouched = self.slot.kind()? == Some(Kind::File) && read(&self.slot)? == self.ours;
         if !untouched {
             return Ok(());
         }
-        let doing = || format!("restoring {}", self.path.display());
-        fs::remove_file(&self.path).with_context(doing)?;
         match self.before {
-            Before::Nothing => {}
-            Before::Link(target) => symlink(target, &self.path).with_context(doing)?,
-            Before::File { contents, mode, modified } => {
-                fs::write(&self.path, contents).with_context(doing)?;
-                fs::set_permissions(&self.path, fs::Permissions::from_mode(mode)).with_context(doing)?;
-                if let Some(modified) = modified {
-                    fs::File::options().write(true).open(&self.path)?.set_modified(modified).with_context(doing)?;
-                }
+            Before::Nothing => self.slot.remove()?,
+            Before::Link(target) => self.slot.create_link(&target)?,
+            Before::File { contents, attributes } => {
+                write(&self.slot, &contents)?;
+                self.slot.apply(&attributes)?;
             }
         }
-        if let (Some(time), Some(parent)) = (self.parent_time, self.path.parent()) {
-            fs::File::open(parent)?.set_modified(time).with_context(doing)?;
+        if let Some(time) = self.directory_time {
+            let shown = self.slot.shown();
+            self.directory
+                .set_modified(time)
+                .with_context(|| format!("dating the directory of {}", shown.display()))?;
         }
         Ok(())
     }
+}
+
+fn read(slot: &Slot) -> Result<Vec<u8>> {
+    let mut contents = Vec::new();
+    slot.open_file()?.read_to_end(&mut contents).with_context(|| format!("reading {}", slot.shown().display()))?;
+    Ok(contents)
+}
+
+fn write(slot: &Slot, contents: &[u8]) -> Result<()> {
+    slot.create_file()?.write_all(contents).with_context(|| format!("writing {}", slot.shown().display()))
 }

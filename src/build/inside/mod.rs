@@ -245,6 +245,15 @@ impl Slot {
         Ok(file.into())
     }
 
+    /// The regular file that is there, to be read.
+    pub fn open_file(&self) -> Result<File> {
+        // What is no file after all does not make this wait.
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let file = nix::fcntl::openat(&self.directory, self.name.as_os_str(), flags, Mode::empty())
+            .with_context(|| format!("opening {}", self.shown.display()))?;
+        Ok(file.into())
+    }
+
     /// A link in place of what was there.
     pub fn create_link(&self, target: &OsStr) -> Result<()> {
         self.remove()?;
@@ -340,6 +349,18 @@ impl Slot {
     /// Its extended attributes, sorted by name; none where the file system has none.
     pub fn xattrs(&self) -> Result<Vec<(OsString, Vec<u8>)>> {
         xattrs(&self.through_directory()).with_context(|| format!("reading attributes of {}", self.shown.display()))
+    }
+
+    /// All attributes of what is there.
+    pub fn attributes(&self) -> Result<Attributes> {
+        let stat = self.stat()?.with_context(|| format!("{} is gone", self.shown.display()))?;
+        Ok(Attributes {
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mode: stat.st_mode & 0o7777,
+            modified: Some((stat.st_mtime, stat.st_mtime_nsec as u32)),
+            xattrs: self.xattrs()?,
+        })
     }
 
     /// Sets all attributes, in the order in which none undoes another: a new owner clears setuid bits

@@ -1,4 +1,5 @@
 //! Whole builds, in every place where they must work and with everything that can get in their way.
 
+mod escapes;
 mod places;
 mod stopped;

@@ -13,7 +13,8 @@ use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 
 use crate::build::{Event, Reporter};
-use crate::store::{EntryId, Store, TreeRecord};
+use crate::diagnostics::Fault;
+use crate::store::{EntryId, Store, TreeRecord, is_disk_full};
 
 /// What a step did to the artifacts, kept beside its outputs.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -141,8 +142,7 @@ impl<'a> Artifacts<'a> {
         for (path, artifact) in &self.files {
             let target = into.join(path);
             if artifact.staged {
-                place(&self.staging.join(path), &target)
-                    .with_context(|| format!("putting {} into its place", target.display()))?;
+                place(&self.staging.join(path), &target).map_err(|error| unplaced(error, &target))?;
             }
             let (size, sha256) = (artifact.size, artifact.sha256.clone());
             reporter.report(Event::Artifact { path: target, size, sha256 });
@@ -187,6 +187,16 @@ impl<'a> Artifacts<'a> {
 
 fn key(id: &EntryId) -> String {
     format!("outputs-{id}")
+}
+
+/// Why an artifact is not in its place.
+fn unplaced(error: anyhow::Error, target: &Path) -> anyhow::Error {
+    if is_disk_full(&error) {
+        return Fault::failed(format!("the disk that {} goes to is full", target.display()))
+            .hint("make room on it, or name another directory with `--artifactdir`, and build again: nothing is lost")
+            .into();
+    }
+    error.context(format!("putting {} into its place", target.display()))
 }
 
 /// Moves a file, over another file system by a copy under a temporary name.

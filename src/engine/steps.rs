@@ -289,7 +289,7 @@ impl Run<'_> {
             inputs: &step.inputs,
             detail: String::new(),
         };
-        action.run(&mut cx)?;
+        action.run(&mut cx).map_err(|error| self.store.explain_work(error))?;
         Ok((cx.detail, cx.origin))
     }
 

@@ -111,6 +111,9 @@ struct Inner {
 /// The way out of a full disk.
 const ROOM: &str = "`debforge store prune --to SIZE` makes room; DEBFORGE_STORE names a place on another disk";
 
+/// Free bytes of a disk on which hardly anything can be written any more.
+const NO_ROOM: u64 = 1 << 20;
+
 /// The layout below [`Store::root`]; another layout stands beside it under another name.
 const LAYOUT: &str = "v1";
 
@@ -196,17 +199,39 @@ impl Store {
         written.with_context(|| format!("writing {}", path.display())).map_err(|error| self.explain(error))
     }
 
+    /// An error of work done in the store, with what a full disk has to do with it. Programs say it
+    /// in words of their own, if at all, so the disk is asked too.
+    pub fn explain_work(&self, error: anyhow::Error) -> anyhow::Error {
+        let room = nix::sys::statvfs::statvfs(self.root())
+            .map_or(true, |stat| stat.blocks_available() as u64 * stat.fragment_size() as u64 >= NO_ROOM);
+        if room && !is_disk_full(&error) {
+            return error;
+        }
+        let mut fault = crate::diagnostics::fault_of(&error);
+        let hint = format!("the disk of the store {} is full: {ROOM}", self.root().display());
+        fault.hints.insert(0, hint);
+        fault.into()
+    }
+
     /// An error of writing to the store, with the way out where the disk is full.
     fn explain(&self, error: impl Into<anyhow::Error>) -> anyhow::Error {
-        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         let error: anyhow::Error = error.into();
-        let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
-        if !causes.any(|cause| matches!(cause.kind(), StorageFull | QuotaExceeded)) {
+        if !is_disk_full(&error) {
             return error;
         }
         let message = format!("the disk of the store {} is full", self.root().display());
         Fault::failed(message).hint(ROOM).into()
     }
+}
+
+/// Whether an error is that a disk has no room, or its quota is used up.
+pub fn is_disk_full(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let kind = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<nix::errno::Errno>() {
+        Some(errno) => Some(std::io::Error::from(*errno).kind()),
+        None => cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind),
+    };
+    error.chain().filter_map(kind).any(|kind| matches!(kind, StorageFull | QuotaExceeded))
 }
 
 /// A short name that no other process or thread makes.

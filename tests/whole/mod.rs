@@ -1,5 +1,7 @@
 //! Whole builds, in every place where they must work and with everything that can get in their way.
 
 mod escapes;
+mod full_disk;
 mod places;
 mod stopped;
+mod together;

@@ -49,6 +49,8 @@ pub struct Report {
     step_started: Instant,
     artifacts: Vec<(PathBuf, u64, String)>,
     fault: Option<(Option<usize>, Fault)>,
+    /// Whether a shell was opened, whose time is the user's own.
+    visited: bool,
 }
 
 impl Report {
@@ -71,6 +73,7 @@ impl Report {
             step_started: Instant::now(),
             artifacts: Vec::new(),
             fault: None,
+            visited: false,
         };
         let title = |step: &PlanStep| StepTitle { action: step.action.clone(), summary: step.summary.clone() };
         report.event(&Event::Started {
@@ -111,7 +114,10 @@ impl Report {
                     self.print(&lines::finished(planned, self.steps.len(), *outcome, *seconds, detail, reason));
                 }
             }
-            Event::Terminal { taken } => self.progress.pause(*taken),
+            Event::Terminal { taken } => {
+                self.progress.pause(*taken);
+                self.visited = true;
+            }
             Event::Artifact { path, size, sha256 } => self.artifacts.push((path.clone(), *size, sha256.clone())),
             Event::Resolved { step, id, inputs } => {
                 if let Some(planned) = self.steps.get_mut(step - 1) {
@@ -138,6 +144,7 @@ impl Report {
         self.progress.end();
         match self.fault.take() {
             Some((step, fault)) => Err(self.explained(fault, step, arguments).into()),
+            None if self.visited => Ok(()),
             None => {
                 self.print(&lines::done(self.started.elapsed(), &self.artifacts));
                 Ok(())

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::document::{self, Entry, entries};
 use super::header::misspelt;
 use super::lexer::words;
-use super::loader::{Loader, normalise, relative};
+use super::loader::{Loader, cannot_read, directory_of, normalise, read, relative};
 use super::nested::Caller;
 use super::properties::Reader;
 use super::source_map::{Origin, SourceMap};
@@ -502,24 +502,4 @@ fn with_both_names(mut variables: BTreeMap<String, String>) -> BTreeMap<String, 
         }
     }
     variables
-}
-
-/// The directory of a recipe; the current one has a name too.
-pub(super) fn directory_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
-}
-
-pub(super) fn read(path: &Path, loader: &dyn Loader) -> Result<Arc<Source>, String> {
-    let name = if path.is_absolute() { path.to_owned() } else { normalise(path) };
-    let text = loader.read(path)?;
-    // Some editors start a file with a byte order mark.
-    let text = text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned);
-    Ok(Arc::new(Source { name: name.display().to_string(), text }))
-}
-
-fn cannot_read(path: &Path, why: &str) -> Diagnostic {
-    Diagnostic::error(format!("cannot read the recipe `{}`: {why}", path.display()), None)
 }

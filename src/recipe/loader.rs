@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use crate::build::{FileKind, Files};
+use crate::diagnostics::{Diagnostic, Source};
 
 /// Reads the texts that a recipe is made of.
 pub trait Loader: Files {
@@ -144,6 +146,26 @@ pub(super) fn relative(path: &Path, base: &Path) -> PathBuf {
     let mut out: PathBuf = base.components().skip(shared).map(|_| Component::ParentDir).collect();
     out.extend(path.components().skip(shared));
     out
+}
+
+/// The directory of a recipe; the current one has a name too.
+pub(super) fn directory_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+pub(super) fn read(path: &Path, loader: &dyn Loader) -> Result<Arc<Source>, String> {
+    let name = if path.is_absolute() { path.to_owned() } else { normalise(path) };
+    let text = loader.read(path)?;
+    // Some editors start a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned);
+    Ok(Arc::new(Source { name: name.display().to_string(), text }))
+}
+
+pub(super) fn cannot_read(path: &Path, why: &str) -> Diagnostic {
+    Diagnostic::error(format!("cannot read the recipe `{}`: {why}", path.display()), None)
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::check::{Loading, Scope, read};
+use super::check::{Loading, Scope};
 use super::loader::normalise;
+use super::loader::read;
 use super::source_map::Origin;
 use crate::debian::Architecture;
 use crate::diagnostics::{Span, Spans};

@@ -109,7 +109,13 @@ impl Download {
             let password = url.password().unwrap_or_default().to_owned();
             (!user.is_empty() || !password.is_empty()).then_some((user, password))
         });
-        Request { url: self.shown(), sha256: self.sha256sum.clone(), sha512: self.sha512sum.clone(), credentials }
+        Request {
+            url: self.shown(),
+            sha256: self.sha256sum.clone(),
+            sha512: self.sha512sum.clone(),
+            credentials,
+            repository: false,
+        }
     }
 
     /// The name of the input that tells which file it was.

@@ -39,6 +39,8 @@ pub struct Request {
     pub sha512: Option<String>,
     /// Sent as Basic authentication; never part of an error, a log or a record.
     pub credentials: Option<(String, String)>,
+    /// Whether it is a file of a package repository, which apt's proxies are for.
+    pub repository: bool,
 }
 
 /// A file of the store.
@@ -69,6 +71,7 @@ struct Wanted {
     sha256: Option<String>,
     sha512: Option<String>,
     credentials: Option<(String, String)>,
+    repository: bool,
     /// Names what the store keeps for the URL.
     key: String,
 }
@@ -97,6 +100,7 @@ impl Wanted {
             sha512: expected(&request.sha512, 128, "sha512")?,
             url,
             credentials,
+            repository: request.repository,
             key,
         })
     }
@@ -270,6 +274,7 @@ impl Store {
             // Contents that are checked may come over any way.
             downgrade: wanted.is_checked(),
         };
+            repository: wanted.repository,
         let answer = self.inner.fetcher.ask(&asked)?;
         let (body, from, total, validators) = match answer {
             Answer::Unchanged => {

@@ -13,6 +13,7 @@ use url::Url;
 
 use super::patience::{Pieces, unless_cancelled};
 use super::proxy::Route;
+use crate::debian::apt_proxy::AptProxies;
 use crate::diagnostics::Fault;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -53,6 +54,8 @@ pub(super) struct Asked<'a> {
     pub resume: Option<(u64, &'a Validators)>,
     /// Whether https may redirect to http.
     pub downgrade: bool,
+    /// Whether it is for a file of a package repository.
+    pub repository: bool,
 }
 
 /// What the server says.
@@ -134,7 +137,8 @@ impl Fetcher {
     }
 
     fn send(&self, asked: &Asked<'_>, url: &Url) -> Result<Response<ureq::Body>, Failure> {
-        let route = Route::to(url, &|name| std::env::var(name).ok())?;
+        let otherwise = |url: &Url| if asked.repository { AptProxies::of_host().to(url) } else { Ok(None) };
+        let route = Route::to(url, &|name| std::env::var(name).ok(), &otherwise)?;
         let mut request = self.agent(&route)?.get(url.as_str());
         if let Some((user, password)) = route.login() {
             let login = format!("{}:{}", percent_decode(user), percent_decode(password));

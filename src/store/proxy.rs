@@ -1,4 +1,4 @@
-//! Proxies, as the environment names them.
+//! Proxies, as the environment names them, or for repositories apt's configuration.
 //!
 //! `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in lower or upper case, mean what they
 //! mean to curl: an https URL goes through a tunnel (CONNECT), an http URL is asked for by its full
@@ -30,21 +30,34 @@ pub(super) enum Route {
 }
 
 impl Route {
-    /// The way to a URL in an environment.
-    pub(super) fn to(url: &Url, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+    /// The way to a URL in an environment, or else the one that `otherwise` names.
+    pub(super) fn to(
+        url: &Url,
+        environment: &dyn Fn(&str) -> Option<String>,
+        otherwise: &dyn Fn(&Url) -> Result<Option<String>>,
+    ) -> Result<Self> {
         let variable = |name: &str| {
             [name.to_owned(), name.to_uppercase()]
                 .iter()
                 .find_map(|name| environment(name))
                 .map(|v| v.trim().to_owned())
         };
-        let own = format!("{}_proxy", url.scheme());
-        let Some(proxy) = variable(&own).or_else(|| variable("all_proxy")).filter(|proxy| !proxy.is_empty()) else {
-            return Ok(Self::Direct);
-        };
         if variable("no_proxy").is_some_and(|list| is_exempt(url, &list)) {
             return Ok(Self::Direct);
         }
+        let own = format!("{}_proxy", url.scheme());
+        let (proxy, own) = match variable(&own).or_else(|| variable("all_proxy")) {
+            Some(proxy) => (Some(proxy), own),
+            None => (otherwise(url)?, "the proxy in apt's configuration".to_owned()),
+        };
+        match proxy.filter(|proxy| !proxy.is_empty()) {
+            Some(proxy) => Self::through(&proxy, &own, url),
+            None => Ok(Self::Direct),
+        }
+    }
+
+    /// The way to a URL through a proxy; `own` says where it comes from.
+    fn through(proxy: &str, own: &str, url: &Url) -> Result<Self> {
         // The proxy resolves names with both.
         let proxy = proxy.replace("socks5h://", "socks5://");
         let full = if proxy.contains("://") { proxy } else { format!("http://{proxy}") };
@@ -174,7 +187,23 @@ mod tests {
 
     fn route(url: &str, environment: &[(&str, &str)]) -> Route {
         let find = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        Route::to(&Url::parse(url).unwrap(), &find).unwrap()
+        Route::to(&Url::parse(url).unwrap(), &find, &|_| Ok(None)).unwrap()
+    }
+
+    #[test]
+    fn the_environment_goes_before_other_settings() {
+        let url = Url::parse("http://a.example/").unwrap();
+        let route = |name: &str, value: &str| {
+            let find = |wanted: &str| (wanted == name).then(|| value.to_owned());
+            Route::to(&url, &find, &|_| Ok(Some("http://apt.example".into()))).unwrap()
+        };
+        let forward = |proxy: &str| Route::Forward(Url::parse(proxy).unwrap());
+        assert_eq!(route("other", ""), forward("http://apt.example"));
+        assert_eq!(route("http_proxy", "http://x.example"), forward("http://x.example"));
+        assert_eq!(route("http_proxy", ""), Route::Direct);
+        assert_eq!(route("no_proxy", "a.example"), Route::Direct);
+        let broken = Route::to(&url, &|_| None, &|_| Ok(Some("gopher://x".into()))).unwrap_err();
+        assert!(broken.to_string().contains("apt's configuration"), "{broken}");
     }
 
     #[test]
@@ -188,7 +217,7 @@ mod tests {
         assert_eq!(route("http://a.example/", &[("ALL_PROXY", "x")]), Route::Forward(proxy("http://x")));
         assert_eq!(route("http://a.example/", &[("all_proxy", "socks5h://x")]), Route::Tunnel(proxy("socks5://x")));
         let gopher = |name: &str| (name == "all_proxy").then(|| "gopher://x".to_owned());
-        assert!(Route::to(&proxy("http://a.example"), &gopher).is_err());
+        assert!(Route::to(&proxy("http://a.example"), &gopher, &|_| Ok(None)).is_err());
     }
 
     #[test]

@@ -161,6 +161,11 @@ fn answer(
     request: &Request,
     dir: &Path,
     state: &Mutex<State>,
+    // As a proxy the server is asked by full names, and answers from its directory.
+    let target = match target.strip_prefix("http://") {
+        Some(rest) => rest.split_once('/').map_or("", |(_, path)| path),
+        None => &target,
+    };
     stop: &AtomicBool,
 ) -> Option<()> {
     let from =

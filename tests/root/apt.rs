@@ -270,3 +270,41 @@ fn two_builds_at_once_share_what_they_fetch() {
     assert_eq!(case.server.sent("pool/two_1.0_all.deb"), 1);
     assert_eq!(case.server.sent("dists/stable/main/binary-amd64/Packages"), 1);
 }
+#[test]
+fn the_proxy_of_the_hosts_apt_is_used() {
+    let case = case!();
+    let server = case.server.url("");
+    let proxy = |lines: &str| case.project.write("apt.conf", lines);
+    let recipe = |uri: &str| {
+        case.project.set_actions(&format!(
+            "  - action: apt\n    packages: [two]\n    repositories:\n      - {{name: tests, uris: ['{uri}'], suites: [stable], signed-by: key.asc}}\n  - action: pack\n    file: out.tar\n    compression: none\n"
+        ));
+    };
+    let build = || {
+        let mut command = case.project.command(["build", "recipe.yaml", "--artifactdir", "out"]);
+        for name in ["http_proxy", "all_proxy", "no_proxy"] {
+            command.env_remove(name).env_remove(name.to_uppercase());
+        }
+        let output = command.env("APT_CONFIG", case.project.path("apt.conf")).output().expect("starting debforge");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // Nobody knows this host; the proxy is not asked for its address.
+    recipe("http://mirror.invalid/debian");
+    fs::rename(case.project.path("repository"), case.project.path("moved")).expect("moving the repository");
+    fs::create_dir(case.project.path("repository")).expect("moving the repository");
+    fs::rename(case.project.path("moved"), case.project.path("repository/debian")).expect("moving the repository");
+    proxy(&format!("Acquire::http::Proxy \"{server}\";\n"));
+    let (done, said) = build();
+    assert!(done, "{said}");
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
+    assert_eq!(case.server.sent("debian/pool/two_1.0_all.deb"), 1);
+    // A server that is exempt is asked itself.
+    recipe(&case.server.url("debian"));
+    proxy("Acquire::http::Proxy \"http://proxy.invalid:1\";\nAcquire::http::Proxy::127.0.0.1 \"DIRECT\";\n");
+    let (done, said) = build();
+    assert!(done, "{said}");
+    proxy("Acquire::http::Proxy-Auto-Detect \"/bin/false\";\n");
+    let (done, said) = build();
+    assert!(!done && said.contains("`/bin/false`, which is to find apt's proxy, failed"), "{said}");
+}
+

@@ -132,6 +132,7 @@ fn fill(cx: &BuildContext<'_>, plan: &Plan<'_>, releases: &BTreeMap<Suite, Strin
                 credentials: plan.logins.of(&index.url),
                 url: index.url.clone(),
                 sha256: Some(index.sha256.clone()),
+                repository: true,
                 ..Request::default()
             };
             let fetched = cx.store.fetch(&request, &mut |_, _| {}).map_err(|error| moved(&index.suite, &error))?;

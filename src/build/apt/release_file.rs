@@ -80,7 +80,7 @@ fn fetch(store: &Store, suite: &Suite, logins: &Logins) -> Result<ReleaseState> 
 
 fn get(store: &Store, suite: &Suite, name: &str, logins: &Logins) -> Result<Fetched> {
     let url = format!("{}{name}", suite.base());
-    let request = Request { credentials: logins.of(&url), url, ..Request::default() };
+    let request = Request { credentials: logins.of(&url), url, repository: true, ..Request::default() };
     store.fetch(&request, &mut |_, _| {})
 }
 

@@ -149,6 +149,7 @@ impl<'a> Apt<'a> {
                     credentials: self.options.logins.of(&package.url),
                     url: package.url.clone(),
                     sha256: Some(package.sha256.clone()),
+                    repository: true,
                     ..Request::default()
                 };
                 let mut before = 0;

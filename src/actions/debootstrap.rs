@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::build::bootstrap::{HOSTNAME, Variant, reset_devices};
 use crate::build::inside::Inside;
 use crate::build::{BuildContext, CheckContext, InputContext, cleanup};
 use crate::debian::snapshot::Stamp;
-use crate::debian::sources::{Source, Sources};
+use crate::debian::sources::{Source, Sources, check_address};
 use crate::debian::{host, package_list};
 use crate::diagnostics::Diagnostics;
 
@@ -311,10 +311,6 @@ impl Action for Debootstrap {
 }
 
 fn check_mirror(mirror: &str) -> Result<()> {
-    let url = url::Url::parse(mirror).with_context(|| format!("`{mirror}` is no address"))?;
-    ensure!(
-        ["http", "https", "file"].contains(&url.scheme()),
-        "packages cannot be fetched from `{mirror}`: it is none of http, https and file"
-    );
-    Ok(())
+    url::Url::parse(mirror).with_context(|| format!("`{mirror}` is no address"))?;
+    check_address(mirror)
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use crate::build::bootstrap::{Bootstrap, Filters, Skeleton, VARIANTS, Variant};
 use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
 use crate::debian::host;
 use crate::debian::snapshot::Stamp;
-use crate::debian::sources::Sources;
+use crate::debian::sources::{Sources, check_address};
 use crate::diagnostics::Diagnostics;
 
 /// Make the root filesystem as mmdebstrap does.
@@ -146,14 +146,11 @@ impl Mmdebstrap {
 
     fn check_mirror(&self, mirror: &str) -> Result<()> {
         if !is_line(mirror.trim()) {
-            let url = url::Url::parse(mirror)
+            url::Url::parse(mirror)
                 .with_context(|| format!("`{mirror}` is neither an address nor a line of sources.list"))?;
-            ensure!(
-                ["http", "https", "file"].contains(&url.scheme()),
-                "packages cannot be fetched from `{mirror}`: it is none of http, https and file"
-            );
         }
-        Sources::from_lines(&self.line(mirror)).map(drop)
+        let sources = Sources::from_lines(&self.line(mirror))?;
+        sources.0.iter().flat_map(|source| &source.uris).try_for_each(|uri| check_address(uri))
     }
 
     fn keyrings(&self, recipe_dir: &Path) -> Vec<PathBuf> {

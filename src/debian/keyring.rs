@@ -6,6 +6,8 @@ use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::openpgp;
+
 /// Where Debian's package of archive keys puts them, newest name first.
 const DEBIAN_ARCHIVE: [&str; 2] =
     ["/usr/share/keyrings/debian-archive-keyring.pgp", "/usr/share/keyrings/debian-archive-keyring.gpg"];
@@ -74,6 +76,20 @@ pub fn trusted(root: &Path) -> Vec<PathBuf> {
         .collect();
     all.sort();
     all
+}
+
+/// The keyring files and the fingerprints that a value of `Signed-By` names; where it names no file,
+/// the fingerprints are of keys in `trusted`.
+pub fn named(names: &[String], trusted: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<String>)> {
+    let (files, fingerprints): (Vec<&String>, Vec<&String>) = names.iter().partition(|name| name.starts_with('/'));
+    let files = if files.is_empty() { trusted.to_vec() } else { files.into_iter().map(PathBuf::from).collect() };
+    let fingerprints = fingerprints.into_iter().map(|name| openpgp::parse_fingerprint(name)).collect::<Result<_>>()?;
+    Ok((files, fingerprints))
+}
+
+/// Those of binary keys that have one of the fingerprints; all of them where there is no fingerprint.
+pub fn with_fingerprints(keys: Vec<u8>, fingerprints: &[String]) -> Result<Vec<u8>> {
+    if fingerprints.is_empty() { Ok(keys) } else { openpgp::select(&keys, fingerprints) }
 }
 
 /// The keyrings of this machine that Debian's archive is signed with.

@@ -247,6 +247,17 @@ impl std::fmt::Display for Sources {
     }
 }
 
+/// Says why packages cannot be fetched from an address.
+pub fn check_address(uri: &str) -> Result<()> {
+    match uri.split_once(':').map_or("", |(scheme, _)| scheme) {
+        "http" | "https" | "file" => Ok(()),
+        scheme if scheme.starts_with("mirror") => {
+            bail!("packages cannot be fetched from `{uri}`: it is a list of mirrors, of which one has to be named")
+        }
+        _ => bail!("packages cannot be fetched from `{uri}`: it is none of http, https and file"),
+    }
+}
+
 fn trim(uri: &str) -> String {
     uri.trim_end_matches('/').to_owned()
 }
@@ -283,6 +294,15 @@ mod tests {
         assert_eq!(at("deb http://m.example/flat amd64/"), "http://m.example/flat/amd64/");
         assert_eq!(at("deb http://m.example/flat /"), "http://m.example/flat/");
         assert_eq!(at("deb http://m.example/flat ./"), "http://m.example/flat/./");
+    }
+
+    #[test]
+    fn says_which_addresses_are_of_no_use() {
+        assert!(check_address("https://m.example/debian").is_ok() && check_address("file:/srv/debian").is_ok());
+        let why = |uri: &str| check_address(uri).unwrap_err().to_string();
+        assert!(why("mirror+http://m.example/list").contains("list of mirrors"));
+        assert!(why("cdrom:[Debian]/").contains("none of http"));
+        assert!(why("m.example/debian").contains("none of http"));
     }
 
     #[test]

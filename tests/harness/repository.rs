@@ -212,6 +212,14 @@ impl Repository {
         let path = package.write(&pool);
         let bytes = fs::read(&path).expect("reading a package");
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+    /// The fingerprint of its key.
+    pub fn fingerprint(&self) -> String {
+        let listed = self.key.gpg(&["--with-colons", "--fingerprint"]);
+        let listed = String::from_utf8_lossy(&listed).into_owned();
+        let line = listed.lines().find_map(|line| line.strip_prefix("fpr:")).expect("a fingerprint");
+        line.trim_matches(':').to_owned()
+    }
+
         format!("{}Filename: pool/{name}\nSize: {}\nSHA256: {}\n\n", package.control(), bytes.len(), sha256(&bytes))
     }
 }

@@ -194,6 +194,41 @@ fn pins_choose_the_version_and_stay() {
     case.recipe("[one]", SIGNED, "preferences: [{package: one, pin: version 1.*, priority: 1001}]");
     case.build().success();
     assert_eq!(case.text("usr/share/one").as_deref(), Some("1.0\n"));
+#[test]
+fn a_root_may_name_a_key_by_its_fingerprint() {
+    let case = case!();
+    let other = Repository::new(&case.project.path("other"), "stable");
+    case.project.write("etc/apt/trusted.gpg.d/both.gpg", [other.keyring(), case.repository.keyring()].concat());
+    let build = |fingerprint: &str| {
+        case.project.write(
+            "etc/apt/sources.list.d/tests.sources",
+            format!(
+                "Types: deb\nURIs: {}\nSuites: stable\nComponents: main\nSigned-By: {fingerprint}\n",
+                case.server.url("")
+            ),
+        );
+        case.project.set_actions(
+            "  - action: overlay\n    source: etc\n    destination: /etc\n  - action: apt\n    packages: [two]\n  - action: pack\n    file: out.tar\n    compression: none\n",
+        );
+        case.build()
+    };
+    build(&other.fingerprint()).code(1).says("could not be verified").says("is not in the keyring");
+    build("0123456789012345678901234567890123456789").code(2).says("which is not in");
+    build("3456789").code(1).says("neither the path of a keyring nor a whole fingerprint");
+    build(&case.repository.fingerprint()).success();
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
+}
+
+#[test]
+fn lists_of_mirrors_are_named_as_what_they_are() {
+    let case = case!();
+    case.project.write("etc/apt/sources.list", "deb mirror+http://mirror.example/list stable main\n");
+    case.project.set_actions(
+        "  - action: overlay\n    source: etc\n    destination: /etc\n  - action: apt\n    packages: [two]\n",
+    );
+    case.build().code(2).says("it is a list of mirrors, of which one has to be named").says("recipe.yaml");
+}
+
     assert_eq!(
         case.text("etc/apt/preferences.d/debforge").as_deref(),
         Some("Package: one\nPin: version 1.*\nPin-Priority: 1001\n")

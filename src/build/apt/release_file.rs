@@ -10,7 +10,7 @@ use crate::build::InputContext;
 use crate::build::inputs::ReleaseState;
 use crate::debian::keyring;
 use crate::debian::release::{Release, clear_signed};
-use crate::debian::sources::{SignedBy, Source, Sources, Suite};
+use crate::debian::sources::{SignedBy, Source, Sources, Suite, check_address};
 use crate::diagnostics::Fault;
 use crate::store::Store;
 use crate::store::fetch::{Fetched, Request};
@@ -64,6 +64,7 @@ pub fn add_repositories(cx: &mut InputContext<'_>, sources: &Sources, trust: &Tr
 }
 
 fn fetch(store: &Store, suite: &Suite, logins: &Logins) -> Result<ReleaseState> {
+    check_address(&suite.uri).map_err(|error| Fault::recipe(format!("{error:#}")))?;
     let file = match get(store, suite, "InRelease", logins) {
         Ok(file) => file,
         // Small repositories have only the older form.
@@ -136,6 +137,11 @@ fn check(store: &Store, source: &Source, suite: &Suite, state: &ReleaseState, tr
                 .into())
         }
         _ => Ok(()),
+fn shown(files: &[PathBuf]) -> String {
+    let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    if files.is_empty() { "any trusted keyring".to_owned() } else { files.join(", ") }
+}
+
     }
 }
 
@@ -152,15 +158,19 @@ fn keys_for(source: &Source, suite: &Suite, trust: &Trust) -> Result<Vec<u8>> {
             return keyring::binary(key.as_bytes()).with_context(|| format!("reading the key of {suite}"));
         }
         Some(SignedBy::Named(names)) => {
-            for name in names {
-                if !name.starts_with('/') {
-                    return Err(Fault::recipe(format!(
-                        "the repository {suite} names its key by the fingerprint {name}"
-                    ))
-                    .hint("name the file of the keyring in `Signed-By` instead")
-                    .into());
-                }
-                read(name.as_ref())?;
+            let (files, fingerprints) = keyring::named(names, &trust.keyrings)
+                .with_context(|| format!("reading `Signed-By` of the repository {suite}"))?;
+            for file in &files {
+                read(file)?;
+            }
+            keys = keyring::with_fingerprints(keys, &fingerprints)?;
+            if keys.is_empty() && !fingerprints.is_empty() {
+                let (fingerprints, files) = (fingerprints.join(", "), shown(&files));
+                return Err(Fault::recipe(format!(
+                    "the repository {suite} is to be signed by the key {fingerprints}, which is not in {files}"
+                ))
+                .hint("name the file of a keyring that has it in `Signed-By` too")
+                .into());
             }
         }
         None => {

@@ -12,7 +12,7 @@ use super::Logins;
 use crate::build::inside::Inside;
 use crate::build::{BuildContext, CheckContext};
 use crate::debian::keyring;
-use crate::debian::sources::{SignedBy, Source, Sources};
+use crate::debian::sources::{SignedBy, Source, Sources, check_address};
 use crate::diagnostics::{Diagnostics, Fault};
 
 /// A repository, in the terms of sources.list(5)'s deb822 format.
@@ -180,9 +180,11 @@ fn check_uri(uri: &str, place: &str, credentials: bool, cx: &CheckContext<'_>, o
         "http" | "https" | "file" => {}
         "" => out
             .push(cx.error(place, format!("`{uri}` is no address")).hint("begin it with https://, http:// or file:/")),
-        other => out.push(
-            cx.error(place, format!("repositories cannot be reached by `{other}`")).hint("https, http and file can"),
-        ),
+        _ => {
+            if let Err(error) = check_address(uri) {
+                out.push(cx.error(place, error.to_string()));
+            }
+        }
     }
     if uri.split_once("://").is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@'))) {
         out.push(

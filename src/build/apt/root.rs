@@ -1,7 +1,7 @@
 //! The repositories that a root is set up for.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -14,17 +14,23 @@ use crate::debian::sources::SignedBy;
 pub fn sources_of_root(root: &Path) -> Result<String> {
     let mut sources = sources_of(root)?;
     for source in &mut sources.0 {
-        let files = match &source.signed_by {
+        let (files, fingerprints) = match &source.signed_by {
             Some(SignedBy::Key(_)) => continue,
-            Some(SignedBy::Named(names)) if names.iter().any(|name| !name.starts_with('/')) => continue,
-            Some(SignedBy::Named(names)) => names.iter().map(|name| root.join(name.trim_start_matches('/'))).collect(),
-            None => keyring::trusted(root),
+            Some(SignedBy::Named(names)) => {
+                let (files, fingerprints) =
+                    keyring::named(names, &[]).with_context(|| format!("reading `Signed-By: {}`", names.join(" ")))?;
+                match files.as_slice() {
+                    [] => (keyring::trusted(root), fingerprints),
+                    files => (files.iter().map(|file| below(root, file)).collect(), fingerprints),
+                }
+            }
+            None => (keyring::trusted(root), Vec::new()),
         };
         let mut keys = Vec::new();
         for file in files {
             // A link with an absolute target means a file of the root.
             let file = match fs::read_link(&file) {
-                Ok(target) if target.is_absolute() => root.join(target.strip_prefix("/").unwrap_or(&target)),
+                Ok(target) if target.is_absolute() => below(root, &target),
                 _ => file,
             };
             match fs::read(&file) {
@@ -35,11 +41,16 @@ pub fn sources_of_root(root: &Path) -> Result<String> {
                 Err(error) => return Err(error).with_context(|| format!("reading the keyring {}", file.display())),
             }
         }
+        let keys = keyring::with_fingerprints(keys, &fingerprints).context("reading the root's keyrings")?;
         if !keys.is_empty() {
             source.signed_by = Some(SignedBy::Key(keyring::armoured(&keys)));
         }
     }
     Ok(sources.to_string())
+}
+
+fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::build::{BuildContext, CheckContext, InputContext, cleanup};
 use crate::debian::snapshot::Stamp;
 use crate::debian::sources::{Source, Sources, check_address};
 use crate::debian::{host, package_list};
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostics, Remedy, fault_of};
 
 /// Make the root filesystem with debootstrap.
 ///
@@ -300,6 +300,10 @@ impl Action for Debootstrap {
         if self.certificate.is_none()
             && let Err(error) = self.fill_cache(cx, &cache)
         {
+            // debootstrap would take a state that the plan does not know.
+            if fault_of(&error).remedy == Remedy::PlanAnew {
+                return Err(error);
+            }
             // debootstrap chooses and downloads by itself then.
             cx.log(format!("packages are left to debootstrap: {error:#}"));
         }

@@ -4,6 +4,8 @@ use anyhow::Result;
 
 use super::debos::MachineArgs;
 use super::recipe::{Ready, RecipeArgs};
+use crate::build::Event;
+use crate::diagnostics::{Remedy, fault_of};
 use crate::engine::{Build, Job};
 use crate::machine::local;
 use crate::plan::{History, Plan};
@@ -71,20 +73,54 @@ pub fn run(args: &Args) -> Result<u8> {
         (false, false) => Style::Plain,
     };
     let debug_shell = args.debug_shell.then(|| args.shell.clone());
-    carry_out(&ready, &args.recipe, plan, style, args.verbose, |build| build.debug_shell = debug_shell)
+    carry_out(&ready, &args.recipe, plan, style, args.verbose, |build| build.debug_shell.clone_from(&debug_shell))
 }
 
-/// Has a plan carried out; `adjust` sets what is special about it.
+/// Has a plan carried out; `adjust` sets what is special about it. Where a repository turns out to
+/// have moved on since it was made, another one is made, once.
 pub(super) fn carry_out(
     ready: &Ready,
     args: &RecipeArgs,
     plan: Plan,
     style: Style,
     verbose: bool,
-    adjust: impl FnOnce(&mut Build),
+    adjust: impl Fn(&mut Build),
 ) -> Result<u8> {
     let log = BuildLog::start(&ready.store.root().join("logs"), &plan).ok();
     let mut report = Report::start(style, verbose, &plan, &ready.local, log)?;
+    let mut broken = None;
+    let mut note = |shown: Result<()>| {
+        if let Err(error) = shown {
+            broken.get_or_insert(error);
+        }
+    };
+    if let Some(end) = attempt(ready, args, &plan, &adjust, &mut |event| note(report.event(event)))? {
+        let end = match renewed(ready, args, &plan) {
+            Ok(Some(renewed)) => {
+                note(report.renew(&renewed, &ready.local, &moved(&plan, &renewed)));
+                attempt(ready, args, &renewed, &adjust, &mut |event| note(report.event(event)))?
+            }
+            Ok(None) => Some(end),
+            Err(error) => Some(Event::Finished { fault: Some(fault_of(&error)), step: None }),
+        };
+        end.iter().for_each(|end| note(report.event(end)));
+    }
+    History::remember(&ready.store, &args.recipe, plan.architecture, report.finished());
+    report.finish(&args.again())?;
+    match broken {
+        Some(error) => Err(error),
+        None => Ok(0),
+    }
+}
+
+/// Has a plan carried out. An end that is the plan's fault is given back instead of being shown.
+fn attempt(
+    ready: &Ready,
+    args: &RecipeArgs,
+    plan: &Plan,
+    adjust: &impl Fn(&mut Build),
+    show: &mut dyn FnMut(&Event),
+) -> Result<Option<Event>> {
     let mut build = Build {
         store: ready.store.root().to_owned(),
         artifact_dir: ready.artifact_dir.clone(),
@@ -99,16 +135,26 @@ pub(super) fn carry_out(
     };
     adjust(&mut build);
     let job = serde_json::to_value(Job::Build(Box::new(build)))?;
-    let mut broken = None;
-    local::start(&ready.local, &job, &mut |event| {
-        if let Err(error) = report.event(&event) {
-            broken.get_or_insert(error);
-        }
+    let mut outdated = None;
+    local::start(&ready.local, &job, &mut |event| match &event {
+        Event::Finished { fault: Some(fault), .. } if fault.remedy == Remedy::PlanAnew => outdated = Some(event),
+        event => show(event),
     })?;
-    History::remember(&ready.store, &args.recipe, plan.architecture, report.finished());
-    report.finish(&args.again())?;
-    match broken {
-        Some(error) => Err(error),
-        None => Ok(0),
-    }
+    Ok(outdated)
+}
+
+/// Another plan of the same build; `None` where it would come to the same.
+fn renewed(ready: &Ready, args: &RecipeArgs, plan: &Plan) -> Result<Option<Plan>> {
+    let renewed = ready.plan(args, plan.fresh.as_ref().map(|fresh| fresh.from))?;
+    // Of steps without an id, only the engine has asked the repositories.
+    let changed = renewed.releases != plan.releases || plan.steps.iter().any(|step| step.id.is_none());
+    Ok(changed.then_some(renewed))
+}
+
+/// Why a plan had to give way to another.
+fn moved(plan: &Plan, renewed: &Plan) -> String {
+    let changed = renewed.releases.iter().filter(|(suite, state)| plan.releases.get(*suite) != Some(*state));
+    let changed: Vec<&str> = changed.map(|(suite, _)| suite.as_str()).collect();
+    let which = if changed.is_empty() { "a repository".to_owned() } else { changed.join(", ") };
+    format!("{which} changed while the build was going on: it is planned anew")
 }

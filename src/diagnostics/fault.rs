@@ -30,6 +30,19 @@ impl FaultKind {
     }
 }
 
+/// What a program may try by itself before it troubles the user with a fault.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Remedy {
+    /// Nothing.
+    #[default]
+    None,
+    /// Another address: this one has no such file, or another than was expected.
+    LookElsewhere,
+    /// A new plan: what the plan was made from can no longer be had.
+    PlanAnew,
+}
+
 /// A failure with all that a user needs to act on it. Travels inside [`anyhow::Error`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
@@ -49,12 +62,29 @@ pub struct Fault {
     /// The command that failed, as a shell in the root reads it, where it needs nothing else.
     #[serde(default)]
     pub replay: Option<String>,
+    /// What may help without the user.
+    #[serde(default, skip_serializing_if = "Remedy::is_none")]
+    pub remedy: Remedy,
+}
+
+impl Remedy {
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 impl Fault {
     /// A fault of a kind.
     pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), place: None, tail: Vec::new(), hints: Vec::new(), replay: None }
+        Self {
+            kind,
+            message: message.into(),
+            place: None,
+            tail: Vec::new(),
+            hints: Vec::new(),
+            replay: None,
+            remedy: Remedy::None,
+        }
     }
 
     /// A step failed.
@@ -76,6 +106,13 @@ impl Fault {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
+        self
+    }
+
+    /// The same with what may help without the user.
+    #[must_use]
+    pub fn remedy(mut self, remedy: Remedy) -> Self {
+        self.remedy = remedy;
         self
     }
 

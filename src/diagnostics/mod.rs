@@ -9,7 +9,7 @@ mod render;
 mod source;
 mod suggest;
 
-pub use fault::{Fault, FaultKind, fault_of};
+pub use fault::{Fault, FaultKind, Remedy, fault_of};
 pub use source::{Place, Source, Span, Spans};
 pub use suggest::suggest;
 

@@ -75,14 +75,17 @@ impl Report {
             fault: None,
             visited: false,
         };
-        let title = |step: &PlanStep| StepTitle { action: step.action.clone(), summary: step.summary.clone() };
-        report.event(&Event::Started {
-            recipe: plan.recipe.clone(),
-            architecture: plan.architecture,
-            machine: machine.clone(),
-            steps: plan.steps.iter().map(title).collect(),
-        })?;
+        report.event(&started(plan, local))?;
         Ok(report)
+    }
+
+    /// Goes over to another plan of the same build, which begins again; says why.
+    pub fn renew(&mut self, plan: &Plan, local: &Local, why: &str) -> Result<()> {
+        self.progress.end();
+        self.event(&Event::Warning { step: None, message: why.to_owned() })?;
+        self.steps.clone_from(&plan.steps);
+        self.finished = 0;
+        self.event(&started(plan, local))
     }
 
     /// Takes the next event.
@@ -191,6 +194,16 @@ impl Report {
 fn from_home(path: &Path) -> String {
     let below = std::env::home_dir().and_then(|home| path.strip_prefix(home).ok().map(Path::to_owned));
     below.map_or_else(|| path.display().to_string(), |below| format!("~/{}", below.display()))
+}
+
+fn started(plan: &Plan, local: &Local) -> Event {
+    let title = |step: &PlanStep| StepTitle { action: step.action.clone(), summary: step.summary.clone() };
+    Event::Started {
+        recipe: plan.recipe.clone(),
+        architecture: plan.architecture,
+        machine: local.description.clone(),
+        steps: plan.steps.iter().map(title).collect(),
+    }
 }
 
 /// Rounded for people: a tenth of a second.

@@ -14,7 +14,7 @@ use super::http::{Answer, Asked, Failure, Validators, percent_decode};
 use super::lock::{MakeLock, check_cancelled};
 use super::size::{free_space, human};
 use super::{ROOM, Store};
-use crate::diagnostics::Fault;
+use crate::diagnostics::{Fault, Remedy};
 
 pub(super) use super::http::Fetcher;
 
@@ -149,8 +149,9 @@ impl Digests {
             if let (Some(expected), Some(found)) = (expected, found)
                 && expected != found
             {
-                let message = format!("{} has another {name} than the recipe says", wanted.url);
+                let message = format!("{} has another {name} than it should have", wanted.url);
                 return Err(Fault::failed(message)
+                    .remedy(Remedy::LookElsewhere)
                     .hint(format!("expected {expected}"))
                     .hint(format!("received {found}"))
                     .into());
@@ -273,8 +274,8 @@ impl Store {
             resume: resume.as_ref().map(|validators| (partial.length(), validators)),
             // Contents that are checked may come over any way.
             downgrade: wanted.is_checked(),
-        };
             repository: wanted.repository,
+        };
         let answer = self.inner.fetcher.ask(&asked)?;
         let (body, from, total, validators) = match answer {
             Answer::Unchanged => {
@@ -350,6 +351,10 @@ impl Store {
             return Err(Fault::recipe(format!("{} names no file of this machine", wanted.url)).into());
         };
         let context = || format!("fetching {}", wanted.url);
+        if !from.try_exists().with_context(context)? {
+            let message = format!("{} could not be fetched: there is no such file", wanted.url);
+            return Err(Fault::failed(message).remedy(Remedy::LookElsewhere).into());
+        }
         let scratch = self.scratch()?;
         let copy = scratch.path.join("file");
         super::copy::copy_file(&from, &copy).with_context(context).map_err(|error| self.explain(error))?;

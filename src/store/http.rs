@@ -14,7 +14,7 @@ use url::Url;
 use super::patience::{Pieces, unless_cancelled};
 use super::proxy::Route;
 use crate::debian::apt_proxy::AptProxies;
-use crate::diagnostics::Fault;
+use crate::diagnostics::{Fault, Remedy};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest silence in an answer, unless set otherwise; there is no limit on how long it takes in all.
@@ -220,6 +220,10 @@ fn judge(asked: &Asked<'_>, url: &Url, response: Response<ureq::Body>) -> Result
             let mut fault = Fault::failed(format!("{} could not be fetched: the server answers {status}", asked.url));
             if url != asked.url {
                 fault = fault.hint(format!("it redirects to {url}"));
+            }
+            // Some object stores say 403 for what is not there.
+            if matches!(code, 403 | 404 | 410) {
+                fault = fault.remedy(Remedy::LookElsewhere);
             }
             if matches!(code, 401 | 403 | 407) && asked.credentials.is_none() {
                 fault = fault.hint("it may want credentials");

@@ -46,8 +46,12 @@ pub struct Seen {
     pub from: u64,
 }
 
+/// Something to be done once.
+type Deed = Box<dyn FnOnce() + Send>;
+
 #[derive(Default)]
 struct State {
+    deeds: BTreeMap<String, Deed>,
     manners: BTreeMap<String, Manner>,
     login: Option<String>,
     seen: Vec<Seen>,
@@ -87,6 +91,12 @@ impl Server {
     /// Serves a path in another manner.
     pub fn set(&self, path: &str, manner: Manner) {
         self.state.lock().unwrap().manners.insert(path.into(), manner);
+    }
+
+    /// Does something when a path is asked for next, after its file was read: what comes behind it is
+    /// of another time.
+    pub fn then(&self, path: &str, deed: impl FnOnce() + Send + 'static) {
+        self.state.lock().unwrap().deeds.insert(path.into(), Box::new(deed));
     }
 
     /// Asks for Basic authentication.
@@ -151,6 +161,11 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
+    // As a proxy the server is asked by full names, and answers from its directory.
+    let target = match target.strip_prefix("http://") {
+        Some(rest) => rest.split_once('/').map_or("", |(_, path)| path),
+        None => &target,
+    };
     let path = target.split('?').next().unwrap_or("").trim_start_matches('/').to_owned();
     Some(Request { method, path: unescape(&path), headers })
 }
@@ -161,11 +176,6 @@ fn answer(
     request: &Request,
     dir: &Path,
     state: &Mutex<State>,
-    // As a proxy the server is asked by full names, and answers from its directory.
-    let target = match target.strip_prefix("http://") {
-        Some(rest) => rest.split_once('/').map_or("", |(_, path)| path),
-        None => &target,
-    };
     stop: &AtomicBool,
 ) -> Option<()> {
     let from =
@@ -205,6 +215,10 @@ fn answer(
     }
     let mut body = Vec::new();
     file.read_to_end(&mut body).ok()?;
+    let deed = state.lock().unwrap().deeds.remove(&request.path);
+    if let Some(deed) = deed {
+        deed();
+    }
     // A range of another version of the file is answered with the whole of this one.
     let valid = request.headers.get("if-range").is_none_or(|known| *known == tag);
     let start = from.filter(|from| valid && *from < size).unwrap_or(0);

@@ -158,6 +158,11 @@ impl Repository {
         self.packages.push(package);
     }
 
+    /// Takes all versions of a package out; seen after the next [`Repository::publish`].
+    pub fn remove(&mut self, name: &str) {
+        self.packages.retain(|package| package.name != name);
+    }
+
     /// Writes packages, indices and the signed release file, dated `date` (in the form of RFC 2822).
     pub fn publish(&self, date: &str) {
         let mut architectures: Vec<&str> =
@@ -207,11 +212,6 @@ impl Repository {
         self.key.gpg(&["--export"])
     }
 
-    fn entry(&self, package: &Deb) -> String {
-        let pool = self.dir.join("pool");
-        let path = package.write(&pool);
-        let bytes = fs::read(&path).expect("reading a package");
-        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
     /// The fingerprint of its key.
     pub fn fingerprint(&self) -> String {
         let listed = self.key.gpg(&["--with-colons", "--fingerprint"]);
@@ -220,6 +220,11 @@ impl Repository {
         line.trim_matches(':').to_owned()
     }
 
+    fn entry(&self, package: &Deb) -> String {
+        let pool = self.dir.join("pool");
+        let path = package.write(&pool);
+        let bytes = fs::read(&path).expect("reading a package");
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         format!("{}Filename: pool/{name}\nSize: {}\nSHA256: {}\n\n", package.control(), bytes.len(), sha256(&bytes))
     }
 }

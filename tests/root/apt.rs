@@ -5,7 +5,7 @@ use std::io::Read;
 
 use crate::harness::Project;
 use crate::harness::fixture::dpkg_root;
-use crate::harness::http::Server;
+use crate::harness::http::{Manner, Server};
 use crate::harness::project::Finished;
 use crate::harness::repository::{Deb, Repository};
 
@@ -51,24 +51,34 @@ impl Case {
 
     /// Regular files of the packed root.
     fn files(&self) -> Vec<(String, Vec<u8>)> {
-        let file = fs::File::open(self.project.path("out/out.tar")).expect("the packed root");
-        let mut all = Vec::new();
-        for entry in tar::Archive::new(file).entries().expect("an archive") {
-            let mut entry = entry.expect("an entry");
-            if entry.header().entry_type().is_file() {
-                let path = entry.path().expect("a path").display().to_string();
-                let mut bytes = Vec::new();
-                entry.read_to_end(&mut bytes).expect("an entry");
-                all.push((path.trim_start_matches("./").to_owned(), bytes));
-            }
-        }
-        all
+        files_of(&self.project)
     }
 
     fn text(&self, path: &str) -> Option<String> {
-        let (_, bytes) = self.files().into_iter().find(|(name, _)| name == path)?;
-        Some(String::from_utf8_lossy(&bytes).into_owned())
+        file_of(&self.project, path)
     }
+}
+
+/// Regular files of the root that a project has packed.
+fn files_of(project: &Project) -> Vec<(String, Vec<u8>)> {
+    let file = fs::File::open(project.path("out/out.tar")).expect("the packed root");
+    let mut all = Vec::new();
+    for entry in tar::Archive::new(file).entries().expect("an archive") {
+        let mut entry = entry.expect("an entry");
+        if entry.header().entry_type().is_file() {
+            let path = entry.path().expect("a path").display().to_string();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).expect("an entry");
+            all.push((path.trim_start_matches("./").to_owned(), bytes));
+        }
+    }
+    all
+}
+
+/// The text of one of them.
+fn file_of(project: &Project, path: &str) -> Option<String> {
+    let (_, bytes) = files_of(project).into_iter().find(|(name, _)| name == path)?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A [`Case`], or the test ends.
@@ -121,12 +131,102 @@ fn nothing_is_downloaded_twice_and_a_changed_repository_reruns_the_step() {
 }
 
 #[test]
+fn a_build_is_planned_anew_when_the_lists_change_meanwhile() {
+    let case = case!();
+    case.recipe("[two]", SIGNED, "");
+    let Case { project, mut repository, server } = case;
+    server.then("dists/stable/InRelease", move || {
+        repository.add(Deb::new("two", "3.0").file("usr/share/two", 0o644, "three\n"));
+        repository.publish("Tue, 03 Nov 2020 10:00:00 UTC");
+    });
+    project.build([]).success().says("changed while the build was going on: it is planned anew");
+    assert_eq!(file_of(&project, "usr/share/two").as_deref(), Some("three\n"));
+    assert_eq!(server.count("dists/stable/InRelease"), 2);
+}
+
+#[test]
+fn a_build_is_planned_anew_when_packages_go_meanwhile() {
+    let case = case!();
+    case.recipe("[two]", SIGNED, "");
+    let Case { project, mut repository, server } = case;
+    let pool = project.path("repository/pool/two_1.0_all.deb");
+    server.then("dists/stable/main/binary-amd64/Packages", move || {
+        repository.remove("two");
+        fs::remove_file(pool).expect("a package");
+        repository.add(Deb::new("two", "3.0").file("usr/share/two", 0o644, "three\n"));
+        repository.publish("Tue, 03 Nov 2020 10:00:00 UTC");
+    });
+    let finished = project.build(["--json"]).success();
+    assert_eq!(file_of(&project, "usr/share/two").as_deref(), Some("three\n"));
+    // For a program that reads along there is one end, and a good one.
+    let ends: Vec<_> = finished.events().into_iter().filter(|event| event["event"] == "finished").collect();
+    assert_eq!(ends.len(), 1, "{finished}");
+    assert!(ends[0]["fault"].is_null(), "{finished}");
+}
+
+#[test]
+fn a_mirror_without_what_it_lists_is_no_reason_to_plan_anew() {
+    let case = case!();
+    case.recipe("[two]", SIGNED, "");
+    fs::remove_file(case.project.path("repository/pool/two_1.0_all.deb")).expect("a package");
+    case.build().code(1).says("could not get the package two 1.0").says("404").says_nothing_of("planned anew");
+    assert_eq!(case.server.count("pool/two_1.0_all.deb"), 1);
+}
+
+#[test]
+fn a_repository_that_does_not_come_to_rest_is_given_up() {
+    let case = case!();
+    case.recipe("[two]", SIGNED, "");
+    let lists = "dists/stable/main/binary-amd64/Packages";
+    case.server.set(lists, Manner::Status { code: 404, times: 9 });
+    let Case { project, repository, server } = case;
+    server.then("dists/stable/InRelease", move || repository.publish("Tue, 03 Nov 2020 10:00:00 UTC"));
+    project.build([]).code(1).says("planned anew").says("could not get the package lists of").says("name another");
+    assert_eq!(server.count(lists), 2);
+}
+
+#[test]
 fn a_signature_by_another_key_is_refused() {
     let case = case!();
     let other = Repository::new(&case.project.path("other"), "stable");
     case.project.write("key.asc", other.public_key());
     case.recipe("[one]", SIGNED, "");
     case.build().code(1).says("could not be verified").says("is not in the keyring").says("signed-by");
+}
+
+#[test]
+fn a_root_may_name_a_key_by_its_fingerprint() {
+    let case = case!();
+    let other = Repository::new(&case.project.path("other"), "stable");
+    case.project.write("etc/apt/trusted.gpg.d/both.gpg", [other.keyring(), case.repository.keyring()].concat());
+    let build = |fingerprint: &str| {
+        case.project.write(
+            "etc/apt/sources.list.d/tests.sources",
+            format!(
+                "Types: deb\nURIs: {}\nSuites: stable\nComponents: main\nSigned-By: {fingerprint}\n",
+                case.server.url("")
+            ),
+        );
+        case.project.set_actions(
+            "  - action: overlay\n    source: etc\n    destination: /etc\n  - action: apt\n    packages: [two]\n  - action: pack\n    file: out.tar\n    compression: none\n",
+        );
+        case.build()
+    };
+    build(&other.fingerprint()).code(1).says("could not be verified").says("is not in the keyring");
+    build("0123456789012345678901234567890123456789").code(2).says("which is not in");
+    build("3456789").code(1).says("neither the path of a keyring nor a whole fingerprint");
+    build(&case.repository.fingerprint()).success();
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
+}
+
+#[test]
+fn lists_of_mirrors_are_named_as_what_they_are() {
+    let case = case!();
+    case.project.write("etc/apt/sources.list", "deb mirror+http://mirror.example/list stable main\n");
+    case.project.set_actions(
+        "  - action: overlay\n    source: etc\n    destination: /etc\n  - action: apt\n    packages: [two]\n",
+    );
+    case.build().code(2).says("it is a list of mirrors, of which one has to be named").says("recipe.yaml");
 }
 
 #[test]
@@ -194,41 +294,6 @@ fn pins_choose_the_version_and_stay() {
     case.recipe("[one]", SIGNED, "preferences: [{package: one, pin: version 1.*, priority: 1001}]");
     case.build().success();
     assert_eq!(case.text("usr/share/one").as_deref(), Some("1.0\n"));
-#[test]
-fn a_root_may_name_a_key_by_its_fingerprint() {
-    let case = case!();
-    let other = Repository::new(&case.project.path("other"), "stable");
-    case.project.write("etc/apt/trusted.gpg.d/both.gpg", [other.keyring(), case.repository.keyring()].concat());
-    let build = |fingerprint: &str| {
-        case.project.write(
-            "etc/apt/sources.list.d/tests.sources",
-            format!(
-                "Types: deb\nURIs: {}\nSuites: stable\nComponents: main\nSigned-By: {fingerprint}\n",
-                case.server.url("")
-            ),
-        );
-        case.project.set_actions(
-            "  - action: overlay\n    source: etc\n    destination: /etc\n  - action: apt\n    packages: [two]\n  - action: pack\n    file: out.tar\n    compression: none\n",
-        );
-        case.build()
-    };
-    build(&other.fingerprint()).code(1).says("could not be verified").says("is not in the keyring");
-    build("0123456789012345678901234567890123456789").code(2).says("which is not in");
-    build("3456789").code(1).says("neither the path of a keyring nor a whole fingerprint");
-    build(&case.repository.fingerprint()).success();
-    assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
-}
-
-#[test]
-fn lists_of_mirrors_are_named_as_what_they_are() {
-    let case = case!();
-    case.project.write("etc/apt/sources.list", "deb mirror+http://mirror.example/list stable main\n");
-    case.project.set_actions(
-        "  - action: overlay\n    source: etc\n    destination: /etc\n  - action: apt\n    packages: [two]\n",
-    );
-    case.build().code(2).says("it is a list of mirrors, of which one has to be named").says("recipe.yaml");
-}
-
     assert_eq!(
         case.text("etc/apt/preferences.d/debforge").as_deref(),
         Some("Package: one\nPin: version 1.*\nPin-Priority: 1001\n")
@@ -269,43 +334,6 @@ fn an_unreachable_repository_is_said() {
 }
 
 #[test]
-fn deb_files_bring_what_they_depend_on() {
-    let case = case!();
-    Deb::new("own", "1.0")
-        .file("usr/share/own", 0o644, "own\n")
-        .field("Depends", "two")
-        .write(&case.project.path("debs"));
-    case.project.set_actions(&format!(
-        "  - action: apt\n    repositories:\n      - {{name: tests, uris: ['{}'], suites: [stable], signed-by: key.asc}}\n  - action: install-deb\n    packages: [debs/*.deb]\n  - action: pack\n    file: out.tar\n    compression: none\n",
-        case.server.url("")
-    ));
-    case.build().success();
-    assert_eq!(case.text("usr/share/own").as_deref(), Some("own\n"));
-    assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
-}
-
-#[test]
-fn a_pattern_that_fits_nothing_is_a_fault() {
-    let case = case!();
-    case.project.set_actions("  - action: install-deb\n    packages: ['debs/*.deb']\n");
-    case.build().code(2).says("`debs/*.deb` fits no file beside the recipe");
-}
-
-#[test]
-fn two_builds_at_once_share_what_they_fetch() {
-    let case = case!();
-    case.recipe("[one]", SIGNED, "");
-    let text = case.project.read("recipe.yaml");
-    case.project
-        .write("second.yaml", text.replace("packages: [one]", "packages: [two]").replace("out.tar", "second.tar"));
-    let first = case.project.start(["build", "recipe.yaml"]);
-    let second = case.project.start(["build", "second.yaml"]);
-    first.finish().success();
-    second.finish().success();
-    assert_eq!(case.server.sent("pool/two_1.0_all.deb"), 1);
-    assert_eq!(case.server.sent("dists/stable/main/binary-amd64/Packages"), 1);
-}
-#[test]
 fn the_proxy_of_the_hosts_apt_is_used() {
     let case = case!();
     let server = case.server.url("");
@@ -343,3 +371,40 @@ fn the_proxy_of_the_hosts_apt_is_used() {
     assert!(!done && said.contains("`/bin/false`, which is to find apt's proxy, failed"), "{said}");
 }
 
+#[test]
+fn deb_files_bring_what_they_depend_on() {
+    let case = case!();
+    Deb::new("own", "1.0")
+        .file("usr/share/own", 0o644, "own\n")
+        .field("Depends", "two")
+        .write(&case.project.path("debs"));
+    case.project.set_actions(&format!(
+        "  - action: apt\n    repositories:\n      - {{name: tests, uris: ['{}'], suites: [stable], signed-by: key.asc}}\n  - action: install-deb\n    packages: [debs/*.deb]\n  - action: pack\n    file: out.tar\n    compression: none\n",
+        case.server.url("")
+    ));
+    case.build().success();
+    assert_eq!(case.text("usr/share/own").as_deref(), Some("own\n"));
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
+}
+
+#[test]
+fn a_pattern_that_fits_nothing_is_a_fault() {
+    let case = case!();
+    case.project.set_actions("  - action: install-deb\n    packages: ['debs/*.deb']\n");
+    case.build().code(2).says("`debs/*.deb` fits no file beside the recipe");
+}
+
+#[test]
+fn two_builds_at_once_share_what_they_fetch() {
+    let case = case!();
+    case.recipe("[one]", SIGNED, "");
+    let text = case.project.read("recipe.yaml");
+    case.project
+        .write("second.yaml", text.replace("packages: [one]", "packages: [two]").replace("out.tar", "second.tar"));
+    let first = case.project.start(["build", "recipe.yaml"]);
+    let second = case.project.start(["build", "second.yaml"]);
+    first.finish().success();
+    second.finish().success();
+    assert_eq!(case.server.sent("pool/two_1.0_all.deb"), 1);
+    assert_eq!(case.server.sent("dists/stable/main/binary-amd64/Packages"), 1);
+}

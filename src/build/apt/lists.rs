@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Logins, release_file};
+use super::{Logins, release_file, unavailable};
 use crate::build::BuildContext;
 use crate::debian::release::Release;
 use crate::debian::sources::{Source, Sources, Suite};
@@ -135,7 +135,10 @@ fn fill(cx: &BuildContext<'_>, plan: &Plan<'_>, releases: &BTreeMap<Suite, Strin
                 repository: true,
                 ..Request::default()
             };
-            let fetched = cx.store.fetch(&request, &mut |_, _| {}).map_err(|error| moved(&index.suite, &error))?;
+            let fetched = cx
+                .store
+                .fetch(&request, &mut |_, _| {})
+                .map_err(|error| unavailable(&format!("the package lists of {}", index.suite), &error))?;
             unpack(&fetched.path, index.compression, &lists.join(&index.file))
                 .with_context(|| format!("unpacking an index of {}", index.suite))
         },
@@ -179,12 +182,6 @@ fn indexes(source: &Source, suite: &Suite, release: &Release, architectures: &[S
             Some(Wanted { url, sha256: index.sha256.clone(), file, compression, suite: suite.clone() })
         })
         .collect()
-}
-
-fn moved(suite: &Suite, error: &anyhow::Error) -> anyhow::Error {
-    let mut fault = crate::diagnostics::fault_of(error);
-    fault.message = format!("could not get the package lists of {suite}: {}", fault.message);
-    fault.hint("if the repository has changed since the build was planned, run the build again").into()
 }
 
 fn unpack(packed: &Path, compression: &str, to: &Path) -> Result<()> {

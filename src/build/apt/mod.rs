@@ -24,6 +24,8 @@ pub use session::{Apt, Base, Options, PackageFile};
 
 use std::collections::BTreeMap;
 
+use crate::diagnostics::{Remedy, fault_of};
+
 /// Logins for repositories, by the start of their addresses. Has no `Debug`: it holds secrets.
 #[derive(Clone, Default)]
 pub struct Logins(BTreeMap<String, (String, String)>);
@@ -39,6 +41,21 @@ impl Logins {
         let below = |uri: &str| url.strip_prefix(uri).is_some_and(|rest| rest.starts_with('/'));
         self.0.iter().filter(|(uri, _)| below(uri)).max_by_key(|(uri, _)| uri.len()).map(|(_, login)| login.clone())
     }
+}
+
+/// The fault for a file of a repository (`the package bash`) that could not be fetched. One that is
+/// gone, or no longer what the lists say, means that the repository has moved on since it was asked.
+fn unavailable(what: &str, error: &anyhow::Error) -> anyhow::Error {
+    let mut fault = fault_of(error);
+    fault.message = format!("could not get {what}: {}", fault.message);
+    if fault.remedy == Remedy::LookElsewhere {
+        fault.remedy = Remedy::PlanAnew;
+        fault.hints.push(
+            "a mirror that is just being updated has lists that do not fit its files: try again later, or name another"
+                .into(),
+        );
+    }
+    fault.into()
 }
 
 #[cfg(test)]

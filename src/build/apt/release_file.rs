@@ -11,7 +11,7 @@ use crate::build::inputs::ReleaseState;
 use crate::debian::keyring;
 use crate::debian::release::{Release, clear_signed};
 use crate::debian::sources::{SignedBy, Source, Sources, Suite, check_address};
-use crate::diagnostics::Fault;
+use crate::diagnostics::{Fault, Remedy, fault_of};
 use crate::store::Store;
 use crate::store::fetch::{Fetched, Request};
 
@@ -87,14 +87,11 @@ fn get(store: &Store, suite: &Suite, name: &str, logins: &Logins) -> Result<Fetc
 
 /// Whether there is a server (or directory), but not this file.
 fn is_absent(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::NotFound)
-            || cause.downcast_ref::<Fault>().is_some_and(|fault| fault.message.contains("the server answers 4"))
-    })
+    fault_of(error).remedy == Remedy::LookElsewhere
 }
 
 fn unreachable(suite: &Suite, error: &anyhow::Error) -> anyhow::Error {
-    let mut fault = crate::diagnostics::fault_of(error);
+    let mut fault = fault_of(error);
     fault.message = format!("could not get the Release file of {suite}: {}", fault.message);
     fault.hint("is the address right, does the suite exist there, and can this machine reach it?").into()
 }
@@ -137,12 +134,12 @@ fn check(store: &Store, source: &Source, suite: &Suite, state: &ReleaseState, tr
                 .into())
         }
         _ => Ok(()),
+    }
+}
+
 fn shown(files: &[PathBuf]) -> String {
     let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     if files.is_empty() { "any trusted keyring".to_owned() } else { files.join(", ") }
-}
-
-    }
 }
 
 /// The keys that may have signed a source, as one binary keyring.

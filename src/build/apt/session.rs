@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Logins, explain, lists};
+use super::{Logins, explain, lists, unavailable};
 use crate::build::BuildContext;
 use crate::debian::package_list::{self, Package};
 use crate::debian::sources::Sources;
@@ -160,7 +160,9 @@ impl<'a> Apt<'a> {
                         bytes.fetch_add(now.saturating_sub(before), Ordering::Relaxed);
                         before = before.max(now);
                     })
-                    .map_err(|error| unavailable(package, &error))?;
+                    .map_err(|error| {
+                        unavailable(&format!("the package {} {}", package.name, package.version), &error)
+                    })?;
                 if fetched.size != package.size {
                     let (got, size) = (fetched.size, package.size);
                     bail!("{} has {got} bytes where the package list says {size}", package.file_name);
@@ -315,12 +317,6 @@ impl<'a> Apt<'a> {
 
 fn quote(value: &str) -> String {
     format!("\"{}\"", value.replace('"', "%22"))
-}
-
-fn unavailable(package: &PackageFile, error: &anyhow::Error) -> anyhow::Error {
-    let mut fault = crate::diagnostics::fault_of(error);
-    fault.message = format!("could not get the package {} {}: {}", package.name, package.version, fault.message);
-    fault.hint("if the repository has changed since the build was planned, run the build again").into()
 }
 
 /// Reads a line of `--print-uris`: `'http://…/a_1%3a2_amd64.deb' a_1%3a2_amd64.deb 123 SHA256:…`.

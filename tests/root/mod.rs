@@ -4,3 +4,4 @@ mod apt;
 mod bootstrap;
 mod bootstrap_unpack;
 mod examples;
+mod snapshot;

@@ -159,8 +159,8 @@ impl Fetcher {
             }
         }
         unless_cancelled(move || request.call())?.map_err(|error| match error {
-            ureq::Error::Io(_)
-            | ureq::Error::Timeout(_)
+            ureq::Error::Io(error) => Failure::Transient { error: error.into(), pause: None },
+            ureq::Error::Timeout(_)
             | ureq::Error::HostNotFound
             | ureq::Error::ConnectionFailed
             | ureq::Error::Protocol(_) => Failure::Transient { error: anyhow!(error), pause: None },

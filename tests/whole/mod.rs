@@ -2,6 +2,7 @@
 
 mod escapes;
 mod full_disk;
+mod mirrors;
 mod places;
 mod stopped;
 mod together;

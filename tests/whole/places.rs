@@ -178,3 +178,26 @@ fn a_container_takes_no_layers_from_a_store_that_root_has_filled() {
     let archive = project.path("out/out.tar");
     assert!(fs::read(&archive).unwrap() == expected, "{}", difference(&archive, &expected));
 }
+
+#[test]
+fn a_container_bootstraps_the_same_debian_as_root() {
+    needs_root!();
+    needs_program!("setpriv", "util-linux");
+    let Ok(mirror) = debforge::debian::host::default_mirror() else { skip!("no mirror") };
+    let architecture = debforge::debian::Architecture::host();
+    let project = Project::new().shared_store().recipe(&format!(
+        "architecture: {architecture}\nactions:\n  - action: mmdebstrap\n    suite: trixie\n    variant: minbase\n    mirrors: ['{mirror}']\n  - action: pack\n    file: out.tar\n    compression: none\n"
+    ));
+    let finished = project.build([]);
+    if finished.stderr.contains("failed to lookup address") {
+        skip!("no archive");
+    }
+    finished.success();
+    let archive = project.path("out/out.tar");
+    let expected = fs::read(&archive).unwrap();
+    fs::remove_file(&archive).unwrap();
+    // From its own run, not from what root's left in the store.
+    let args = ["build", "recipe.yaml", "--artifactdir", "out", "--no-cache"];
+    project.run_inside(&confinement::filtered(), args).success().says("no checkpoints");
+    assert!(fs::read(&archive).unwrap() == expected, "{}", difference(&archive, &expected));
+}

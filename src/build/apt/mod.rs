@@ -51,7 +51,8 @@ fn unavailable(what: &str, error: &anyhow::Error) -> anyhow::Error {
     if fault.remedy == Remedy::LookElsewhere {
         fault.remedy = Remedy::PlanAnew;
         fault.hints.push(
-            "a mirror that is just being updated has lists that do not fit its files: try again later, or name another"
+            "a mirror may lack an architecture that its Release file lists, or be in the middle of an update: try \
+             again later, or name another"
                 .into(),
         );
     }

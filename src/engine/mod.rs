@@ -5,6 +5,7 @@
 
 mod artifacts;
 mod epoch;
+mod paced;
 mod root;
 mod shell;
 mod steps;
@@ -64,11 +65,12 @@ pub struct Build {
 
 /// Does a job. Its last event is [`Event::Finished`]; the error is only of a job that cannot be read.
 pub fn serve(job: serde_json::Value, reporter: Arc<dyn Reporter>) -> Result<()> {
+    let reporter = paced::Paced::new(reporter);
     crate::store::set_cancelled(crate::build::interrupted);
     match serde_json::from_value(job).context("reading the job")? {
         Job::Build(build) => {
             let mut at = None;
-            let fault = steps::build(*build, reporter.as_ref(), &mut at).err().map(|error| fault_of(&error));
+            let fault = steps::build(*build, &reporter, &mut at).err().map(|error| fault_of(&error));
             reporter.report(Event::Finished { fault, step: at });
         }
         Job::Remove { store, surplus } => {

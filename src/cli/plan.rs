@@ -62,12 +62,7 @@ pub(super) fn print(plan: &Plan, ready: &Ready) {
     if !needs.is_empty() {
         println!("\nneeds {}", needs.join(", "));
     }
-    if let Ok(free) = free_space(ready.store.root()) {
+    if let Ok(free) = crate::store::size::free_space(ready.store.root()) {
         println!("free for the store: {}", report::bytes(free));
     }
-}
-
-fn free_space(path: &std::path::Path) -> nix::Result<u64> {
-    let stat = nix::sys::statvfs::statvfs(path)?;
-    Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
 }

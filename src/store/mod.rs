@@ -202,8 +202,7 @@ impl Store {
     /// An error of work done in the store, with what a full disk has to do with it. Programs say it
     /// in words of their own, if at all, so the disk is asked too.
     pub fn explain_work(&self, error: anyhow::Error) -> anyhow::Error {
-        let room = nix::sys::statvfs::statvfs(self.root())
-            .map_or(true, |stat| stat.blocks_available() as u64 * stat.fragment_size() as u64 >= NO_ROOM);
+        let room = size::free_space(self.root()).map_or(true, |free| free >= NO_ROOM);
         if room && !is_disk_full(&error) {
             return error;
         }

@@ -79,10 +79,11 @@ impl Store {
 }
 
 /// What an ordinary user can still write to the file system of a path, in bytes.
-pub(super) fn free_space(path: &Path) -> Result<u64> {
+#[allow(clippy::unnecessary_cast, reason = "the numbers are smaller on 32-bit systems")]
+pub fn free_space(path: &Path) -> Result<u64> {
     let stat =
         nix::sys::statvfs::statvfs(path).with_context(|| format!("asking for the space at {}", path.display()))?;
-    Ok(stat.blocks_available() * stat.fragment_size())
+    Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
 }
 
 #[cfg(test)]

@@ -169,13 +169,21 @@ impl<'a> Target<'a> {
             if later.is_empty() {
                 break;
             }
-            let wanted: Vec<usize> =
-                later.iter().flat_map(|position| relations.pre_depends(*position)).copied().collect();
-            let before: Vec<usize> = relations
-                .closure(&wanted)
-                .into_iter()
-                .filter(|position| !configured[*position] && !later.contains(position))
-                .collect();
+            // What a package pre-depends on can be configured once all that this needs in turn is
+            // unpacked. Some waiting package always has that, unless they wait for each other.
+            let needs: Vec<Vec<usize>> =
+                later.iter().map(|position| relations.closure(relations.pre_depends(*position))).collect();
+            let unpacked = |needed: &&Vec<usize>| !needed.iter().any(|position| later.contains(position));
+            let mut complete: Vec<&Vec<usize>> = needs.iter().filter(unpacked).collect();
+            if complete.is_empty() {
+                complete = needs.iter().collect();
+            }
+            let mut before: Vec<usize> = Vec::new();
+            for position in complete.into_iter().flatten() {
+                if !configured[*position] && !later.contains(position) && !before.contains(position) {
+                    before.push(*position);
+                }
+            }
             // Only a pre-dependency on a package that itself waits for one could leave nothing to do.
             ensure!(
                 !now.is_empty() || !before.is_empty(),

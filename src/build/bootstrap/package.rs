@@ -26,8 +26,9 @@ pub struct Package {
     pub control_text: String,
     /// The other control files: scripts, `md5sums`, `triggers`, …
     pub files: Vec<ControlFile>,
-    /// Absolute paths of its configuration files, in its order.
-    pub conffiles: Vec<String>,
+    /// Absolute paths of its configuration files, in its order, and whether they are only to be removed
+    /// on an upgrade: those it does not ship (deb-conffiles(5)).
+    pub conffiles: Vec<(String, bool)>,
     /// Triggers that it listens to and sets off.
     pub triggers: Triggers,
 }
@@ -52,9 +53,11 @@ impl Package {
             let file = files.iter().find(|file| file.name == name);
             file.map(|file| String::from_utf8_lossy(&file.contents).into_owned()).unwrap_or_default()
         };
-        // A line with a flag before the path (`remove-on-upgrade`) is about a file that the package does not ship.
         let conffiles = text("conffiles");
-        let conffiles = conffiles.lines().map(str::trim).filter(|line| line.starts_with('/')).map(str::to_owned);
+        let conffiles = conffiles.lines().map(str::trim).filter_map(|line| match line.split_once(' ') {
+            Some(("remove-on-upgrade", path)) => Some((path.trim().to_owned(), true)),
+            _ => line.starts_with('/').then(|| (line.to_owned(), false)),
+        });
         Ok(Self {
             name: field("Package")?,
             version: field("Version")?,

@@ -144,7 +144,7 @@ impl<'a> Unpacker<'a> {
             if self.rules.excludes(&shown, matches!(kind, EntryType::Directory | EntryType::Symlink)) {
                 continue;
             }
-            let conffile = package.conffiles.contains(&shown);
+            let conffile = package.conffiles.iter().any(|(path, removed)| *path == shown && !removed);
             self.extract(position, &shown, &mut entry, conffile, &mut parent, &mut buffer)
                 .map(|digest| {
                     if let Some(digest) = digest {
@@ -156,7 +156,11 @@ impl<'a> Unpacker<'a> {
         unpacked.conffiles = package
             .conffiles
             .iter()
-            .filter_map(|path| digests.remove_entry(path))
+            .filter_map(|(path, removed)| match removed {
+                // As dpkg has it of a file that was never there.
+                true => Some((path.clone(), "newconffile remove-on-upgrade".to_owned())),
+                false => digests.remove_entry(path),
+            })
             .map(|(path, digest)| Conffile { path, digest })
             .collect();
         Ok(unpacked)

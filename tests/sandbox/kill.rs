@@ -20,15 +20,24 @@ pub(super) fn is_running(word: &str) -> bool {
     })
 }
 
-fn gone(word: &str) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while is_running(word) {
+fn waits_until(condition: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
         if Instant::now() > deadline {
             return false;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
     true
+}
+
+fn gone(word: &str) -> bool {
+    waits_until(|| !is_running(word))
+}
+
+/// The shell says that it is up before its children are the programs they become.
+fn comes_up(word: &str) -> bool {
+    waits_until(|| is_running(word))
 }
 
 /// The caller: this test binary once more, in which only [`caller`] runs.
@@ -80,7 +89,7 @@ fn killing_the_caller_kills_all_that_it_ran() {
     needs_mounts!();
     let word = word(1);
     let (mut child, _output) = start("namespaces", &word);
-    assert!(is_running(&word));
+    assert!(comes_up(&word));
     kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
     child.wait().unwrap();
     assert!(gone(&word));
@@ -91,7 +100,7 @@ fn without_namespaces_too() {
     needs_mounts!();
     let word = word(2);
     let (mut child, _output) = start("chroot", &word);
-    assert!(is_running(&word));
+    assert!(comes_up(&word));
     kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
     child.wait().unwrap();
     assert!(gone(&word));

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod debian;
 pub mod diagnostics;
 pub mod engine;
+pub mod image;
 pub mod machine;
 pub mod plan;
 pub mod recipe;

@@ -4,6 +4,8 @@ pub mod apt;
 pub mod debootstrap;
 mod defaults;
 pub mod download;
+pub mod image;
+mod image_walk;
 pub mod install_deb;
 pub mod mmdebstrap;
 pub mod overlay;
@@ -23,6 +25,8 @@ use serde_json::Value;
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::diagnostics::Diagnostics;
 
+pub use image_walk::{ImageRole, ImageSurroundings, ImageWalk};
+
 /// What a step changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -32,6 +36,8 @@ pub struct Changes {
     pub artifacts: bool,
     /// A named origin: a `download`.
     pub origin: bool,
+    /// Bytes for the image, kept until it is written: `raw`.
+    pub write: bool,
 }
 
 /// What a step needs of the machine, checked before anything runs.
@@ -72,6 +78,16 @@ pub trait Action: std::fmt::Debug + Send + Sync {
     /// nothing: what is in the root counts once it is made.
     fn foresee_apt_sources(&self, before: Option<&str>, _recipe_dir: &Path) -> Option<String> {
         before.map(str::to_owned)
+    }
+
+    /// What it has to do with the recipe's disk image.
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
+    }
+
+    /// Whether its result depends on how the image is described so far.
+    fn reads_image(&self) -> bool {
+        false
     }
 
     /// Whether it waits until everything else is done.
@@ -139,6 +155,17 @@ pub const KINDS: &[Kind] = &[
     kind::<run::Run>("run"),
     kind::<unpack::Unpack>("unpack"),
 ];
+
+/// Steps that follow from a recipe without standing in it.
+const IMPLIED: &[Kind] = &[kind::<image::WriteImage>(WRITE_IMAGE)];
+
+/// Name of the step that writes an image.
+pub const WRITE_IMAGE: &str = "image";
+
+/// The row of a step's action, also of those that no recipe can ask for.
+pub fn find_step(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().chain(IMPLIED).find(|kind| kind.name == name)
+}
 
 /// The row of an action.
 pub fn find(name: &str) -> Option<&'static Kind> {

@@ -182,7 +182,7 @@ impl Action for Run {
     }
 
     fn changes(&self) -> Changes {
-        Changes { root: !self.postprocess, artifacts: !self.chroot, origin: false }
+        Changes { root: !self.postprocess, artifacts: !self.chroot, origin: false, write: false }
     }
 
     fn reads_artifacts(&self) -> bool {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::debian::Architecture;
 use crate::diagnostics::{Diagnostic, Spans};
+use crate::image::Spec;
 
 /// What stands beside the recipe; the only I/O that checking does.
 pub trait Files {
@@ -38,6 +39,10 @@ pub struct CheckContext<'a> {
     pub downloads: &'a [String],
     /// Files that earlier actions leave in the artifact directory, relative to it.
     pub artifacts: &'a [String],
+    /// Bytes of a sector of disk images.
+    pub sector_size: u32,
+    /// The image as the actions before this one describe it.
+    pub image: Option<&'a Spec>,
     /// Whether an earlier action made the root (a bootstrap, `unpack`, …).
     pub has_root: bool,
     /// Whether an earlier action of the recipe may write any artifact (a `run` outside the chroot).

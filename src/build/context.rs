@@ -9,6 +9,7 @@ use super::event::{Event, Reporter};
 use super::inputs::Input;
 use crate::debian::Architecture;
 use crate::diagnostics::Fault;
+use crate::image::Spec;
 use crate::sandbox::Sandbox;
 use crate::store::Store;
 
@@ -32,10 +33,14 @@ pub struct BuildContext<'a> {
     pub artifact_dir: &'a Path,
     /// Directory or file that each named `download` left.
     pub downloads: &'a BTreeMap<String, PathBuf>,
+    /// The image as the steps before this one describe it.
+    pub image: Option<&'a Spec>,
+    /// Bytes that earlier steps keep for the image: the step's number, and a file.
+    pub writes: &'a BTreeMap<usize, PathBuf>,
     /// An empty directory of the step's own on a real file system, removed afterwards. A `download`
     /// leaves its result in it and sets `origin`.
     pub scratch: &'a Path,
-    /// Set by a `download`: its result, relative to `scratch`.
+    /// Set by a `download` or `raw`: its result, relative to `scratch`.
     pub origin: Option<PathBuf>,
     /// The store.
     pub store: &'a Store,

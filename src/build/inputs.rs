@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::context::RenderFile;
 use crate::debian::Architecture;
+use crate::image::Spec;
 use crate::store::Store;
 
 /// One thing that a step reads, and its state.
@@ -42,6 +43,8 @@ pub struct InputContext<'a> {
     pub planned_artifacts: &'a [String],
     /// `apt_sources` of the root that the step starts from, once that root was made.
     pub apt_sources: Option<&'a str>,
+    /// The image as the steps before this one describe it.
+    pub image: Option<&'a Spec>,
     /// Fetched repository states of this plan, by "URI SUITE".
     pub releases: &'a mut BTreeMap<String, ReleaseState>,
     /// Where progress of fetching goes.

@@ -10,6 +10,7 @@ pub mod command;
 pub mod context;
 pub mod event;
 mod guard;
+pub mod image;
 pub mod inputs;
 pub mod inside;
 pub mod interrupt;

@@ -149,8 +149,8 @@ impl RecipeArgs {
 impl Ready {
     /// The plan of the recipe; `fresh_from` as in [`Request`].
     pub fn plan(&self, args: &RecipeArgs, fresh_from: Option<usize>) -> Result<Plan> {
-        if let Some(from) = fresh_from.filter(|from| *from == 0 || *from > self.recipe.steps.len()) {
-            let steps = self.recipe.steps.len();
+        if let Some(from) = fresh_from.filter(|from| *from == 0 || *from > crate::plan::step_count(&self.recipe)) {
+            let steps = crate::plan::step_count(&self.recipe);
             return Err(Fault::recipe(format!("there is no step {from}: the recipe has {steps}")).into());
         }
         let epoch = match std::env::var("SOURCE_DATE_EPOCH") {

@@ -24,7 +24,7 @@ pub struct Args {
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<u8> {
     let ready = args.recipe.ready()?;
-    let steps = ready.recipe.steps.len();
+    let steps = crate::plan::step_count(&ready.recipe);
     let after = args.after.unwrap_or(steps);
     if after == 0 || after > steps {
         return Err(Fault::recipe(format!("there is no step {after}: the recipe has {steps}")).into());

@@ -29,6 +29,7 @@ pub(super) fn build(mut build: Build, reporter: &dyn Reporter, at: &mut Option<u
         artifacts: Artifacts::new(&store, &scratch.path)?,
         resolver: Resolver::new(&build.plan, &store, &build.id_map, &build.artifact_dir),
         downloads: BTreeMap::new(),
+        writes: BTreeMap::new(),
         origins: Vec::new(),
         environment: build
             .environment
@@ -77,6 +78,8 @@ struct Run<'a> {
     artifacts: Artifacts<'a>,
     resolver: Resolver<'a>,
     downloads: BTreeMap<String, PathBuf>,
+    /// Bytes that steps keep for the image.
+    writes: BTreeMap<usize, PathBuf>,
     /// Trees of downloads, held as long as the build goes on.
     origins: Vec<crate::store::Tree>,
     environment: BTreeMap<String, String>,
@@ -97,11 +100,12 @@ impl Run<'_> {
         for step in self.build.plan.steps.iter().filter(|step| step.number <= last) {
             steps.push((step.clone(), step.action()?));
         }
-        let facts: Vec<_> = steps.iter().map(|(step, action)| (action.changes(), self.kept(step))).collect();
+        let facts: Vec<_> =
+            steps.iter().map(|(step, action)| (step.changes(action.as_ref()), self.kept(step))).collect();
         let mut courses = plan::courses(&facts);
         if self.build.shell.is_some() {
             for ((changes, kept), course) in facts.iter().zip(&mut courses) {
-                *course = match (changes.root || changes.origin, kept) {
+                *course = match (changes.root || changes.origin || changes.write, kept) {
                     (_, Kept::Whole) => Course::Restore,
                     (true, _) => Course::Run,
                     (false, _) => Course::Skip,
@@ -158,7 +162,7 @@ impl Run<'_> {
 
     /// Takes a step's whole result from the store; what to show for it, or `None` where any part is missing.
     fn cached(&mut self, step: &PlanStep, action: &dyn Action) -> Result<Option<String>> {
-        let (Some(id), changes) = (&step.id, action.changes()) else { return Ok(None) };
+        let (Some(id), changes) = (&step.id, step.changes(action)) else { return Ok(None) };
         if !step.hit {
             return Ok(None);
         }
@@ -169,10 +173,10 @@ impl Run<'_> {
                 None => return Ok(None),
             }
         }
-        if changes.origin {
+        if changes.origin || changes.write {
             let Some(tree) = self.store.tree(&self.build.id_map, id)? else { return Ok(None) };
             detail.clone_from(&tree.record.detail);
-            self.keep_origin(action, tree);
+            self.keep_origin(step, action, tree);
         }
         if changes.root {
             match self.root.restore(id)? {
@@ -186,8 +190,8 @@ impl Run<'_> {
     /// Runs a step and seals what it made.
     fn run(&mut self, step: &PlanStep, action: &dyn Action) -> Result<(Option<RootFacts>, String)> {
         let id = step.id.as_ref().context("a step without an id was reached")?;
-        let changes = action.changes();
-        if changes.origin {
+        let changes = step.changes(action);
+        if changes.origin || changes.write {
             return Ok((None, self.origin(step, action)?));
         }
         let (number, reporter) = (step.number, self.reporter);
@@ -249,22 +253,31 @@ impl Run<'_> {
         Ok((facts, detail))
     }
 
-    /// Runs a download; its scratch directory becomes a tree of the store.
+    /// Runs a step that keeps files for later ones, such as a download; its scratch directory becomes a
+    /// tree of the store.
     fn origin(&mut self, step: &PlanStep, action: &dyn Action) -> Result<String> {
         let id = step.id.as_ref().context("a step without an id was reached")?;
         let pending = match self.store.begin(&self.build.id_map, id, &mut || {})? {
             Begun::Sealed(tree) => {
                 let detail = tree.record.detail.clone();
-                self.keep_origin(action, tree);
+                self.keep_origin(step, action, tree);
                 return Ok(detail);
             }
             Begun::Pending(pending) => pending,
         };
+        let view = if action.changes().write { Some(self.root.view()?) } else { None };
+        if action.reads_artifacts() {
+            self.artifacts.materialise()?;
+        }
         let nowhere = self.scratch.join("root");
-        let (detail, origin) = self.act(step, action, &nowhere, &pending.path.clone())?;
-        let origin = origin.context("the download left nothing")?;
+        let root = view.as_ref().map_or(nowhere.as_path(), Workspace::path).to_owned();
+        let (detail, origin) = self.act(step, action, &root, &pending.path.clone())?;
+        if let Some(view) = view {
+            self.root.seal(view, TreeRecord::default())?;
+        }
+        let origin = origin.context("the step left nothing")?;
         let tree = pending.seal(TreeRecord { detail: detail.clone(), origin, ..TreeRecord::default() })?;
-        self.keep_origin(action, tree);
+        self.keep_origin(step, action, tree);
         Ok(detail)
     }
 
@@ -277,6 +290,8 @@ impl Run<'_> {
             artifacts: &self.artifacts.staging,
             artifact_dir: &self.build.artifact_dir,
             downloads: &self.downloads,
+            image: step.image.as_ref(),
+            writes: &self.writes,
             scratch: own,
             origin: None,
             store: self.store,
@@ -293,7 +308,10 @@ impl Run<'_> {
         Ok((cx.detail, cx.origin))
     }
 
-    fn keep_origin(&mut self, action: &dyn Action, tree: crate::store::Tree) {
+    fn keep_origin(&mut self, step: &PlanStep, action: &dyn Action, tree: crate::store::Tree) {
+        if action.changes().write {
+            self.writes.insert(step.number, tree.path.join(&tree.record.origin));
+        }
         if let Some(name) = action.origin_name() {
             self.downloads.insert(name.to_owned(), tree.path.join(&tree.record.origin));
         }

@@ -6,6 +6,7 @@
 
 mod history;
 mod needed;
+mod order;
 mod resolve;
 mod step_id;
 
@@ -18,6 +19,7 @@ use serde_json::Value;
 
 pub use history::{History, HistoryStep};
 pub use needed::{Course, Kept, courses};
+pub use order::step_count;
 pub use resolve::{Resolver, RootFacts};
 
 use crate::actions::{self, Action, Changes};
@@ -25,6 +27,7 @@ use crate::build::Input;
 use crate::build::inputs::ReleaseState;
 use crate::debian::Architecture;
 use crate::diagnostics::{Fault, Place};
+use crate::image::Spec;
 use crate::recipe::Recipe;
 use crate::store::{EntryId, IdMap, Store};
 
@@ -77,6 +80,12 @@ pub struct PlanStep {
     pub action: String,
     /// Its properties, defaults filled in.
     pub properties: Value,
+    /// The image as the steps before it describe it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Spec>,
+    /// Whether it works in the mounted image rather than in the root.
+    #[serde(default)]
+    pub mounted: bool,
     /// A few words on it.
     pub summary: String,
     /// Where the recipe asks for it.
@@ -100,11 +109,27 @@ pub struct PlanStep {
 impl PlanStep {
     /// What it does.
     pub fn action(&self) -> Result<Box<dyn Action>> {
-        let kind = actions::find(&self.action)
+        let kind = actions::find_step(&self.action)
             .ok_or_else(|| Fault::recipe(format!("the plan asks for an unknown action `{}`", self.action)))?;
         (kind.decode)(self.properties.clone()).map_err(|error| {
             Fault::recipe(format!("the plan's step {} ({}): {}", self.number, self.action, error.message)).into()
         })
+    }
+}
+
+impl PlanStep {
+    /// What it changes where it works: in a mounted image the root is part of an artifact.
+    pub fn changes(&self, action: &dyn Action) -> Changes {
+        let changes = action.changes();
+        if self.mounted && changes.root {
+            return Changes { root: false, artifacts: true, ..changes };
+        }
+        changes
+    }
+
+    /// Whether it depends on all earlier steps rather than on the root alone.
+    pub fn follows_all(&self, action: &dyn Action) -> bool {
+        self.mounted || action.reads_artifacts()
     }
 }
 
@@ -142,28 +167,13 @@ pub fn plan(recipe: &Recipe, request: Request<'_>) -> Result<Plan> {
         releases: BTreeMap::new(),
     };
     let mut resolver = Resolver::new(&plan, request.store, request.id_map, request.artifact_dir);
-    let (last, first): (Vec<_>, Vec<_>) = recipe.steps.iter().partition(|step| step.action.postprocess());
-    for (index, step) in first.into_iter().chain(last).enumerate() {
-        let mut planned = PlanStep {
-            number: index + 1,
-            action: step.kind.to_owned(),
-            properties: step.properties.clone(),
-            summary: step.description.clone().unwrap_or_else(|| step.action.summary()),
-            place: step.spans.whole.as_ref().map(|span| span.place()),
-            recipe_dir: step.recipe_dir.clone(),
-            variables: (*step.variables).clone(),
-            inputs: Vec::new(),
-            id: None,
-            epoch: None,
-            hit: false,
-            reason: String::new(),
-        };
-        resolver.resolve(&mut planned, step.action.as_ref(), request.progress).map_err(|error| at(error, &planned))?;
-        if !planned.hit {
-            planned.reason = history.reason(&planned, plan.fresh.as_ref(), plan.steps.last());
+    for (mut step, action) in order::order(recipe) {
+        resolver.resolve(&mut step, action, request.progress).map_err(|error| at(error, &step))?;
+        if !step.hit {
+            step.reason = history.reason(&step, plan.fresh.as_ref(), plan.steps.last());
         }
-        resolver.advance(&planned, step.action.as_ref(), None);
-        plan.steps.push(planned);
+        resolver.advance(&step, action, None);
+        plan.steps.push(step);
     }
     plan.releases = resolver.into_releases();
     Ok(plan)
@@ -180,7 +190,7 @@ pub fn at(error: anyhow::Error, step: &PlanStep) -> anyhow::Error {
 
 /// Whether the store has all that a step of this id would make.
 fn in_store(store: &Store, map: &IdMap, id: &EntryId, changes: Changes) -> Result<bool> {
-    let tree = !(changes.root || changes.origin) || store.tree(map, id)?.is_some();
+    let tree = !(changes.root || changes.origin || changes.write) || store.tree(map, id)?.is_some();
     Ok(tree && (!changes.artifacts || store.has_outputs(id)))
 }
 

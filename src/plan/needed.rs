@@ -53,9 +53,9 @@ pub fn courses(steps: &[(Changes, Kept)]) -> Vec<Course> {
 mod tests {
     use super::*;
 
-    const ROOT: Changes = Changes { root: true, artifacts: false, origin: false };
-    const PACK: Changes = Changes { root: false, artifacts: true, origin: false };
-    const HOST_RUN: Changes = Changes { root: true, artifacts: true, origin: false };
+    const ROOT: Changes = Changes { root: true, artifacts: false, origin: false, write: false };
+    const PACK: Changes = Changes { root: false, artifacts: true, origin: false, write: false };
+    const HOST_RUN: Changes = Changes { root: true, artifacts: true, origin: false, write: false };
 
     #[test]
     fn layers_that_only_a_cached_artifact_came_from_are_not_made_again() {

@@ -87,6 +87,7 @@ impl<'a> Resolver<'a> {
             recipe_files: &self.plan.recipe_files,
             store: self.store,
             planned_artifacts: &self.planned_artifacts,
+            image: step.image.as_ref(),
             apt_sources: heads.facts.as_ref().map(|facts| facts.apt_sources.as_str()),
             releases: &mut self.plan.releases,
             progress,
@@ -99,16 +100,17 @@ impl<'a> Resolver<'a> {
         }
         let nothing = step_id::nothing();
         let identity = Identity {
-            previous: match action.changes() {
+            previous: match step.changes(action) {
                 // What is downloaded follows from its address and digest alone.
                 changes if changes.origin => &nothing,
-                _ if action.reads_artifacts() => &heads.all,
+                _ if step.follows_all(action) => &heads.all,
                 _ => &heads.root,
             },
             action: &step.action,
             version: action.version(),
             properties: &step.properties,
             inputs: &step.inputs,
+            image: step.image.as_ref().filter(|_| action.reads_image()),
             architecture: self.plan.architecture,
             sector_size: self.plan.sector_size,
             environment: &self.plan.environment,
@@ -124,7 +126,7 @@ impl<'a> Resolver<'a> {
             None => plain.clone(),
         };
         self.anew = anew.map(|salt| (plain, salt));
-        step.hit = in_store(self.store, self.map, &id, action.changes())?;
+        step.hit = in_store(self.store, self.map, &id, step.changes(action))?;
         step.epoch = Some(self.epoch);
         step.id = Some(id);
         Ok(())
@@ -148,7 +150,7 @@ impl<'a> Resolver<'a> {
         };
         let Some(heads) = &mut self.heads else { return };
         heads.all = step_id::after(&heads.all, id);
-        if action.changes().root {
+        if step.changes(action).root {
             heads.root = id.clone();
             let before = heads.facts.take();
             heads.facts = facts.or_else(|| RootFacts::recall(self.store, id)).or_else(|| {

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::build::Input;
 use crate::debian::Architecture;
+use crate::image::Spec;
 use crate::store::EntryId;
 
 /// Everything that a step's result depends on. Paths of the checkout, times and host names are not in.
@@ -17,6 +18,8 @@ pub(super) struct Identity<'a> {
     pub version: u32,
     pub properties: &'a Value,
     pub inputs: &'a [Input],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<&'a Spec>,
     pub architecture: Architecture,
     pub sector_size: u32,
     pub environment: &'a BTreeMap<String, String>,
@@ -62,6 +65,7 @@ mod tests {
             version: 1,
             properties: &properties,
             inputs: &[],
+            image: None,
             architecture: Architecture::Amd64,
             sector_size: 512,
             environment: &environment,

@@ -17,7 +17,7 @@ use super::template::{self, Rendered};
 use super::template_fault;
 use super::yaml::{self, Node, NodeKind};
 use super::{Options, Recipe, Step};
-use crate::actions::{self, Kind};
+use crate::actions::{self, ImageWalk, Kind};
 use crate::build::CheckContext;
 use crate::debian::Architecture;
 use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, Spans, suggest};
@@ -51,6 +51,7 @@ pub(super) struct Loading<'a> {
     artifacts: Vec<String>,
     has_root: bool,
     any_artifacts: bool,
+    image: ImageWalk,
     budget: usize,
     said: HashSet<(String, Option<SpanKey>)>,
 }
@@ -105,6 +106,7 @@ impl<'a> Loading<'a> {
             artifacts: Vec::new(),
             has_root: false,
             any_artifacts: false,
+            image: ImageWalk::default(),
             budget: MAX_VALUES,
             said: HashSet::new(),
         }
@@ -368,15 +370,19 @@ impl<'a> Loading<'a> {
             self.nested(scope, &properties, &spans);
             return;
         }
+        let architecture = scope.architecture_or_any();
+        let sector_size = self.sector_size.as_ref().map_or(DEFAULT_SECTOR_SIZE, |(size, _)| *size);
         let mut faults = Diagnostics::new();
         let cx = CheckContext {
-            architecture: scope.architecture_or_any(),
+            architecture,
             recipe_dir: &scope.recipe_dir,
             artifact_dir: &self.options.artifact_dir,
             files: self.loader,
             spans: &spans,
             downloads: &self.downloads,
             artifacts: &self.artifacts,
+            sector_size,
+            image: self.image.spec(),
             has_root: self.has_root,
             any_artifacts: self.any_artifacts,
         };
@@ -389,6 +395,10 @@ impl<'a> Loading<'a> {
             }
             self.push(scope, fault);
         }
+        if self.image.is_due(Some(action.as_ref()), architecture, sector_size) {
+            self.image.wrote();
+        }
+        self.image.advance(action.as_ref(), self.steps.len() + 1, architecture, sector_size);
         let changes = action.changes();
         let artifacts = action.artifacts();
         self.has_root |= changes.root;

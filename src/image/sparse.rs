@@ -1,0 +1,65 @@
+//! Sparse files: data copied, holes left alone.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
+
+/// Blocks of zeros of this size become holes.
+const BLOCK: usize = 4096;
+
+/// Where a file has data, as (start, end), in order; all of it where the file system cannot say.
+pub fn data_ranges(file: &File, length: u64) -> io::Result<Vec<(u64, u64)>> {
+    let mut ranges = Vec::new();
+    let mut at = 0;
+    while at < length {
+        let start = match lseek(file, at as i64, Whence::SeekData) {
+            Ok(start) => start as u64,
+            // No data after this offset.
+            Err(Errno::ENXIO) => break,
+            Err(Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(vec![(0, length)]),
+            Err(error) => return Err(error.into()),
+        };
+        let end = lseek(file, start as i64, Whence::SeekHole).map_or(length, |end| end as u64).min(length);
+        if start >= length {
+            break;
+        }
+        ranges.push((start, end));
+        at = end;
+    }
+    lseek(file, 0, Whence::SeekSet)?;
+    Ok(ranges)
+}
+
+/// Copies `length` bytes of `from` to `offset` of `to`, whose bytes there are zeros. What is a hole or
+/// a block of zeros is not written.
+pub fn copy_into(from: &File, to: &File, offset: u64, length: u64) -> io::Result<()> {
+    let mut source = from;
+    let mut buffer = vec![0; 1 << 20];
+    for (start, end) in data_ranges(from, length)? {
+        source.seek(SeekFrom::Start(start))?;
+        let mut reader = source.take(end - start);
+        let mut at = offset + start;
+        loop {
+            let mut filled = 0;
+            while filled < buffer.len() {
+                match reader.read(&mut buffer[filled..])? {
+                    0 => break,
+                    n => filled += n,
+                }
+            }
+            if filled == 0 {
+                break;
+            }
+            for block in buffer[..filled].chunks(BLOCK) {
+                if block.iter().any(|byte| *byte != 0) {
+                    to.write_all_at(block, at)?;
+                }
+                at += block.len() as u64;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! The steps of a recipe in the order in which they run.
+
+use super::PlanStep;
+use crate::actions::image::WriteImage;
+use crate::actions::{Action, ImageWalk, WRITE_IMAGE};
+use crate::recipe::{Recipe, Step};
+
+/// All steps with what they do, and between them those that write the recipe's images.
+pub(super) fn order(recipe: &Recipe) -> Vec<(PlanStep, &dyn Action)> {
+    let (last, first): (Vec<_>, Vec<_>) = recipe.steps.iter().partition(|step| step.action.postprocess());
+    let mut order = Order { recipe, walk: ImageWalk::default(), declared: None, steps: Vec::new() };
+    for step in first {
+        order.image(Some(step.action.as_ref()));
+        order.step(step);
+    }
+    order.image(None);
+    for step in last {
+        order.step(step);
+    }
+    order.steps
+}
+
+/// How many steps a recipe comes to.
+pub fn step_count(recipe: &Recipe) -> usize {
+    order(recipe).len()
+}
+
+struct Order<'a> {
+    recipe: &'a Recipe,
+    walk: ImageWalk,
+    /// The step that declared the image.
+    declared: Option<&'a Step>,
+    steps: Vec<(PlanStep, &'a dyn Action)>,
+}
+
+impl<'a> Order<'a> {
+    /// Adds a step that writes the image, where it is time for that.
+    fn image(&mut self, next: Option<&dyn Action>) {
+        let (architecture, sector_size) = (self.recipe.architecture, self.recipe.sector_size);
+        let Some(declared) = self.declared.filter(|_| self.walk.is_due(next, architecture, sector_size)) else {
+            return;
+        };
+        let summary = self.walk.spec().map(crate::build::image::summary).unwrap_or_default();
+        let step = PlanStep {
+            action: WRITE_IMAGE.to_owned(),
+            properties: serde_json::Value::Object(serde_json::Map::new()),
+            summary,
+            ..self.planned(declared)
+        };
+        self.steps.push((step, &WriteImage {}));
+        self.walk.wrote();
+    }
+
+    fn step(&mut self, step: &'a Step) {
+        let action = step.action.as_ref();
+        let number = self.steps.len() + 1;
+        self.steps.push((self.planned(step), action));
+        let declared = self.walk.spec().map(|spec| spec.name.clone());
+        self.walk.advance(action, number, self.recipe.architecture, self.recipe.sector_size);
+        if self.walk.spec().map(|spec| &spec.name) != declared.as_ref() {
+            self.declared = Some(step);
+        }
+    }
+
+    fn planned(&self, step: &Step) -> PlanStep {
+        PlanStep {
+            number: self.steps.len() + 1,
+            action: step.kind.to_owned(),
+            properties: step.properties.clone(),
+            image: self.walk.spec().cloned(),
+            mounted: self.walk.is_mounted() && !step.action.postprocess(),
+            summary: step.description.clone().unwrap_or_else(|| step.action.summary()),
+            place: step.spans.whole.as_ref().map(|span| span.place()),
+            recipe_dir: step.recipe_dir.clone(),
+            variables: (*step.variables).clone(),
+            inputs: Vec::new(),
+            id: None,
+            epoch: None,
+            hit: false,
+            reason: String::new(),
+        }
+    }
+}

@@ -108,6 +108,10 @@ pub struct Partition {
     pub attributes: Vec<u8>,
     /// GPT unique id; on msdos what the kernel calls PARTUUID: `DISKID-NN`.
     pub uuid: String,
+    /// Whether the recipe gave `uuid`. Where it did not, a partition that is protected by dm-verity, and
+    /// that of its hashes, take theirs from the root hash in the end.
+    #[serde(default)]
+    pub uuid_given: bool,
     /// parted's names: boot, esp, bios_grub, legacy_boot, lba, …
     pub flags: Vec<String>,
     /// What is in it.
@@ -213,6 +217,9 @@ pub struct Reserved {
 pub struct Deploy {
     /// Which of several.
     pub slot: Option<String>,
+    /// Words that it put into the kernel command line, which a later deploy does not take over.
+    #[serde(default)]
+    pub words: Vec<String>,
 }
 
 /// Bytes that are put over the image when its file systems are made.
@@ -278,6 +285,21 @@ impl Spec {
         self.mounts_of(slot)
             .filter(|mount| path.starts_with(&mount.path))
             .max_by_key(|mount| std::path::Path::new(&mount.path).components().count())
+    }
+
+    /// The partition that holds the dm-verity hashes of another.
+    pub fn hashes_of(&self, data: &str) -> Option<&Partition> {
+        self.partitions.iter().find(|partition| partition.contents.verity.as_ref().is_some_and(|it| it.data == data))
+    }
+
+    /// What stands for the root hash of a protected partition as long as nobody knows it: as long as the
+    /// hash itself (64 hex digits). Files of other partitions that have it get the hash when the image
+    /// is written.
+    pub fn verity_placeholder(&self, partition: &str) -> String {
+        let [one, other] = ["first", "second"].map(|half| {
+            Self::derived_uuid(&self.seed, &format!("{half} half of the root hash of {partition}")).simple().to_string()
+        });
+        one + &other
     }
 
     /// A UUID that follows from the recipe: the same `what` has the same one in every build.

@@ -7,6 +7,7 @@
 //! ([`Tools`]).
 
 pub mod filesystem;
+pub mod grub;
 pub mod layout;
 pub mod sparse;
 mod spec;

@@ -72,6 +72,7 @@ impl ImageWalk {
         if let Some(spec) = &mut self.spec {
             self.mounted = spec.strategy == Strategy::Mounted && !spec.deploys.is_empty();
             spec.written = true;
+            spec.deployed = spec.deploys.len();
             spec.writes.clear();
         }
     }

@@ -4,6 +4,7 @@ pub mod apt;
 pub mod debootstrap;
 mod defaults;
 pub mod download;
+pub mod filesystem_deploy;
 pub mod image;
 mod image_walk;
 pub mod install_deb;
@@ -147,6 +148,7 @@ pub const KINDS: &[Kind] = &[
     kind::<apt::Apt>("apt"),
     kind::<debootstrap::Debootstrap>("debootstrap"),
     kind::<download::Download>("download"),
+    kind::<filesystem_deploy::FilesystemDeploy>("filesystem-deploy"),
     kind::<install_deb::InstallDeb>("install-deb"),
     kind::<mmdebstrap::Mmdebstrap>("mmdebstrap"),
     kind::<overlay::Overlay>("overlay"),

@@ -191,9 +191,8 @@ impl Ready {
 fn missing(recipe: &Recipe) -> Result<()> {
     let mut tools = BTreeMap::new();
     let mut emulation = false;
-    for step in &recipe.steps {
-        let needs = step.action.needs();
-        tools.extend(needs.tools.into_iter().map(|(tool, package)| (tool, (package, step.kind))));
+    for (action, needs) in crate::plan::needs(recipe) {
+        tools.extend(needs.tools.into_iter().map(|(tool, package)| (tool, (package, action.clone()))));
         emulation |= needs.emulation;
     }
     let lacking: Vec<_> = tools.into_iter().filter(|(tool, _)| crate::machine::find_program(tool).is_none()).collect();

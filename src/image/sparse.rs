@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::unistd::{Whence, lseek};
 
 /// Blocks of zeros of this size become holes.
@@ -36,12 +37,21 @@ pub fn data_ranges(file: &File, length: u64) -> io::Result<Vec<(u64, u64)>> {
 /// Copies `length` bytes of `from` to `offset` of `to`, whose bytes there are zeros. What is a hole or
 /// a block of zeros is not written.
 pub fn copy_into(from: &File, to: &File, offset: u64, length: u64) -> io::Result<()> {
+    copy_range(from, 0, to, offset, length)
+}
+
+/// The same from somewhere in `from`.
+pub fn copy_range(from: &File, skip: u64, to: &File, offset: u64, length: u64) -> io::Result<()> {
     let mut source = from;
     let mut buffer = vec![0; 1 << 20];
-    for (start, end) in data_ranges(from, length)? {
+    for (start, end) in data_ranges(from, skip + length)? {
+        let start = start.max(skip);
+        if end <= start {
+            continue;
+        }
         source.seek(SeekFrom::Start(start))?;
         let mut reader = source.take(end - start);
-        let mut at = offset + start;
+        let mut at = offset + (start - skip);
         loop {
             let mut filled = 0;
             while filled < buffer.len() {
@@ -60,6 +70,27 @@ pub fn copy_into(from: &File, to: &File, offset: u64, length: u64) -> io::Result
                 at += block.len() as u64;
             }
         }
+    }
+    Ok(())
+}
+
+/// Makes a part of a file zeros: a hole, where the file system can.
+pub fn clear(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    if length == 0 {
+        return Ok(());
+    }
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    match fallocate(file, flags, offset as i64, length as i64) {
+        Ok(()) => return Ok(()),
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let zeros = vec![0; 1 << 20];
+    let mut at = offset;
+    while at < offset + length {
+        let part = (offset + length - at).min(zeros.len() as u64);
+        file.write_all_at(&zeros[..part as usize], at)?;
+        at += part;
     }
     Ok(())
 }

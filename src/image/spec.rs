@@ -45,6 +45,9 @@ pub struct Spec {
     /// Whether an `image` step has written the file before this one: a later deploy adds to it.
     #[serde(default)]
     pub written: bool,
+    /// How many of the deploys are in that file.
+    #[serde(default)]
+    pub deployed: usize,
 }
 
 /// How large an image is.

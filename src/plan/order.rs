@@ -2,7 +2,7 @@
 
 use super::PlanStep;
 use crate::actions::image::WriteImage;
-use crate::actions::{Action, ImageWalk, WRITE_IMAGE};
+use crate::actions::{Action, ImageWalk, Needs, WRITE_IMAGE};
 use crate::recipe::{Recipe, Step};
 
 /// All steps with what they do, and between them those that write the recipe's images.
@@ -18,6 +18,19 @@ pub(super) fn order(recipe: &Recipe) -> Vec<(PlanStep, &dyn Action)> {
         order.step(step);
     }
     order.steps
+}
+
+/// What all steps need of the machine, each with the action of the recipe that wants it.
+pub fn needs(recipe: &Recipe) -> Vec<(String, Needs)> {
+    let steps = order(recipe).into_iter();
+    let needs = steps.map(|(step, action)| match step.image.filter(|_| step.action == WRITE_IMAGE) {
+        Some(spec) => {
+            let tools = crate::build::image::programs(&spec).into_iter().collect();
+            ("image-partition".to_owned(), Needs { tools, ..Needs::default() })
+        }
+        None => (step.action, action.needs()),
+    });
+    needs.collect()
 }
 
 /// How many steps a recipe comes to.

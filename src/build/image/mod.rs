@@ -1,20 +1,37 @@
 //! From the root and a [`Spec`] to an image among the artifacts.
 
-use anyhow::{Result, bail};
+mod cover;
+mod fstab;
+mod tools;
+mod trees;
+mod write;
+mod writes;
 
-use super::{BuildContext, InputContext};
-use crate::image::Spec;
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use super::InputContext;
+use crate::debian::host;
+use crate::image::{Spec, filesystem};
+
+pub use fstab::{FindBy, command_line, device, fstab, is_protectable, root_words, split};
+pub use trees::make_mount_points;
+pub use write::write;
+
+/// The host's programs (and the Debian package of each) that write an image.
+pub fn programs(spec: &Spec) -> BTreeMap<&'static str, &'static str> {
+    let kinds = spec.partitions.iter().map(|partition| partition.contents.kind);
+    kinds.flat_map(filesystem::programs).copied().collect()
+}
 
 /// What an image's bytes depend on beside its specification and the steps before: the programs that
 /// make its file systems.
-pub fn inputs(_spec: &Spec, _cx: &mut InputContext<'_>) -> Result<()> {
+pub fn inputs(spec: &Spec, cx: &mut InputContext<'_>) -> Result<()> {
+    for (program, package) in programs(spec) {
+        cx.add(format!("tool {program}"), host::package_version(package).unwrap_or_default());
+    }
     Ok(())
-}
-
-/// Writes the image that `cx.image` describes: whole, or, where an earlier step wrote it, what was
-/// deployed and written since.
-pub fn write(_cx: &mut BuildContext<'_>) -> Result<()> {
-    bail!("images are not there yet")
 }
 
 /// A few words on an image: "gpt, esp vfat, root ext4".

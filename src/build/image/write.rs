@@ -1,0 +1,147 @@
+//! The image of a build, written from the root without a device.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::tools::SandboxTools;
+use super::trees::Trees;
+use super::writes;
+use crate::build::BuildContext;
+use crate::image::filesystem::{self, Tree};
+use crate::image::{ImageSize, Layout, Partition, Placed, Spec, sparse, table};
+
+/// Writes the image that `cx.image` describes: whole, or, where an earlier step wrote it, what was
+/// deployed and written since. It has its name only when it is whole.
+pub fn write(cx: &mut BuildContext<'_>) -> Result<()> {
+    let spec = cx.image.context("no step before describes an image")?;
+    let target = cx.artifacts.join(&spec.name);
+    let partial = partial(&target)?;
+    if spec.written {
+        fs::rename(&target, &partial).with_context(|| format!("opening {}", spec.name))?;
+    } else if let Some(directory) = partial.parent() {
+        fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+    }
+    let options = File::options().read(true).write(true).create(!spec.written).clone();
+    let file = options.open(&partial).with_context(|| format!("opening {}", spec.name))?;
+    Writer { cx, spec, path: &partial, file: &file }.write()?;
+    fs::rename(&partial, &target).with_context(|| format!("naming {}", spec.name))?;
+    let meta = file.metadata()?;
+    cx.detail = format!("{}, {} of data", shown(meta.len()), shown(meta.blocks() * 512));
+    Ok(())
+}
+
+fn partial(target: &Path) -> Result<PathBuf> {
+    let name = target.file_name().context("an image without a name")?;
+    Ok(target.with_file_name(format!(".{}.partial", name.display())))
+}
+
+/// A size as people say it.
+fn shown(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{} kB", bytes.div_ceil(1000)),
+        1_000_000..1_000_000_000 => format!("{} MB", (bytes + 500_000) / 1_000_000),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
+struct Writer<'a> {
+    cx: &'a BuildContext<'a>,
+    spec: &'a Spec,
+    /// The image under its temporary name.
+    path: &'a Path,
+    file: &'a File,
+}
+
+impl Writer<'_> {
+    fn write(&self) -> Result<()> {
+        let (spec, cx) = (self.spec, self.cx);
+        let deploy = spec.deploys.get(spec.deployed..).and_then(<[_]>::last);
+        let trees = match deploy {
+            Some(deploy) => Some(Trees::of(spec, deploy.slot.as_deref(), cx.root)?),
+            None => None,
+        };
+        let layout = self.layout(trees.as_ref())?;
+        if !spec.written {
+            self.file.set_len(layout.size).context("making the image as large as it is to be")?;
+        }
+        let changed = self.changed(deploy.map(|deploy| deploy.slot.as_deref()));
+        let tools = SandboxTools::new(cx, self.scratch("tools")?);
+        for (partition, placed) in spec.partitions.iter().zip(&layout.partitions) {
+            if changed.contains(partition.name.as_str()) {
+                let tree = trees.as_ref().map_or(Ok(Tree::default()), |trees| trees.tree(&partition.name))?;
+                self.fill(partition, placed, &tree, &tools)?;
+            }
+        }
+        table::write(self.file, spec, &layout).context("writing the partition table")?;
+        writes::apply(cx, self.file, &layout, &spec.writes)?;
+        for (partition, placed) in spec.partitions.iter().zip(&layout.partitions) {
+            if let Some(artifact) = &partition.artifact {
+                self.extract(placed, artifact)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was written stays as large as it is.
+    fn layout(&self, trees: Option<&Trees<'_>>) -> Result<Layout> {
+        let spec = match self.spec.written {
+            true => &Spec { size: ImageSize::Bytes(self.file.metadata()?.len()), ..self.spec.clone() },
+            false => self.spec,
+        };
+        Layout::of(spec, &mut |name| {
+            let partition = spec.partition(name).with_context(|| format!("there is no partition `{name}`"))?;
+            let tree = trees.map_or(Ok(Tree::default()), |trees| trees.tree(name))?;
+            filesystem::minimum(&partition.contents, &tree)
+        })
+    }
+
+    /// The partitions whose file systems are made: all of a new image, else what the new deploy mounts.
+    fn changed(&self, deploy: Option<Option<&str>>) -> BTreeSet<&str> {
+        if !self.spec.written {
+            return self.spec.partitions.iter().map(|partition| partition.name.as_str()).collect();
+        }
+        let Some(slot) = deploy else { return BTreeSet::new() };
+        let mounts = self.spec.mounts.iter().filter(|mount| mount.slot.is_none() || mount.slot.as_deref() == slot);
+        mounts.map(|mount| mount.partition.as_str()).collect()
+    }
+
+    fn fill(&self, partition: &Partition, placed: &Placed, tree: &Tree, tools: &SandboxTools<'_>) -> Result<()> {
+        if self.spec.written {
+            sparse::clear(self.file, placed.start, placed.length).context("clearing a partition")?;
+        }
+        let scratch = self.scratch(&format!("partition-{}", placed.number))?;
+        filesystem::make(&filesystem::Request {
+            name: &partition.name,
+            contents: &partition.contents,
+            tree,
+            image: self.path,
+            offset: placed.start,
+            length: placed.length,
+            sector_size: self.spec.sector_size,
+            epoch: self.cx.source_date_epoch,
+            scratch: &scratch,
+            tools,
+        })
+        .with_context(|| format!("the partition `{}`", partition.name))
+    }
+
+    fn extract(&self, placed: &Placed, artifact: &str) -> Result<()> {
+        let target = self.cx.artifacts.join(artifact);
+        if let Some(directory) = target.parent() {
+            fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+        }
+        let partial = partial(&target)?;
+        writes::extract(self.file, placed.start, placed.length, &partial)?;
+        fs::rename(&partial, &target).with_context(|| format!("naming {artifact}"))
+    }
+
+    fn scratch(&self, name: &str) -> Result<PathBuf> {
+        let path = self.cx.scratch.join(name);
+        fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
+        Ok(path)
+    }
+}

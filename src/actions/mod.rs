@@ -6,6 +6,7 @@ mod defaults;
 pub mod download;
 pub mod filesystem_deploy;
 pub mod image;
+pub mod image_partition;
 mod image_walk;
 pub mod install_deb;
 pub mod mmdebstrap;
@@ -149,6 +150,7 @@ pub const KINDS: &[Kind] = &[
     kind::<debootstrap::Debootstrap>("debootstrap"),
     kind::<download::Download>("download"),
     kind::<filesystem_deploy::FilesystemDeploy>("filesystem-deploy"),
+    kind::<image_partition::ImagePartition>("image-partition"),
     kind::<install_deb::InstallDeb>("install-deb"),
     kind::<mmdebstrap::Mmdebstrap>("mmdebstrap"),
     kind::<overlay::Overlay>("overlay"),

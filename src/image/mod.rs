@@ -8,13 +8,17 @@
 
 pub mod filesystem;
 pub mod grub;
-pub mod layout;
+mod layout;
+mod position;
+mod size;
 pub mod sparse;
 mod spec;
 pub mod table;
 mod tools;
 
-pub use layout::{Layout, Placed};
+pub use layout::{Extended, Finding, Layout, Placed};
+pub use position::Position;
+pub use size::{Size, exact};
 pub use spec::{
     Contents, Deploy, FilesystemKind, ImageSize, Mount, Partition, Reserved, Spec, Strategy, TableKind, Verity, Write,
     WriteSource, WriteTarget,

@@ -312,6 +312,45 @@ impl Spec {
 }
 
 impl FilesystemKind {
+    /// The names that recipes have for them; debos's `fat` takes its kind from the size.
+    pub const NAMES: [(&'static str, Self); 17] = [
+        ("none", Self::None),
+        ("ext2", Self::Ext2),
+        ("ext3", Self::Ext3),
+        ("ext4", Self::Ext4),
+        ("fat12", Self::Fat12),
+        ("fat16", Self::Fat16),
+        ("fat32", Self::Fat32),
+        ("msdos", Self::Fat32),
+        ("vfat", Self::Fat32),
+        ("fat", Self::Fat32),
+        ("btrfs", Self::Btrfs),
+        ("xfs", Self::Xfs),
+        ("f2fs", Self::F2fs),
+        ("erofs", Self::Erofs),
+        ("squashfs", Self::Squashfs),
+        ("swap", Self::Swap),
+        ("linux-swap", Self::Swap),
+    ];
+
+    /// By its name in a recipe.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
+    }
+
+    /// How many bytes its label can have; 0 where it has none.
+    pub fn longest_label(self) -> usize {
+        match self {
+            Self::None | Self::Verity | Self::Squashfs => 0,
+            Self::Ext2 | Self::Ext3 | Self::Ext4 => 16,
+            Self::Fat12 | Self::Fat16 | Self::Fat32 => 11,
+            Self::Btrfs => 255,
+            Self::Xfs => 12,
+            Self::F2fs => 512,
+            Self::Erofs | Self::Swap => 15,
+        }
+    }
+
     /// As in /etc/fstab; `None` for what cannot be mounted.
     pub fn fstab_type(self) -> Option<&'static str> {
         Some(match self {

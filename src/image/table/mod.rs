@@ -1,5 +1,7 @@
 //! Partition tables, written to and read from a file.
 
+pub mod types;
+
 use std::fs::File;
 
 use anyhow::{Result, bail};

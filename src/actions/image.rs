@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Action, Changes, Needs};
 use crate::build::{BuildContext, CheckContext, InputContext, image};
 use crate::diagnostics::Diagnostics;
+use crate::image::Spec;
 
 /// Write the disk image that the steps before describe.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
@@ -31,6 +32,10 @@ impl Action for WriteImage {
 
     fn reads_image(&self) -> bool {
         true
+    }
+
+    fn spoils_root(&self, spec: Option<&Spec>, mounts: bool) -> bool {
+        spec.is_some_and(|spec| image::spoils_root(spec, mounts))
     }
 
     fn summary(&self) -> String {

@@ -26,6 +26,7 @@ use serde_json::Value;
 
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::diagnostics::Diagnostics;
+use crate::image::Spec;
 
 pub use image_walk::{ImageRole, ImageSurroundings, ImageWalk};
 
@@ -89,6 +90,12 @@ pub trait Action: std::fmt::Debug + Send + Sync {
 
     /// Whether its result depends on how the image is described so far.
     fn reads_image(&self) -> bool {
+        false
+    }
+
+    /// Whether it changes the root for its own work alone: then it gets one that is thrown away, or, where
+    /// there is but one, puts back what it changed. `mounts` says whether anything can be mounted.
+    fn spoils_root(&self, _image: Option<&Spec>, _mounts: bool) -> bool {
         false
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
@@ -112,9 +113,27 @@ impl<'a> Root<'a> {
         Ok(Workspace::Viewed(MountedRoot::read_only(&layers, &self.at, userxattr)?))
     }
 
-    /// The root with a layer on top that is thrown away: for a shell.
-    pub(super) fn throwaway(&mut self, id: &EntryId) -> Result<Workspace> {
-        self.begin(id, &mut || {})?.context("the store holds an entry under a name that was just made up")
+    /// The root with a layer on top that is thrown away: for a shell, or a step that changes the root
+    /// for its own work.
+    pub(super) fn throwaway(&mut self) -> Result<Workspace> {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let made = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{made}-{:?}", std::process::id(), std::time::SystemTime::now());
+        let id = EntryId(blake3::hash(name.as_bytes()).to_hex().to_string());
+        self.begin(&id, &mut || {})?.context("the store holds an entry under a name that was just made up")
+    }
+
+    /// Ends work on a root that is thrown away.
+    pub(super) fn discard(&self, workspace: Workspace) -> Result<()> {
+        match workspace {
+            Workspace::Overlay(mounted, pending) => {
+                mounted.unmount().context("unmounting the root")?;
+                drop(pending);
+                Ok(())
+            }
+            Workspace::Viewed(mounted) => mounted.unmount().context("unmounting the root"),
+            Workspace::Plain(_) | Workspace::Shared(_) => Ok(()),
+        }
     }
 
     /// Ends a step's work and seals its layer.

@@ -10,7 +10,6 @@ use super::root::Root;
 use crate::build::{Event, Reporter};
 use crate::diagnostics::Fault;
 use crate::sandbox::{Command, Input, View};
-use crate::store::EntryId;
 
 /// A shell in the root as it stands; what it changes is thrown away.
 pub(super) fn in_root(
@@ -20,9 +19,7 @@ pub(super) fn in_root(
     shell: &str,
     reporter: &dyn Reporter,
 ) -> Result<()> {
-    let name = format!("{}-{:?}", std::process::id(), std::time::SystemTime::now());
-    let id = EntryId(blake3::hash(name.as_bytes()).to_hex().to_string());
-    let workspace = root.throwaway(&id)?;
+    let workspace = root.throwaway()?;
     run(workspace.path(), build, environment, shell, reporter)
 }
 

@@ -15,6 +15,7 @@ use crate::build::event::Outcome;
 use crate::build::{BuildContext, Event, Reporter, interrupted};
 use crate::diagnostics::{Fault, FaultKind};
 use crate::plan::{self, Course, Kept, PlanStep, Resolver, RootFacts};
+use crate::sandbox::Isolation;
 use crate::store::{Begun, Store, TreeRecord};
 
 /// Carries out a plan; `at` is the step it is at.
@@ -207,6 +208,8 @@ impl Run<'_> {
                 return Ok((None, "made by another build".into()));
             }
             start
+        } else if action.spoils_root(step.image.as_ref(), self.can_mount()) {
+            Some(self.root.throwaway()?)
         } else if action.postprocess() {
             None
         } else {
@@ -245,7 +248,10 @@ impl Run<'_> {
                 facts = Some(known);
             }
             record.seconds = started.elapsed().as_secs_f64();
-            self.root.seal(workspace, record.clone())?;
+            match changes.root {
+                true => self.root.seal(workspace, record.clone())?,
+                false => self.root.discard(workspace)?,
+            }
         }
         if changes.artifacts {
             self.artifacts.save(id, &before, &record)?;
@@ -273,12 +279,16 @@ impl Run<'_> {
         let root = view.as_ref().map_or(nowhere.as_path(), Workspace::path).to_owned();
         let (detail, origin) = self.act(step, action, &root, &pending.path.clone())?;
         if let Some(view) = view {
-            self.root.seal(view, TreeRecord::default())?;
+            self.root.discard(view)?;
         }
         let origin = origin.context("the step left nothing")?;
         let tree = pending.seal(TreeRecord { detail: detail.clone(), origin, ..TreeRecord::default() })?;
         self.keep_origin(step, action, tree);
         Ok(detail)
+    }
+
+    fn can_mount(&self) -> bool {
+        self.build.sandbox.isolation == Isolation::Namespaces
     }
 
     fn act(&self, step: &PlanStep, action: &dyn Action, root: &Path, own: &Path) -> Result<(String, Option<PathBuf>)> {

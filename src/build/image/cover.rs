@@ -3,9 +3,10 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::build::inside::{Attributes, Inside};
 
@@ -20,17 +21,46 @@ struct Covered {
     path: PathBuf,
     /// Where what was there is meanwhile.
     aside: PathBuf,
-    /// Where what stands there now came from; `None` for an empty directory.
-    really: Option<PathBuf>,
+    instead: Instead,
     /// Date of the directory that it is in.
     dated: SystemTime,
 }
 
+/// What stands in the place of what is covered.
+#[derive(Debug)]
+enum Instead {
+    Nothing,
+    Empty,
+    /// A file that came from there.
+    File(PathBuf),
+}
+
 impl Covers {
+    /// Takes a directory away, so that its name is free, and says where it is. Where it cannot be moved,
+    /// because it lies on an overlay, which is thrown away in the end, it is copied and removed.
+    pub fn take(&mut self, path: &Path, aside: &Path) -> Result<PathBuf> {
+        let number = self.covered.len();
+        let to = aside.join(number.to_string());
+        match self.set_aside(path, aside, Instead::Nothing) {
+            Ok(()) => {}
+            Err(error) if is_across_devices(&error) => {
+                let dated = parts(path)?.0.metadata()?.modified()?;
+                copy(path, &to)?;
+                fs::remove_dir_all(path).with_context(|| format!("removing {}", path.display()))?;
+                let gone = Covered { path: path.into(), aside: to.clone(), instead: Instead::Nothing, dated };
+                gone.date()?;
+                return Ok(to);
+            }
+            Err(error) => return Err(error),
+        }
+        self.date()?;
+        Ok(to)
+    }
+
     /// Puts an empty directory in the place of another. `aside` is a directory on the same file system.
     pub fn hide(&mut self, path: &Path, aside: &Path) -> Result<()> {
         let attributes = attributes(path)?;
-        self.set_aside(path, aside, None)?;
+        self.set_aside(path, aside, Instead::Empty)?;
         let (parent, name) = parts(path)?;
         let slot = Inside::open(parent)?.slot(Path::new(name))?;
         slot.create_dir()?;
@@ -40,17 +70,17 @@ impl Covers {
 
     /// Puts a file in the place of another.
     pub fn replace(&mut self, path: &Path, really: &Path, aside: &Path) -> Result<()> {
-        self.set_aside(path, aside, Some(really))?;
+        self.set_aside(path, aside, Instead::File(really.into()))?;
         fs::rename(really, path).with_context(|| format!("replacing {}", path.display()))?;
         self.date()
     }
 
-    fn set_aside(&mut self, path: &Path, aside: &Path, really: Option<&Path>) -> Result<()> {
+    fn set_aside(&mut self, path: &Path, aside: &Path, instead: Instead) -> Result<()> {
         let doing = || format!("covering {}", path.display());
         let dated = parts(path)?.0.metadata().and_then(|meta| meta.modified()).with_context(doing)?;
         let aside = aside.join(self.covered.len().to_string());
         fs::rename(path, &aside).with_context(doing)?;
-        self.covered.push(Covered { path: path.into(), aside, really: really.map(Path::to_owned), dated });
+        self.covered.push(Covered { path: path.into(), aside, instead, dated });
         Ok(())
     }
 
@@ -81,11 +111,12 @@ impl Drop for Covers {
 impl Covered {
     fn undo(&self) -> Result<()> {
         let doing = || format!("uncovering {}", self.path.display());
-        match &self.really {
+        match &self.instead {
             // What failed half-way never came to its place.
             _ if self.path.symlink_metadata().is_err() => {}
-            Some(really) => fs::rename(&self.path, really).with_context(doing)?,
-            None => fs::remove_dir(&self.path).with_context(doing)?,
+            Instead::Nothing => {}
+            Instead::Empty => fs::remove_dir(&self.path).with_context(doing)?,
+            Instead::File(really) => fs::rename(&self.path, really).with_context(doing)?,
         }
         fs::rename(&self.aside, &self.path).with_context(doing)?;
         self.date()
@@ -96,6 +127,19 @@ impl Covered {
         let dated = File::open(parent).and_then(|parent| parent.set_modified(self.dated));
         dated.with_context(|| format!("dating {}", parent.display()))
     }
+}
+
+fn is_across_devices(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<std::io::Error>();
+    cause.is_some_and(|error| error.kind() == std::io::ErrorKind::CrossesDevices)
+}
+
+/// A whole copy of a directory under a new name.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let output = Command::new("cp").args(["-a", "--reflink=auto", "--"]).arg(from).arg(to).output();
+    let output = output.context("starting cp")?;
+    ensure!(output.status.success(), "copying {}: {}", from.display(), String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
 }
 
 fn parts(path: &Path) -> Result<(&Path, &std::ffi::OsStr)> {

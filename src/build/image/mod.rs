@@ -13,7 +13,7 @@ use anyhow::Result;
 
 use super::InputContext;
 use crate::debian::host;
-use crate::image::{Spec, filesystem};
+use crate::image::{Spec, Strategy, filesystem};
 
 pub use fstab::{FindBy, command_line, device, fstab, is_protectable, root_words, split};
 pub use trees::make_mount_points;
@@ -32,6 +32,12 @@ pub fn inputs(spec: &Spec, cx: &mut InputContext<'_>) -> Result<()> {
         cx.add(format!("tool {program}"), host::package_version(package).unwrap_or_default());
     }
     Ok(())
+}
+
+/// Whether the root has to be changed while an image is written from it: directories of mount points
+/// that are there for the build alone go, and what cannot be mounted over is moved aside.
+pub fn spoils_root(spec: &Spec, mounts: bool) -> bool {
+    spec.strategy == Strategy::Offline && (!mounts || spec.mounts.iter().any(|mount| mount.build_time))
 }
 
 /// A few words on an image: "gpt, esp vfat, root ext4".

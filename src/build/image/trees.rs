@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::cover::Covers;
 use crate::build::inside::{Inside, Kind};
 use crate::diagnostics::Fault;
 use crate::image::Spec;
@@ -16,17 +17,22 @@ struct Place<'a> {
     path: &'a str,
     /// Relative to the root.
     at: PathBuf,
+    /// Where its contents are, if no longer in the root.
+    taken: Option<PathBuf>,
 }
 
 /// The root as its partitions divide it.
 pub struct Trees<'a> {
     root: &'a Path,
     places: Vec<Place<'a>>,
+    /// What is no longer in the root as long as this lives.
+    covers: Covers,
 }
 
 impl<'a> Trees<'a> {
-    /// Divides the root of a deploy; its mount points must be there.
-    pub fn of(spec: &'a Spec, slot: Option<&'a str>, root: &'a Path) -> Result<Self> {
+    /// Divides the root of a deploy; its mount points must be there. Those of the build alone are taken out
+    /// of the root, to the directory `aside`.
+    pub fn of(spec: &'a Spec, slot: Option<&'a str>, root: &'a Path, aside: &Path) -> Result<Self> {
         let inside = Inside::open(root)?;
         let mut places = Vec::new();
         for mount in spec.mounts_of(slot).filter(|mount| mount.path.starts_with('/')) {
@@ -38,9 +44,29 @@ impl<'a> Trees<'a> {
             }
             let at = inside.resolve(path)?;
             let (partition, subvolume) = (mount.partition.as_str(), mount.subvolume.as_deref());
-            places.push(Place { partition, subvolume, path: &mount.path, at });
+            places.push(Place { partition, subvolume, path: &mount.path, at, taken: None });
         }
-        Ok(Self { root, places })
+        let mut trees = Self { root, places, covers: Covers::default() };
+        for mount in spec.mounts_of(slot).filter(|mount| mount.build_time && mount.path != "/") {
+            trees.take(&mount.path, aside)?;
+        }
+        Ok(trees)
+    }
+
+    /// Takes a mount point out of the root, unless another lies below it.
+    fn take(&mut self, path: &str, aside: &Path) -> Result<()> {
+        let Some(number) = self.places.iter().position(|place| place.path == path) else { return Ok(()) };
+        let at = self.places[number].at.clone();
+        if self.places.iter().any(|place| place.at != at && place.at.starts_with(&at)) {
+            return Ok(());
+        }
+        self.places[number].taken = Some(self.covers.take(&self.root.join(at), aside)?);
+        Ok(())
+    }
+
+    /// Puts everything back into the root.
+    pub fn put_back(self) -> Result<()> {
+        self.covers.undo()
     }
 
     /// What a partition holds; an empty tree where it is not mounted.
@@ -49,7 +75,8 @@ impl<'a> Trees<'a> {
         let Some(first) = mine.iter().min_by_key(|place| place.at.components().count()) else {
             return Ok(Tree::default());
         };
-        let mut tree = Tree { top: Some(self.root.join(&first.at)), ..Tree::default() };
+        let top = first.taken.clone().unwrap_or_else(|| self.root.join(&first.at));
+        let mut tree = Tree { top: Some(top), ..Tree::default() };
         for place in &mine {
             let Ok(below) = place.at.strip_prefix(&first.at) else {
                 return Err(Fault::recipe(format!(
@@ -66,6 +93,7 @@ impl<'a> Trees<'a> {
             }
         }
         let others = self.places.iter().filter(|place| place.partition != partition && place.at != first.at);
+        let others = others.filter(|place| place.taken.is_none());
         tree.hidden.extend(others.filter_map(|place| place.at.strip_prefix(&first.at).ok().map(Path::to_owned)));
         outermost(&mut tree.hidden);
         if let Some((subvolume, path)) = tree.subvolumes.iter().find(|(_, path)| covered(&tree.hidden, path)) {

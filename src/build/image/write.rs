@@ -61,7 +61,7 @@ impl Writer<'_> {
         let (spec, cx) = (self.spec, self.cx);
         let deploy = spec.deploys.get(spec.deployed..).and_then(<[_]>::last);
         let trees = match deploy {
-            Some(deploy) => Some(Trees::of(spec, deploy.slot.as_deref(), cx.root)?),
+            Some(deploy) => Some(Trees::of(spec, deploy.slot.as_deref(), cx.root, &self.scratch("aside")?)?),
             None => None,
         };
         let layout = self.layout(trees.as_ref())?;
@@ -76,8 +76,9 @@ impl Writer<'_> {
                 self.fill(partition, placed, &tree, &tools)?;
             }
         }
+        trees.map_or(Ok(()), Trees::put_back)?;
         table::write(self.file, spec, &layout).context("writing the partition table")?;
-        writes::apply(cx, self.file, &layout, &spec.writes)?;
+        writes::apply(cx, self.file, spec, &layout)?;
         for (partition, placed) in spec.partitions.iter().zip(&layout.partitions) {
             if let Some(artifact) = &partition.artifact {
                 self.extract(placed, artifact)?;

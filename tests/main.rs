@@ -8,6 +8,7 @@ mod harness;
 
 mod cli;
 mod golden;
+mod image;
 mod recipes;
 mod root;
 mod sandbox;

@@ -1,0 +1,3 @@
+//! Disk images, read back by the programs that everybody has for them.
+
+mod layout;

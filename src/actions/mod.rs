@@ -1,6 +1,10 @@
 //! The actions of a recipe: a file per action, and the one table of them.
 
 pub mod apt;
+mod artifact;
+pub mod checksums;
+pub mod compress;
+pub mod convert;
 pub mod debootstrap;
 mod defaults;
 pub mod download;
@@ -71,6 +75,11 @@ pub trait Action: std::fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether it looks at the root; else the root is not made for it where it is not there.
+    fn reads_root(&self) -> bool {
+        !self.postprocess()
+    }
+
     /// Whether it depends on the apt repositories that the root is set up for.
     fn reads_apt_sources(&self) -> bool {
         false
@@ -106,6 +115,11 @@ pub trait Action: std::fmt::Debug + Send + Sync {
 
     /// Files it leaves in the artifact directory, as far as the properties say.
     fn artifacts(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Files that earlier actions left in the artifact directory and that it takes away.
+    fn removes(&self) -> Vec<String> {
         Vec::new()
     }
 
@@ -154,6 +168,9 @@ pub struct Kind {
 /// All actions, in the alphabet's order.
 pub const KINDS: &[Kind] = &[
     kind::<apt::Apt>("apt"),
+    kind::<checksums::Checksums>("checksums"),
+    kind::<compress::Compress>("compress"),
+    kind::<convert::Convert>("convert"),
     kind::<debootstrap::Debootstrap>("debootstrap"),
     kind::<download::Download>("download"),
     kind::<filesystem_deploy::FilesystemDeploy>("filesystem-deploy"),

@@ -83,6 +83,12 @@ impl<'a> Artifacts<'a> {
         for id in self.makers(|artifact| !artifact.staged) {
             self.fetch(&id, &self.staging)?;
             self.staged(&id);
+            // What a later step took away came along, and is no artifact any more.
+            for path in self.effect(&id).iter().flat_map(|effect| effect.files.keys()) {
+                if !self.files.contains_key(path) {
+                    fs::remove_file(self.staging.join(path)).context("removing an artifact of before")?;
+                }
+            }
         }
         Ok(())
     }

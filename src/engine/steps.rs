@@ -101,11 +101,18 @@ impl Run<'_> {
         for step in self.build.plan.steps.iter().filter(|step| step.number <= last) {
             steps.push((step.clone(), step.action()?));
         }
-        let facts: Vec<_> =
-            steps.iter().map(|(step, action)| (step.changes(action.as_ref()), self.kept(step))).collect();
+        let facts: Vec<_> = steps
+            .iter()
+            .map(|(step, action)| plan::Facts {
+                changes: step.changes(action.as_ref()),
+                // What a step depends on that has no id yet, only the root can tell.
+                reads_root: action.reads_root() || step.mounted || step.id.is_none(),
+                kept: self.kept(step),
+            })
+            .collect();
         let mut courses = plan::courses(&facts);
         if self.build.shell.is_some() {
-            for ((changes, kept), course) in facts.iter().zip(&mut courses) {
+            for (plan::Facts { changes, kept, .. }, course) in facts.iter().zip(&mut courses) {
                 *course = match (changes.root || changes.origin || changes.write, kept) {
                     (_, Kept::Whole) => Course::Restore,
                     (true, _) => Course::Run,
@@ -210,10 +217,10 @@ impl Run<'_> {
             start
         } else if action.spoils_root(step.image.as_ref(), self.can_mount()) {
             Some(self.root.throwaway()?)
-        } else if action.postprocess() {
-            None
-        } else {
+        } else if action.reads_root() {
             Some(self.root.view()?)
+        } else {
+            None
         };
         if action.reads_artifacts() || changes.artifacts {
             self.artifacts.materialise()?;

@@ -7,6 +7,7 @@
 //! ([`Tools`]).
 
 pub mod filesystem;
+pub mod format;
 pub mod grub;
 mod layout;
 mod position;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use history::{History, HistoryStep};
-pub use needed::{Course, Kept, courses};
+pub use needed::{Course, Facts, Kept, courses};
 pub use order::{needs, step_count};
 pub use resolve::{Resolver, RootFacts};
 

@@ -26,20 +26,31 @@ pub enum Kept {
     Whole,
 }
 
-/// The course of each step, from what it changes and what the store has of it.
+/// A step as far as its course depends on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    /// What it changes.
+    pub changes: Changes,
+    /// Whether it looks at the root when it is run.
+    pub reads_root: bool,
+    /// What the store has of it.
+    pub kept: Kept,
+}
+
+/// The course of each step.
 ///
 /// Artifacts are always wanted, and so is the root after the last step that makes one. The root in
-/// between is wanted only by steps that are run.
-pub fn courses(steps: &[(Changes, Kept)]) -> Vec<Course> {
-    let mut wanted = steps.last().is_none_or(|(changes, _)| !changes.artifacts || changes.root);
+/// between is wanted only by steps that are run and look at it.
+pub fn courses(steps: &[Facts]) -> Vec<Course> {
+    let mut wanted = steps.last().is_none_or(|step| !step.changes.artifacts || step.changes.root);
     let mut courses: Vec<Course> = steps
         .iter()
         .rev()
-        .map(|(changes, kept)| match kept {
+        .map(|Facts { changes, reads_root, kept }| match kept {
             Kept::Whole => Course::Restore,
             Kept::Artifacts if changes.artifacts && !wanted => Course::RestoreArtifacts,
             Kept::Nothing | Kept::Artifacts if changes.artifacts || wanted => {
-                wanted = true;
+                wanted |= reads_root;
                 Course::Run
             }
             Kept::Nothing | Kept::Artifacts => Course::Skip,
@@ -56,6 +67,11 @@ mod tests {
     const ROOT: Changes = Changes { root: true, artifacts: false, origin: false, write: false };
     const PACK: Changes = Changes { root: false, artifacts: true, origin: false, write: false };
     const HOST_RUN: Changes = Changes { root: true, artifacts: true, origin: false, write: false };
+
+    fn courses(steps: &[(Changes, Kept)]) -> Vec<Course> {
+        let facts = steps.iter().map(|(changes, kept)| Facts { changes: *changes, reads_root: true, kept: *kept });
+        super::courses(&facts.collect::<Vec<_>>())
+    }
 
     #[test]
     fn layers_that_only_a_cached_artifact_came_from_are_not_made_again() {
@@ -83,5 +99,15 @@ mod tests {
         let kept = (HOST_RUN, Kept::Artifacts);
         assert_eq!(courses(&[kept, (PACK, Kept::Whole)]), [Course::RestoreArtifacts, Course::Restore]);
         assert_eq!(courses(&[kept, (PACK, Kept::Nothing)]), [Course::Run, Course::Run]);
+    }
+
+    #[test]
+    fn a_step_that_works_on_artifacts_alone_wants_no_root() {
+        let step = |changes, reads_root, kept| Facts { changes, reads_root, kept };
+        let (root, pack) = (step(ROOT, true, Kept::Nothing), step(PACK, true, Kept::Whole));
+        assert_eq!(
+            super::courses(&[root, pack, step(PACK, false, Kept::Nothing)]),
+            [Course::Skip, Course::Restore, Course::Run]
+        );
     }
 }

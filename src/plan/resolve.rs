@@ -144,6 +144,8 @@ impl<'a> Resolver<'a> {
     /// remembered of it.
     pub fn advance(&mut self, step: &PlanStep, action: &dyn Action, facts: Option<RootFacts>) {
         self.planned_artifacts.extend(action.artifacts());
+        let removed = action.removes();
+        self.planned_artifacts.retain(|artifact| !removed.contains(artifact));
         let Some(id) = &step.id else {
             self.heads = None;
             return;

@@ -403,6 +403,8 @@ impl<'a> Loading<'a> {
         self.has_root |= changes.root;
         self.any_artifacts |= changes.artifacts && artifacts.is_empty();
         self.artifacts.extend(artifacts);
+        let removed = action.removes();
+        self.artifacts.retain(|artifact| !removed.contains(artifact));
         self.downloads.extend(action.origin_name().map(str::to_owned));
         self.steps.push(Step {
             kind: kind.name,

@@ -1,3 +1,4 @@
-//! Disk images, read back by the programs that everybody has for them.
+//! Disk images and what is made of them, read back by the programs that everybody has for them.
 
+mod artifacts;
 mod layout;

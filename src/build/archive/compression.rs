@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result};
 use liblzma::stream::{CONCATENATED, Check, LzmaOptions, MtStreamBuilder, Stream};
@@ -36,6 +37,8 @@ const XZ_BLOCK: u64 = 24 << 20;
 
 /// What the command line tools take where they are not told.
 const XZ_PRESET: u32 = 6;
+const GZ_LEVEL: u32 = 6;
+const BZIP2_LEVEL: u32 = 9;
 const ZSTD_LEVEL: i32 = 3;
 /// What one thread compresses at a time; each holds several of these in memory.
 const ZSTD_JOB: u32 = 4 << 20;
@@ -44,6 +47,17 @@ const ZSTD_JOB: u32 = 4 << 20;
 const ZSTD_LARGEST_WINDOW: u32 = 31;
 
 const MEMORY_LIMIT: u64 = u64::MAX;
+
+/// How a file is to be compressed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Effort {
+    /// One of [`Compression::levels`]; `None` for what the command line tools take.
+    pub level: Option<u32>,
+    /// How many compress at a time.
+    pub threads: usize,
+    /// Bytes to come, where that is known; formats that can say so do.
+    pub size: Option<u64>,
+}
 
 /// Takes bytes, and the end of them.
 pub(super) trait Sink: Write {
@@ -67,6 +81,30 @@ impl Compression {
     /// By its name in a recipe.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, compression)| *compression)
+    }
+
+    /// What names of files that are compressed so end in, without the dot.
+    pub fn ending(self) -> &'static str {
+        match self {
+            Self::Bzip2 => "bz2",
+            Self::Gz => "gz",
+            Self::Lzip => "lz",
+            Self::Lzma => "lzma",
+            Self::Lzop => "lzo",
+            Self::Xz => "xz",
+            Self::Zstd => "zst",
+            Self::None => "",
+        }
+    }
+
+    /// How hard it can try, from fast to small, where one can choose.
+    pub fn levels(self) -> Option<RangeInclusive<u32>> {
+        match self {
+            Self::Bzip2 | Self::Gz => Some(1..=9),
+            Self::Xz => Some(0..=9),
+            Self::Zstd => Some(1..=22),
+            Self::Lzip | Self::Lzma | Self::Lzop | Self::None => None,
+        }
     }
 
     /// Its name in a recipe.
@@ -145,15 +183,22 @@ impl Compression {
     }
 
     /// Compresses into a file, the same bytes whatever the number of threads.
-    pub(super) fn writer(self, file: File, threads: usize) -> Result<Box<dyn Sink>> {
-        let threads = threads.max(1);
+    pub(super) fn writer(self, file: File, effort: Effort) -> Result<Box<dyn Sink>> {
+        let (level, threads) = (effort.level, effort.threads.max(1));
         let starting = "starting the compression";
         Ok(match self {
             Self::None => Box::new(BufWriter::with_capacity(1 << 20, file)),
-            Self::Gz => Box::new(parallel::Writer::<parallel::Gz>::new(file, threads).context(starting)?),
-            Self::Bzip2 => Box::new(parallel::Writer::<parallel::Bzip2>::new(file, threads).context(starting)?),
+            Self::Gz => Box::new(
+                parallel::Writer::<parallel::Gz>::new(file, level.unwrap_or(GZ_LEVEL), threads).context(starting)?,
+            ),
+            Self::Bzip2 => {
+                let level = level.unwrap_or(BZIP2_LEVEL);
+                Box::new(parallel::Writer::<parallel::Bzip2>::new(file, level, threads).context(starting)?)
+            }
             Self::Zstd => {
-                let mut encoder = zstd::stream::write::Encoder::new(file, ZSTD_LEVEL).context(starting)?;
+                let level = level.map_or(ZSTD_LEVEL, u32::cast_signed);
+                let mut encoder = zstd::stream::write::Encoder::new(file, level).context(starting)?;
+                encoder.set_pledged_src_size(effort.size).context(starting)?;
                 // Without any worker zstd cuts its blocks elsewhere.
                 encoder.multithread(u32::try_from(threads).unwrap_or(1)).context(starting)?;
                 encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(ZSTD_JOB)).context(starting)?;
@@ -161,10 +206,12 @@ impl Compression {
                 Box::new(encoder)
             }
             Self::Xz => {
+                let preset = level.unwrap_or(XZ_PRESET);
                 let stream = MtStreamBuilder::new()
                     .threads(u32::try_from(threads).unwrap_or(1))
-                    .block_size(XZ_BLOCK)
-                    .preset(XZ_PRESET)
+                    // Three dictionaries, as xz has it; those of the presets above 6 are 16 to 64 MiB.
+                    .block_size(XZ_BLOCK << preset.saturating_sub(XZ_PRESET))
+                    .preset(preset)
                     .check(Check::Crc64)
                     .encoder()
                     .context(starting)?;

@@ -4,6 +4,7 @@ mod acl;
 mod compression;
 mod deb;
 mod external;
+mod file;
 mod pack;
 mod parallel;
 mod pax;
@@ -15,5 +16,6 @@ mod unpack;
 mod zip;
 
 pub use compression::Compression;
+pub use file::compress;
 pub use pack::{Packed, pack};
 pub use unpack::{Archive, Unpacked, unpack};

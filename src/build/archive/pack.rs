@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::stat::{major, minor};
 use rayon::prelude::*;
 
-use super::compression::{Compression, Sink};
+use super::compression::{Compression, Effort, Sink};
 use super::sparse::{self, Part};
 use super::tar::BLOCK;
 use super::{acl, pax};
@@ -86,7 +86,7 @@ pub fn pack(
 ) -> Result<Packed> {
     let entries = scan(tree)?;
     let total = entries.iter().map(|entry| entry.meta.len()).sum();
-    let mut sink = compression.writer(to, threads)?;
+    let mut sink = compression.writer(to, Effort { threads, ..Effort::default() })?;
     let mut done = 0;
     let mut written = 0;
     let (sender, receiver) = sync_channel::<Vec<Result<Ready>>>(1);

@@ -21,7 +21,7 @@ pub(super) trait Format: 'static {
     /// What comes before the first part.
     fn header() -> Vec<u8>;
     /// Compresses a part, given the end of the one before it.
-    fn part(before: &[u8], part: &[u8], last: bool) -> io::Result<(Vec<u8>, Self::Notes)>;
+    fn part(level: u32, before: &[u8], part: &[u8], last: bool) -> io::Result<(Vec<u8>, Self::Notes)>;
     /// Adds the notes on one more part.
     fn add(notes: &mut Self::Notes, part: &Self::Notes);
     /// What comes after the last part.
@@ -34,6 +34,7 @@ type Compressed<F> = io::Result<(Vec<u8>, <F as Format>::Notes)>;
 /// Compresses into a file.
 pub(super) struct Writer<F: Format> {
     file: File,
+    level: u32,
     notes: F::Notes,
     part: Vec<u8>,
     before: Arc<[u8]>,
@@ -45,10 +46,11 @@ pub(super) struct Writer<F: Format> {
 const WINDOW: usize = 32 << 10;
 
 impl<F: Format> Writer<F> {
-    pub(super) fn new(mut file: File, threads: usize) -> io::Result<Self> {
+    pub(super) fn new(mut file: File, level: u32, threads: usize) -> io::Result<Self> {
         file.write_all(&F::header())?;
         Ok(Self {
             file,
+            level,
             notes: F::Notes::default(),
             part: Vec::with_capacity(F::PART),
             before: Arc::new([]),
@@ -65,9 +67,10 @@ impl<F: Format> Writer<F> {
         let next_before: Arc<[u8]> = part[part.len().saturating_sub(WINDOW)..].into();
         let before = std::mem::replace(&mut self.before, next_before);
         let (sender, receiver) = sync_channel(1);
+        let level = self.level;
         rayon::spawn(move || {
             // The receiver is gone only when the archive was given up.
-            let _ = sender.send(F::part(&before, &part, last));
+            let _ = sender.send(F::part(level, &before, &part, last));
         });
         self.running.push_back(receiver);
         Ok(())
@@ -114,9 +117,6 @@ impl<F: Format> Sink for Writer<F> {
 /// which may refer to the one before it.
 pub(super) struct Gz;
 
-/// What `gzip` takes where it is not told.
-const GZ_LEVEL: u32 = 6;
-
 impl Format for Gz {
     const PART: usize = 1 << 20;
     type Notes = Crc;
@@ -126,8 +126,8 @@ impl Format for Gz {
         vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]
     }
 
-    fn part(before: &[u8], part: &[u8], last: bool) -> io::Result<(Vec<u8>, Crc)> {
-        let mut deflate = Compress::new(Compression::new(GZ_LEVEL), false);
+    fn part(level: u32, before: &[u8], part: &[u8], last: bool) -> io::Result<(Vec<u8>, Crc)> {
+        let mut deflate = Compress::new(Compression::new(level), false);
         if !before.is_empty() {
             deflate.set_dictionary(before).map_err(io::Error::other)?;
         }
@@ -167,8 +167,8 @@ impl Format for Bzip2 {
         Vec::new()
     }
 
-    fn part(_before: &[u8], part: &[u8], _last: bool) -> io::Result<(Vec<u8>, ())> {
-        let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+    fn part(level: u32, _before: &[u8], part: &[u8], _last: bool) -> io::Result<(Vec<u8>, ())> {
+        let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::new(level));
         encoder.write_all(part)?;
         Ok((encoder.finish()?, ()))
     }

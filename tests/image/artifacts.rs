@@ -1,0 +1,254 @@
+//! The actions on artifacts: `checksums`, `compress`, `convert`.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::{Project, User};
+
+/// Bytes of [`image`].
+const SIZE: u64 = 24 << 20;
+
+/// A sparse image: a text that compresses well, noise that does not, holes, and zeros that are no hole.
+pub fn image(path: &Path) {
+    let file = File::create(path).unwrap();
+    file.set_len(SIZE).unwrap();
+    let text: Vec<u8> = (0_u32..40_000).flat_map(|line| format!("line {line} of a text\n").into_bytes()).collect();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let noise: Vec<u8> = (0..200_000)
+        .flat_map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        })
+        .collect();
+    file.write_all_at(&text, 3 << 20).unwrap();
+    file.write_all_at(&noise, (9 << 20) + 4096).unwrap();
+    file.write_all_at(&vec![0; 2 << 20], 14 << 20).unwrap();
+    file.write_all_at(&noise[..70_000], 20 << 20).unwrap();
+    file.write_all_at(b"the end", SIZE - 7).unwrap();
+}
+
+/// A project whose artifact directory has an image from an earlier build, and a recipe of these actions.
+fn project(user: User, actions: &str) -> Project {
+    let project = Project::of(user).recipe(&recipe(actions));
+    project.write("out/disk.img", "");
+    image(&project.path("out/disk.img"));
+    project
+}
+
+fn recipe(actions: &str) -> String {
+    format!("architecture: amd64\nactions:\n{}", actions.trim_start_matches('\n'))
+}
+
+/// Runs a program to its end and returns what it printed.
+pub fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{command:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn same_files(a: &Path, b: &Path) -> bool {
+    fs::read(a).unwrap() == fs::read(b).unwrap()
+}
+
+#[test]
+fn a_compressed_artifact_is_the_same_for_any_number_of_threads() {
+    for (compression, ending, program) in
+        [("zstd", "zst", "zstd"), ("xz", "xz", "xz"), ("gz", "gz", "gzip"), ("bzip2", "bz2", "bzip2")]
+    {
+        needs_program!(program, program);
+        let project = project(
+            User::current(),
+            &format!(
+                "
+  - {{ action: compress, file: disk.img, compression: {compression}, threads: 1 }}
+  - {{ action: compress, file: disk.img, compression: {compression}, threads: 5, output: five.{ending} }}
+  - {{ action: compress, file: disk.img, compression: {compression}, level: 1, output: fast.{ending} }}
+"
+            ),
+        );
+        project.build([]).success();
+        let path = |name: &str| project.path(format!("out/{name}.{ending}"));
+        assert!(same_files(&path("disk.img"), &path("five")), "{compression}");
+        assert!(fs::metadata(path("disk.img")).unwrap().len() < 2_500_000, "{compression}");
+        assert!(!same_files(&path("disk.img"), &path("fast")), "{compression} has no levels");
+        for name in ["disk.img", "fast"] {
+            let plain = Command::new(program).arg("-dc").arg(path(name)).output().unwrap().stdout;
+            assert!(plain == fs::read(project.path("out/disk.img")).unwrap(), "{compression}");
+        }
+    }
+}
+
+#[test]
+fn a_source_is_removed_only_if_this_build_made_it() {
+    let Some(project) = Project::new().tiny("") else { skip!("needs a static busybox") };
+    project.write("out/old", "of an earlier build");
+    let actions = "
+  - { action: pack, file: a.tar, compression: none }
+  - { action: pack, file: b.tar, compression: none }
+  - { action: compress, file: a.tar, remove-source: true }
+  - { action: compress, file: old, remove-source: true }
+";
+    project.set_actions(actions);
+    project.build([]).success().says("`old` was left by an earlier build, and stays");
+    let names = || {
+        let mut names: Vec<_> =
+            fs::read_dir(project.path("out")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(), ["a.tar.zst", "b.tar", "old", "old.zst"]);
+    // A cached removal is a removal, also for a step that looks at what there is.
+    project.set_actions(&format!("{actions}  - action: checksums\n"));
+    project.build([]).success();
+    assert_eq!(names(), ["SHA256SUMS", "a.tar.zst", "b.tar", "old", "old.zst"]);
+    let list = project.read("out/SHA256SUMS");
+    let listed: Vec<&str> = list.lines().map(|line| line.split_once("  ").unwrap().1).collect();
+    assert_eq!(listed, ["a.tar.zst", "b.tar", "old.zst"]);
+}
+
+#[test]
+fn what_was_removed_is_no_source_any_more() {
+    let Some(project) = Project::new().tiny("") else { skip!("needs a static busybox") };
+    project.set_actions(
+        "
+  - { action: pack, file: a.tar, compression: none }
+  - { action: compress, file: a.tar, remove-source: true }
+  - { action: compress, file: a.tar, compression: xz }
+",
+    );
+    project.build([]).code(2).says("there is no `a.tar` among the artifacts");
+}
+
+#[test]
+fn converted_images_hold_what_the_raw_one_does_and_are_the_same_each_time() {
+    needs_program!("qemu-img", "qemu-utils");
+    let cases = [
+        ("qcow2", "format: qcow2"),
+        ("zstd.qcow2", "compression: zstd"),
+        ("zlib.qcow2", "compression: zlib"),
+        ("vmdk", "format: vmdk"),
+        ("stream.vmdk", "format: vmdk, subformat: streamOptimized"),
+        ("vdi", "format: vdi"),
+        ("fixed.vdi", "format: vdi, subformat: fixed"),
+        ("vhdx", "format: vhdx"),
+        ("fixed.vhdx", "format: vhdx, subformat: fixed"),
+        ("vhd", "format: vhd"),
+        ("fixed.vhd", "format: vhd, subformat: fixed"),
+        ("raw", "format: raw"),
+    ];
+    let actions: String = cases
+        .iter()
+        .map(|(ending, rest)| format!("  - {{ action: convert, file: disk.img, output: disk.{ending}, {rest} }}\n"))
+        .collect();
+    let mut first: Option<Project> = None;
+    for user in crate::golden::users() {
+        let project = project(user, &actions);
+        project.build([]).success();
+        for (ending, _) in cases {
+            let path = project.path(format!("out/disk.{ending}"));
+            let format = match ending.rsplit('.').next().unwrap() {
+                "vhd" => "vpc",
+                format => format,
+            };
+            let mut compare = Command::new("qemu-img");
+            compare.args(["compare", "-f", "raw", "-F", format]).arg(project.path("out/disk.img")).arg(&path);
+            assert!(output(&mut compare).contains("Images are identical"), "{ending}");
+            if matches!(format, "qcow2" | "vmdk" | "vdi" | "vhdx") {
+                output(Command::new("qemu-img").args(["check", "-f", format]).arg(&path));
+            }
+            let info = output(Command::new("qemu-img").args(["info", "--output=json", "-f", format]).arg(&path));
+            assert!(info.contains(&format!("\"virtual-size\": {SIZE}")), "{ending}: {info}");
+            let meta = fs::metadata(&path).unwrap();
+            assert!(meta.blocks() * 512 < 12 << 20, "{ending} has {} blocks", meta.blocks());
+            if let Some(first) = &first {
+                assert!(same_files(&path, &first.path(format!("out/disk.{ending}"))), "{ending} differs");
+            }
+        }
+        let size = |ending: &str| fs::metadata(project.path(format!("out/disk.{ending}"))).unwrap().len();
+        // The text is all but gone.
+        assert!(size("zstd.qcow2") + 600_000 < size("qcow2"));
+        assert!(size("zlib.qcow2") + 500_000 < size("qcow2"));
+        first.get_or_insert(project);
+    }
+}
+
+#[test]
+fn images_of_other_contents_have_other_ids() {
+    needs_program!("qemu-img", "qemu-utils");
+    let actions = "
+  - { action: convert, file: disk.img, format: vdi }
+  - { action: convert, file: other.img, format: vdi }
+";
+    let project = project(User::current(), actions);
+    fs::copy(project.path("out/disk.img"), project.path("out/other.img")).unwrap();
+    File::options().write(true).open(project.path("out/other.img")).unwrap().write_all_at(b"else", 3 << 20).unwrap();
+    project.build([]).success();
+    let id = |name: &str| {
+        let mut id = [0; 32];
+        File::open(project.path(name)).unwrap().read_exact_at(&mut id, 0x188).unwrap();
+        id
+    };
+    assert_ne!(id("out/disk.vdi"), id("out/other.vdi"));
+}
+
+#[test]
+fn an_empty_image_and_one_of_an_odd_size_are_compressed_too() {
+    needs_program!("qemu-img", "qemu-utils");
+    let project = Project::new().recipe(&recipe(
+        "
+  - { action: convert, file: zeros.img, compression: zlib }
+  - { action: convert, file: odd.img, compression: zstd }
+",
+    ));
+    project.write("out/zeros.img", "");
+    File::options().write(true).open(project.path("out/zeros.img")).unwrap().set_len(3 << 30).unwrap();
+    project.write("out/odd.img", vec![7; 100_000]);
+    project.build([]).success();
+    for name in ["zeros", "odd"] {
+        let path = project.path(format!("out/{name}.qcow2"));
+        output(Command::new("qemu-img").arg("check").arg(&path));
+        let mut compare = Command::new("qemu-img");
+        compare.args(["compare", "-f", "raw", "-F", "qcow2"]).arg(project.path(format!("out/{name}.img"))).arg(&path);
+        assert!(output(&mut compare).contains("Images are identical"), "{name}");
+    }
+}
+
+#[test]
+fn a_list_of_checksums_is_what_coreutils_check() {
+    let project = project(
+        User::current(),
+        "
+  - { action: compress, file: disk.img, output: release/disk.img.zst }
+  - { action: convert, file: disk.img, format: raw }
+  - { action: checksums }
+  - { action: checksums, algorithm: sha512, files: ['*.raw', '**/*.zst', disk.img] }
+  - { action: checksums, algorithm: b2, files: ['**/*.zst', disk.img], file: release/B2SUMS }
+",
+    );
+    project.build([]).success();
+    for (directory, program, list, lines) in [
+        ("out", "sha256sum", "SHA256SUMS", 2),
+        ("out", "sha512sum", "SHA512SUMS", 3),
+        ("out/release", "b2sum", "B2SUMS", 2),
+    ] {
+        let checked = output(Command::new(program).args(["-c", list]).current_dir(project.path(directory)));
+        assert_eq!(checked.lines().filter(|line| line.ends_with(": OK")).count(), lines, "{list}: {checked}");
+    }
+}
+
+#[test]
+fn a_pattern_that_fits_nothing_when_it_is_reached_fails() {
+    let Some(project) = Project::new().tiny("") else { skip!("needs a static busybox") };
+    project.set_actions(
+        "
+  - { action: run, command: 'touch $ARTIFACTDIR/a.txt' }
+  - { action: checksums, files: ['*.img'] }
+",
+    );
+    project.build([]).code(1).says("no artifact of this build fits `*.img`").says("a.txt");
+}

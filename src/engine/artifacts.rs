@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 
 use crate::build::{Event, Reporter};
 use crate::diagnostics::Fault;
-use crate::store::{EntryId, Store, TreeRecord, is_disk_full};
+use crate::store::{EntryId, Store, TreeRecord, copy_file, is_disk_full};
+use crate::sys::file::data_ranges;
 
 /// What a step did to the artifacts, kept beside its outputs.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -118,16 +118,23 @@ impl<'a> Artifacts<'a> {
             .map(|(path, _)| path.clone())
             .collect();
         let removed: Vec<PathBuf> = before.0.keys().filter(|path| !now.0.contains_key(*path)).cloned().collect();
+        let staging = &self.staging;
+        // Both read all that was made; the digest that people know is no faster for holes and has a
+        // processor of its own.
+        let digests = std::thread::scope(|scope| -> Result<_> {
+            let hashing = scope.spawn(|| changed.iter().map(|path| sha256(&staging.join(path))).collect::<Result<_>>());
+            let saved = self.store.save_outputs(id, staging, &changed, record).context("keeping the artifacts");
+            let digests: Vec<(u64, String)> = hashing.join().map_err(|_| anyhow!("the hashing thread broke off"))??;
+            saved.map(|()| digests)
+        })?;
         let mut effect = Effect { files: BTreeMap::new(), removed, detail: record.detail.clone() };
-        for path in &changed {
-            let (size, sha256) = sha256(&self.staging.join(path))?;
+        for (path, (size, sha256)) in changed.into_iter().zip(digests) {
             effect.files.insert(path.clone(), (size, sha256.clone()));
-            self.files.insert(path.clone(), Artifact { made_by: id.clone(), staged: true, size, sha256 });
+            self.files.insert(path, Artifact { made_by: id.clone(), staged: true, size, sha256 });
         }
         for path in &effect.removed {
             self.files.remove(path);
         }
-        self.store.save_outputs(id, &self.staging, &changed, record).context("keeping the artifacts")?;
         self.store.remember(&key(id), &serde_json::to_value(&effect)?);
         Ok(())
     }
@@ -218,9 +225,8 @@ fn place(from: &Path, to: &Path) -> Result<()> {
         link.persist(to)?;
         return Ok(());
     }
-    let temporary = tempfile::NamedTempFile::new_in(directory)?;
-    reflink_copy::reflink_or_copy(from, temporary.path()).or_else(|_| fs::copy(from, temporary.path()).map(Some))?;
-    fs::set_permissions(temporary.path(), from.metadata()?.permissions())?;
+    // Named by what makes it, so that nobody else's file is in the way; holes stay holes.
+    let temporary = tempfile::Builder::new().make_in(directory, |path| copy_file(from, path))?;
     temporary.persist(to)?;
     Ok(())
 }
@@ -231,13 +237,44 @@ fn sha256(path: &Path) -> Result<(u64, String)> {
         let target = fs::read_link(path)?;
         return Ok((0, hex::encode(Sha256::digest(target.as_os_str().as_encoded_bytes()))));
     }
-    let mut file = fs::File::open(path).with_context(|| format!("reading {}", path.display()))?;
-    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => hasher.update(&buffer[..n]),
+    let doing = || format!("reading {}", path.display());
+    let file = fs::File::open(path).with_context(doing)?;
+    let (mut hasher, mut buffer, zeros) = (Sha256::new(), vec![0; 1 << 20], vec![0; 1 << 20]);
+    let mut at = 0;
+    // What is a hole need not be read, only counted.
+    let ends = std::iter::once((meta.len(), meta.len()));
+    for (start, end) in data_ranges(&file, meta.len()).with_context(doing)?.into_iter().chain(ends) {
+        while at < start {
+            let part = (start - at).min(zeros.len() as u64);
+            hasher.update(&zeros[..part as usize]);
+            at += part;
+        }
+        while at < end {
+            let part = (end - at).min(buffer.len() as u64) as usize;
+            file.read_exact_at(&mut buffer[..part], at).with_context(doing)?;
+            hasher.update(&buffer[..part]);
+            at += part as u64;
         }
     }
     Ok((meta.len(), hex::encode(hasher.finalize())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_count_as_zeros() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut plain = vec![0; (5 << 20) + 123];
+        for at in [0, (2 << 20) + 77, plain.len() - 1] {
+            plain[at] = 7;
+            file.as_file().write_all_at(&[7], at as u64).unwrap();
+        }
+        let expected = (plain.len() as u64, hex::encode(Sha256::digest(&plain)));
+        assert_eq!(sha256(file.path()).unwrap(), expected);
+        file.as_file().set_len((6 << 20) + 1).unwrap();
+        plain.resize((6 << 20) + 1, 0);
+        assert_eq!(sha256(file.path()).unwrap().1, hex::encode(Sha256::digest(&plain)));
+    }
 }

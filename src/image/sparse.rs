@@ -6,33 +6,11 @@ use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
-use nix::unistd::{Whence, lseek};
+
+pub use crate::sys::file::data_ranges;
 
 /// Blocks of zeros of this size become holes.
 const BLOCK: usize = 4096;
-
-/// Where a file has data, as (start, end), in order; all of it where the file system cannot say.
-pub fn data_ranges(file: &File, length: u64) -> io::Result<Vec<(u64, u64)>> {
-    let mut ranges = Vec::new();
-    let mut at = 0;
-    while at < length {
-        let start = match lseek(file, at as i64, Whence::SeekData) {
-            Ok(start) => start as u64,
-            // No data after this offset.
-            Err(Errno::ENXIO) => break,
-            Err(Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(vec![(0, length)]),
-            Err(error) => return Err(error.into()),
-        };
-        let end = lseek(file, start as i64, Whence::SeekHole).map_or(length, |end| end as u64).min(length);
-        if start >= length {
-            break;
-        }
-        ranges.push((start, end));
-        at = end;
-    }
-    lseek(file, 0, Whence::SeekSet)?;
-    Ok(ranges)
-}
 
 /// Copies `length` bytes of `from` to `offset` of `to`, whose bytes there are zeros. What is a hole or
 /// a block of zeros is not written.

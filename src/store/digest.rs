@@ -12,10 +12,10 @@ use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
 
 use super::Store;
-use super::copy::data_ranges;
 use super::lock::check_cancelled;
 use super::stat_cache::Stamp;
 use crate::diagnostics::Fault;
+use crate::sys::file::data_ranges;
 
 /// Files are digested in pieces of this size, so that large ones use all processors and holes cost nothing.
 const PIECE: u64 = 1 << 20;

@@ -34,6 +34,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+pub use copy::copy_file;
 pub use evict::{Cleared, Kind, Listed, Surplus};
 pub use lock::set_cancelled;
 pub use overlay::MountedRoot;

@@ -18,6 +18,7 @@ pub mod overlay;
 pub mod pack;
 pub mod recipe;
 pub mod run;
+pub mod sign;
 pub mod unpack;
 
 use std::path::Path;
@@ -181,6 +182,7 @@ pub const KINDS: &[Kind] = &[
     kind::<pack::Pack>("pack"),
     kind::<recipe::RecipeAction>("recipe"),
     kind::<run::Run>("run"),
+    kind::<sign::Sign>("sign"),
     kind::<unpack::Unpack>("unpack"),
 ];
 

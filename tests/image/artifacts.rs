@@ -1,4 +1,4 @@
-//! The actions on artifacts: `checksums`, `compress`, `convert`.
+//! The actions on artifacts: `checksums`, `compress`, `convert`, `sign`.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -251,4 +251,80 @@ fn a_pattern_that_fits_nothing_when_it_is_reached_fails() {
 ",
     );
     project.build([]).code(1).says("no artifact of this build fits `*.img`").says("a.txt");
+}
+
+/// A gpg directory with a key that was made at this second, and the fingerprint.
+fn gpg_home(project: &Project, name: &str, made: i64, passphrase: &str) -> String {
+    let home = project.path(name);
+    fs::create_dir(&home).unwrap();
+    fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let gpg = || {
+        let mut gpg = Command::new("gpg");
+        gpg.args(["--batch", "--quiet", "--homedir"]).arg(&home).arg(format!("--faked-system-time={made}"));
+        gpg
+    };
+    let loopback = ["--pinentry-mode", "loopback", "--passphrase", passphrase];
+    output(gpg().args(loopback).args(["--quick-gen-key", "Test <test@example.org>", "ed25519", "sign", "never"]));
+    let key = output(gpg().args(loopback).args(["--armor", "--export-secret-keys"]));
+    project.write(&format!("{name}.asc"), key);
+    let list = output(gpg().args(["--with-colons", "--list-secret-keys"]));
+    output(Command::new("gpgconf").arg("--homedir").arg(&home).args(["--kill", "all"]));
+    list.lines().find_map(|line| line.strip_prefix("fpr:::::::::")).unwrap().trim_end_matches(':').to_owned()
+}
+
+fn verify(project: &Project, home: &str, signature: &str, signed: &str) -> String {
+    let mut gpg = Command::new("gpg");
+    gpg.args(["--batch", "--status-fd", "1", "--homedir"]).arg(project.path(home)).arg("--verify");
+    let status = output(gpg.arg(project.path(signature)).arg(project.path(signed)));
+    let _ = Command::new("gpgconf").arg("--homedir").arg(project.path(home)).args(["--kill", "all"]).status();
+    status.lines().find_map(|line| line.strip_prefix("[GNUPG:] VALIDSIG ")).unwrap().to_owned()
+}
+
+#[test]
+fn a_signature_is_valid_and_the_same_each_time() {
+    needs_program!("gpg", "gpg");
+    let projects = [Project::new(), Project::new()];
+    // The key is younger than the epoch, which is 1980 where there is no repository.
+    let fingerprint = gpg_home(&projects[0], "gpg", 1_600_000_000, "");
+    let key = projects[0].read("gpg.asc");
+    for project in &projects {
+        project.write("keys/release.asc", &key);
+        project.write("out/list", "what is signed\n");
+        project.write(
+            "recipe.yaml",
+            recipe(
+                "
+  - { action: sign, files: [list], key: keys/release.asc }
+  - { action: sign, files: [list], key: keys/release.asc, armor: false }
+",
+            ),
+        );
+        project.build(["-v"]).success();
+        let secret = key.lines().nth(3).unwrap();
+        let kept = Command::new("grep").args(["-rlF", "-e", secret]).arg(project.path("store")).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&kept.stdout), "", "the key is in the store");
+    }
+    for name in ["out/list.asc", "out/list.sig"] {
+        let valid = verify(&projects[0], "gpg", name, "out/list");
+        assert!(valid.starts_with(&fingerprint) && valid.contains(" 1600000000 "), "{valid}");
+        assert!(same_files(&projects[0].path(name), &projects[1].path(name)), "{name} differs");
+    }
+}
+
+#[test]
+fn a_key_with_a_passphrase_is_opened_by_a_file() {
+    needs_program!("gpg", "gpg");
+    let project = Project::new();
+    let fingerprint = gpg_home(&project, "gpg", 1_600_000_000, "open sesame");
+    project.write("out/list", "what is signed\n");
+    project.write("passphrase", "open sesame\n");
+    let with = |rest: &str| {
+        recipe(&format!("  - {{ action: sign, files: [list], gnupghome: gpg, key-id: {fingerprint}{rest} }}\n"))
+    };
+    project.write("recipe.yaml", with(""));
+    project.build([]).code(1).says("if the key has a passphrase, `passphrase-file` names the file that it is in");
+    assert!(!project.path("out/list.asc").exists());
+    project.write("recipe.yaml", with(", passphrase-file: passphrase"));
+    project.build([]).success();
+    assert!(verify(&project, "gpg", "out/list.asc", "out/list").starts_with(&fingerprint));
 }

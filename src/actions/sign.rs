@@ -1,0 +1,236 @@
+//! The action `sign`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::artifact::{self, Output};
+use super::pack::tool_version;
+use super::{Action, Changes, Needs};
+use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
+use crate::diagnostics::Diagnostics;
+
+/// Sign artifacts with a detached OpenPGP signature.
+///
+/// ```yaml
+/// - action: sign
+///   files: [SHA256SUMS]
+///   key: keys/release.asc
+/// ```
+///
+/// leaves `SHA256SUMS.asc`, which `gpg --verify SHA256SUMS.asc SHA256SUMS` checks. `armor: false` leaves
+/// the binary `SHA256SUMS.sig`.
+///
+/// `key` is a file with a secret key, as `gpg --export-secret-keys --armor` writes it: beside the
+/// recipe, or anywhere by its absolute path. Or the key is taken from a gpg directory:
+///
+/// ```yaml
+/// - action: sign
+///   files: ["*.img.zst"]
+///   gnupghome: "{{ gnupghome }}"
+///   key-id: 0123456789ABCDEF0123456789ABCDEF01234567
+///   passphrase-file: "{{ passphrase }}"
+/// ```
+///
+/// gpg works on a copy of the key in a directory of its own that is gone afterwards, with no network and
+/// no agent of the user's; so keys on a smart card cannot be used. Neither the key nor the passphrase
+/// gets into the log, the store or the root: keep them out of the recipe's text, too.
+///
+/// The signature is dated `SOURCE_DATE_EPOCH`, or when the key was made where that is later, and so is
+/// the same in each build. A pattern (`*`, `?`, `[ab]`; `**` for any directories) stands for what this
+/// build has left so far.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Sign {
+    /// Artifacts, by name or pattern; each gets a signature of its own.
+    pub files: Vec<String>,
+    /// File with the secret key: beside the recipe, or an absolute path.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// Directory of gpg's with the key, in the place of `key`: beside the recipe, or an absolute path.
+    #[serde(default)]
+    pub gnupghome: Option<String>,
+    /// Which key: a fingerprint, a key id or an address. Needed with `gnupghome`.
+    #[serde(default)]
+    pub key_id: Option<String>,
+    /// File whose first line opens the key: beside the recipe, or an absolute path.
+    #[serde(default)]
+    pub passphrase_file: Option<String>,
+    /// Whether signatures are text (`.asc`) rather than binary (`.sig`).
+    #[serde(default = "super::defaults::yes")]
+    pub armor: bool,
+}
+
+const GPG: (&str, &str) = ("gpg", "gpg");
+
+/// Given the epoch, the key file (or nothing), gpg's directory (or nothing), the key's id (or nothing),
+/// the passphrase file (or nothing), the kind, and then pairs of an artifact and its signature.
+///
+/// /tmp is the command's own where mounts are possible; else the trap clears up.
+const SCRIPT: &str = r#"
+umask 077
+GNUPGHOME=$(mktemp -d)
+export GNUPGHOME
+trap 'gpgconf --kill all >/dev/null 2>&1 || :; rm -rf "$GNUPGHOME"' EXIT
+epoch=$1 key=$2 home=$3 id=$4 passphrase=$5 kind=$6
+shift 6
+if [ -n "$key" ]; then
+    gpg --batch --quiet ${passphrase:+--pinentry-mode loopback --passphrase-file "$passphrase"} --import "$key"
+else
+    for part in pubring.kbx pubring.gpg secring.gpg private-keys-v1.d trustdb.gpg; do
+        if [ -e "$home/$part" ]; then cp -R "$home/$part" "$GNUPGHOME/"; fi
+    done
+fi
+# A signature that is older than its key counts for nothing.
+newest=$(gpg --batch --with-colons --list-secret-keys ${id:+"$id"} |
+    awk -F: -v newest="$epoch" '($1 == "sec" || $1 == "ssb") && $6 > newest { newest = $6 } END { print newest }')
+while [ $# -gt 0 ]; do
+    gpg --batch --yes --quiet --no-options --trust-model always --faked-system-time "$newest!" \
+        ${passphrase:+--pinentry-mode loopback --passphrase-file "$passphrase"} \
+        ${id:+--local-user "$id"} --digest-algo SHA512 "$kind" --output "$2" --detach-sign -- "$1"
+    shift 2
+done
+"#;
+
+impl Sign {
+    fn ending(&self) -> &'static str {
+        if self.armor { "asc" } else { "sig" }
+    }
+
+    fn secrets(&self) -> [(&'static str, &Option<String>, FileKind); 3] {
+        [
+            ("key", &self.key, FileKind::File),
+            ("gnupghome", &self.gnupghome, FileKind::Directory),
+            ("passphrase-file", &self.passphrase_file, FileKind::File),
+        ]
+    }
+}
+
+impl Action for Sign {
+    fn check(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) {
+        if self.files.is_empty() {
+            out.push(cx.error("files", "there is nothing to sign").hint("`files` names artifacts or patterns"));
+        }
+        artifact::check_patterns(cx, "files", &self.files, out);
+        match (&self.key, &self.gnupghome) {
+            (None, None) => out.push(
+                cx.error("", "`sign` needs `key` or `gnupghome`")
+                    .hint("`key` is a file with a secret key, `gnupghome` a directory of gpg's"),
+            ),
+            (Some(_), Some(_)) => {
+                out.push(cx.error("gnupghome", "`key` and `gnupghome` cannot both be given"));
+            }
+            (None, Some(_)) if self.key_id.is_none() => out.push(
+                cx.error("gnupghome", "`key-id` is missing")
+                    .hint("`gpg --list-secret-keys` shows the fingerprints of the keys there"),
+            ),
+            _ => {}
+        }
+        if let Some(id) = self.key_id.as_ref().filter(|id| id.is_empty() || id.starts_with('-')) {
+            out.push(cx.error("key-id", format!("`{id}` is no key's id")));
+        }
+        for (property, path, wanted) in self.secrets() {
+            let Some(path) = path else { continue };
+            let full = cx.recipe_dir.join(path);
+            match cx.files.kind(&full) {
+                None => out.push(
+                    cx.error(property, format!("there is no `{path}`"))
+                        .hint(format!("it is looked for at {}", full.display())),
+                ),
+                Some(kind) if kind != wanted => {
+                    let what = if wanted == FileKind::File { "file" } else { "directory" };
+                    out.push(cx.error(property, format!("`{path}` is not a {what}")));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { tools: vec![GPG], ..Needs::default() }
+    }
+
+    fn changes(&self) -> Changes {
+        Changes { artifacts: true, ..Changes::default() }
+    }
+
+    fn reads_artifacts(&self) -> bool {
+        true
+    }
+
+    fn reads_root(&self) -> bool {
+        false
+    }
+
+    fn artifacts(&self) -> Vec<String> {
+        let names = self.files.iter().filter(|name| !artifact::is_pattern(name));
+        names.map(|name| format!("{name}.{}", self.ending())).collect()
+    }
+
+    fn summary(&self) -> String {
+        self.files.join(", ")
+    }
+
+    fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
+        cx.add("tool gpg", tool_version("gpg"));
+        for name in self.files.iter().filter(|name| !artifact::is_pattern(name)) {
+            artifact::add_source(cx, name)?;
+        }
+        // The directory of gpg's changes whenever gpg runs; its keys are told apart by their ids.
+        if let Some(key) = &self.key {
+            let path = cx.recipe_dir.join(key);
+            let path = path.canonicalize().with_context(|| format!("looking for {}", path.display()))?;
+            cx.add_tree("key", &path)?;
+        }
+        Ok(())
+    }
+
+    fn run(&self, cx: &mut BuildContext<'_>) -> Result<()> {
+        let files = artifact::expand(cx, &self.files)?;
+        let mut binds = Vec::new();
+        let mut secret = |path: &Option<String>| -> Result<String> {
+            let Some(path) = path else { return Ok(String::new()) };
+            let path = cx.recipe_dir.join(path);
+            let path = path.canonicalize().with_context(|| format!("looking for {}", path.display()))?;
+            let text = text(&path)?;
+            binds.push(path);
+            Ok(text)
+        };
+        let (key, home) = (secret(&self.key)?, secret(&self.gnupghome)?);
+        let passphrase = secret(&self.passphrase_file)?;
+        let mut argv: Vec<String> = ["sh", "-e", "-u", "-c", SCRIPT, "sign"].map(str::to_owned).to_vec();
+        argv.extend([cx.source_date_epoch.to_string(), key, home, self.key_id.clone().unwrap_or_default(), passphrase]);
+        argv.push(if self.armor { "--armor" } else { "--no-armor" }.to_owned());
+        let mut outputs = Vec::new();
+        for (name, path) in &files {
+            let output = Output::begin(cx, &format!("{name}.{}", self.ending()))?;
+            argv.extend([text(path)?, text(output.path())?]);
+            binds.push(path.clone());
+            outputs.push(output);
+        }
+        let mut runner = cx.host_alone(argv).writable(cx.artifacts);
+        for path in &binds {
+            if !path.starts_with(cx.artifacts) {
+                runner = runner.bind(path, path, true);
+            }
+        }
+        if self.passphrase_file.is_none() {
+            runner = runner.hint("if the key has a passphrase, `passphrase-file` names the file that it is in");
+        }
+        runner.run("signing")?;
+        for output in outputs {
+            output.finish()?;
+        }
+        cx.detail = match files.len() {
+            1 => "1 signature".to_owned(),
+            count => format!("{count} signatures"),
+        };
+        Ok(())
+    }
+}
+
+fn text(path: &Path) -> Result<String> {
+    PathBuf::from(path).into_os_string().into_string().ok().with_context(|| format!("{} is not UTF-8", path.display()))
+}

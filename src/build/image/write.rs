@@ -64,12 +64,12 @@ impl Writer<'_> {
             Some(deploy) => Some(Trees::of(spec, deploy.slot.as_deref(), cx.root, &self.scratch("aside")?)?),
             None => None,
         };
-        let layout = self.layout(trees.as_ref())?;
+        let tools = SandboxTools::new(cx, self.scratch("tools")?);
+        let layout = self.layout(trees.as_ref(), &tools)?;
         if !spec.written {
             self.file.set_len(layout.size).context("making the image as large as it is to be")?;
         }
         let changed = self.changed(deploy.map(|deploy| deploy.slot.as_deref()));
-        let tools = SandboxTools::new(cx, self.scratch("tools")?);
         for (partition, placed) in spec.partitions.iter().zip(&layout.partitions) {
             if changed.contains(partition.name.as_str()) {
                 let tree = trees.as_ref().map_or(Ok(Tree::default()), |trees| trees.tree(&partition.name))?;
@@ -88,7 +88,7 @@ impl Writer<'_> {
     }
 
     /// What was written stays as large as it is.
-    fn layout(&self, trees: Option<&Trees<'_>>) -> Result<Layout> {
+    fn layout(&self, trees: Option<&Trees<'_>>, tools: &SandboxTools<'_>) -> Result<Layout> {
         let spec = match self.spec.written {
             true => &Spec { size: ImageSize::Bytes(self.file.metadata()?.len()), ..self.spec.clone() },
             false => self.spec,
@@ -96,7 +96,8 @@ impl Writer<'_> {
         Layout::of(spec, &mut |name| {
             let partition = spec.partition(name).with_context(|| format!("there is no partition `{name}`"))?;
             let tree = trees.map_or(Ok(Tree::default()), |trees| trees.tree(name))?;
-            filesystem::minimum(&partition.contents, &tree)
+            let scratch = self.scratch(&format!("measured-{}", partition.number))?;
+            filesystem::minimum(&self.request(partition, &tree, &scratch, tools))
         })
     }
 
@@ -115,19 +116,30 @@ impl Writer<'_> {
             sparse::clear(self.file, placed.start, placed.length).context("clearing a partition")?;
         }
         let scratch = self.scratch(&format!("partition-{}", placed.number))?;
-        filesystem::make(&filesystem::Request {
+        let request = self.request(partition, tree, &scratch, tools);
+        filesystem::make(&filesystem::Request { offset: placed.start, length: placed.length, ..request })
+    }
+
+    /// A file system that has no place yet.
+    fn request<'a>(
+        &'a self,
+        partition: &'a Partition,
+        tree: &'a Tree,
+        scratch: &'a Path,
+        tools: &'a SandboxTools<'_>,
+    ) -> filesystem::Request<'a> {
+        filesystem::Request {
             name: &partition.name,
             contents: &partition.contents,
             tree,
             image: self.path,
-            offset: placed.start,
-            length: placed.length,
+            offset: 0,
+            length: 0,
             sector_size: self.spec.sector_size,
             epoch: self.cx.source_date_epoch,
-            scratch: &scratch,
+            scratch,
             tools,
-        })
-        .with_context(|| format!("the partition `{}`", partition.name))
+        }
     }
 
     fn extract(&self, placed: &Placed, artifact: &str) -> Result<()> {

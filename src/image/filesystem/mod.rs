@@ -1,10 +1,18 @@
 //! File systems made and filled from a tree without being mounted: a file per mkfs.
 
+mod ext;
+mod ext_inodes;
+mod fat;
+mod swap;
+mod walk;
+
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 
-use super::{Contents, FilesystemKind, Tools};
+use super::{Contents, FilesystemKind, Tool, Tools, sparse};
+use crate::diagnostics::Fault;
 
 /// What a file system is filled with.
 #[derive(Debug, Clone, Default)]
@@ -45,16 +53,129 @@ pub struct Request<'a> {
 }
 
 /// Makes a file system and fills it. The same request gives the same bytes.
-pub fn make(_request: &Request<'_>) -> Result<()> {
-    bail!("file systems are not there yet")
+///
+/// A fault says when the tree does not fit, how much it wants and how much there is.
+pub fn make(request: &Request<'_>) -> Result<()> {
+    let made = match request.contents.kind {
+        FilesystemKind::None | FilesystemKind::Verity => Ok(()),
+        FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => ext::make(request),
+        FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32 => fat::make(request),
+        FilesystemKind::Swap => swap::make(request),
+        _ => anyhow::bail!("this kind is not there yet"),
+    };
+    // A fault says itself what was being done.
+    made.map_err(|error| if error.is::<Fault>() { error } else { error.context(request.doing()) })
 }
 
-/// Bytes that a file system of this kind wants at least for a tree, without free space.
-pub fn minimum(_contents: &Contents, _tree: &Tree) -> Result<u64> {
-    bail!("file systems are not there yet")
+/// Bytes that the file system wants at least for its tree, without free space. The request's image,
+/// offset and length are not looked at.
+pub fn minimum(request: &Request<'_>) -> Result<u64> {
+    match request.contents.kind {
+        FilesystemKind::None | FilesystemKind::Verity => Ok(0),
+        FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => ext::minimum(request),
+        FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32 => fat::minimum(request),
+        FilesystemKind::Swap => Ok(swap::SMALLEST),
+        _ => anyhow::bail!("this kind is not there yet"),
+    }
 }
 
 /// The host's programs (name, Debian package) that make and fill such a file system.
-pub fn programs(_kind: FilesystemKind) -> &'static [(&'static str, &'static str)] {
-    &[]
+pub fn programs(kind: FilesystemKind) -> &'static [(&'static str, &'static str)] {
+    match kind {
+        FilesystemKind::None => &[],
+        FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => &[("mke2fs", "e2fsprogs")],
+        FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32 => &[("mkfs.vfat", "dosfstools")],
+        FilesystemKind::Btrfs => &[("mkfs.btrfs", "btrfs-progs")],
+        FilesystemKind::Xfs => &[("mkfs.xfs", "xfsprogs")],
+        FilesystemKind::F2fs => &[("mkfs.f2fs", "f2fs-tools"), ("sload.f2fs", "f2fs-tools")],
+        FilesystemKind::Erofs => &[("mkfs.erofs", "erofs-utils")],
+        FilesystemKind::Squashfs => &[("mksquashfs", "squashfs-tools")],
+        FilesystemKind::Swap => &[("mkswap", "util-linux")],
+        FilesystemKind::Verity => &[("veritysetup", "cryptsetup-bin")],
+    }
+}
+
+impl Request<'_> {
+    /// What every message about it begins with.
+    fn doing(&self) -> String {
+        format!("making the file system `{}`", self.name)
+    }
+
+    /// A program that sees the tree as the file system is to hold it.
+    fn tool(&self, argv: Vec<String>) -> Tool {
+        let inside = |path: &PathBuf| self.tree.top.as_deref().unwrap_or(Path::new("/")).join(path);
+        let mut tool = Tool::new(argv);
+        if self.tree.top.is_some() {
+            tool.hidden = self.tree.hidden.iter().map(inside).collect();
+            tool.replaced = self.tree.replaced.iter().map(|(seen, real)| (inside(seen), real.clone())).collect();
+        }
+        tool
+    }
+
+    /// Runs a program on the tree.
+    fn run(&self, tool: &Tool) -> Result<String> {
+        self.tools.run(tool, &self.doing())
+    }
+
+    /// The image, to be written.
+    fn open_image(&self) -> Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.image)
+            .with_context(|| format!("opening {}", self.image.display()))
+    }
+
+    /// A sparse file of the partition's size in the scratch directory, for programs that cannot write
+    /// in the middle of an image.
+    fn scratch_file(&self) -> Result<PathBuf> {
+        let path = self.scratch.join("file-system");
+        let file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
+        file.set_len(self.length).with_context(|| format!("making {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Puts a file of the scratch directory into its place and removes it.
+    fn take(&self, path: &Path) -> Result<()> {
+        let doing = || format!("copying it into {}", self.image.display());
+        let from = File::open(path).with_context(doing)?;
+        let length = from.metadata().with_context(doing)?.len();
+        if length > self.length {
+            return Err(self.too_small(length).into());
+        }
+        sparse::copy_into(&from, &self.open_image()?, self.offset, length).with_context(doing)?;
+        std::fs::remove_file(path).with_context(doing)
+    }
+
+    /// What cannot be done, and why.
+    fn fault(&self, why: impl std::fmt::Display) -> Fault {
+        Fault::failed(format!("{}: {why}", self.doing()))
+    }
+
+    /// The tree does not fit.
+    fn too_small(&self, needed: u64) -> Fault {
+        let label = self.name;
+        self.fault(format!(
+            "the contents need {}, the partition has {}",
+            shown(needed, self.length),
+            shown(self.length, needed)
+        ))
+        .hint(format!("make `{label}` larger, or let the image be as large as its contents: `imagesize: auto`"))
+    }
+}
+
+/// A size for people, in units of 1000 as disks are labelled, as exact as it takes to tell it from
+/// `other`.
+fn shown(bytes: u64, other: u64) -> String {
+    let (unit, divisor) = match bytes.max(other) {
+        0..10_000 => return format!("{bytes} B"),
+        10_000..10_000_000 => ("kB", 1e3),
+        10_000_000..10_000_000_000 => ("MB", 1e6),
+        _ => ("GB", 1e9),
+    };
+    let digits = (0..3).find(|digits| {
+        let [a, b] = [bytes, other].map(|size| format!("{:.digits$}", size as f64 / divisor));
+        a != b
+    });
+    format!("{:.*} {unit}", digits.unwrap_or(3), bytes as f64 / divisor)
 }

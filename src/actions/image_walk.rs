@@ -66,6 +66,13 @@ impl ImageWalk {
         }
     }
 
+    /// Says how many bytes the last write has.
+    pub fn measured(&mut self, length: u64) {
+        if let Some(write) = self.spec.as_mut().and_then(|spec| spec.writes.last_mut()) {
+            write.length = Some(length);
+        }
+    }
+
     /// Goes past a step that writes the image.
     pub fn wrote(&mut self) {
         self.pending = false;

@@ -16,6 +16,7 @@ pub mod install_deb;
 pub mod mmdebstrap;
 pub mod overlay;
 pub mod pack;
+pub mod raw;
 pub mod recipe;
 pub mod run;
 pub mod sign;
@@ -96,6 +97,11 @@ pub trait Action: std::fmt::Debug + Send + Sync {
     /// What it has to do with the recipe's disk image.
     fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
         ImageRole::None
+    }
+
+    /// How many bytes it puts over the image, as far as that can be told before anything runs.
+    fn image_bytes(&self, _cx: &CheckContext<'_>) -> Option<u64> {
+        None
     }
 
     /// Whether its result depends on how the image is described so far.
@@ -180,6 +186,7 @@ pub const KINDS: &[Kind] = &[
     kind::<mmdebstrap::Mmdebstrap>("mmdebstrap"),
     kind::<overlay::Overlay>("overlay"),
     kind::<pack::Pack>("pack"),
+    kind::<raw::Raw>("raw"),
     kind::<recipe::RecipeAction>("recipe"),
     kind::<run::Run>("run"),
     kind::<sign::Sign>("sign"),

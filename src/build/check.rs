@@ -10,6 +10,12 @@ use crate::image::Spec;
 pub trait Files {
     /// Whether the path is there, and if so whether it is a directory.
     fn kind(&self, path: &Path) -> Option<FileKind>;
+
+    /// Bytes of a file, where it is one.
+    fn size(&self, path: &Path) -> Option<u64>;
+
+    /// The text of a file, where it is one that people read.
+    fn text(&self, path: &Path) -> Option<String>;
 }
 
 /// See [`Files::kind`].

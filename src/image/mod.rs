@@ -10,6 +10,7 @@ pub mod filesystem;
 pub mod format;
 pub mod grub;
 mod layout;
+mod overwrite;
 mod position;
 mod size;
 pub mod sparse;
@@ -18,6 +19,7 @@ pub mod table;
 mod tools;
 
 pub use layout::{Extended, Finding, Layout, Placed};
+pub use overwrite::{Area, Overwrite, Owner};
 pub use position::Position;
 pub use size::{Size, exact};
 pub use spec::{

@@ -235,6 +235,9 @@ pub struct Write {
     pub source: WriteSource,
     /// Where they go.
     pub target: WriteTarget,
+    /// How many they are at most, as far as that is known before they are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u64>,
 }
 
 /// See [`Write::source`].

@@ -32,7 +32,7 @@ const MAX_VALUES: usize = 200_000;
 const COMMON: [&str; 3] = ["action", "description", "when"];
 
 /// Actions of debos that are known, so that nobody looks for a typing error.
-const LATER: [&str; 6] = ["ostree-commit", "ostree-deploy", "pacman", "pacstrap", "raw", "iso"];
+const LATER: [&str; 5] = ["ostree-commit", "ostree-deploy", "pacman", "pacstrap", "iso"];
 
 /// A recipe with all that it calls while it is loaded.
 pub(super) struct Loading<'a> {
@@ -386,6 +386,7 @@ impl<'a> Loading<'a> {
             any_artifacts: self.any_artifacts,
         };
         action.check(&cx, &mut faults);
+        let image_bytes = action.image_bytes(&cx);
         for fault in faults.iter() {
             let mut fault = fault.clone();
             // The action only knows the way that led to itself.
@@ -398,6 +399,9 @@ impl<'a> Loading<'a> {
             self.image.wrote();
         }
         self.image.advance(action.as_ref(), self.steps.len() + 1, architecture, sector_size);
+        if let Some(bytes) = image_bytes {
+            self.image.measured(bytes);
+        }
         let changes = action.changes();
         let artifacts = action.artifacts();
         self.has_root |= changes.root;

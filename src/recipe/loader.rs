@@ -41,6 +41,15 @@ impl Files for DiskLoader {
             FileKind::Other
         })
     }
+
+    fn size(&self, path: &Path) -> Option<u64> {
+        std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len())
+    }
+
+    fn text(&self, path: &Path) -> Option<String> {
+        self.size(path).filter(|size| *size <= MAX_SIZE)?;
+        std::fs::read_to_string(path).ok()
+    }
 }
 
 impl Loader for DiskLoader {
@@ -111,6 +120,14 @@ impl Files for MemoryLoader {
         } else {
             None
         }
+    }
+
+    fn size(&self, path: &Path) -> Option<u64> {
+        self.texts.get(&normalise(path)).map(|text| text.len() as u64)
+    }
+
+    fn text(&self, path: &Path) -> Option<String> {
+        self.texts.get(&normalise(path)).cloned()
     }
 }
 

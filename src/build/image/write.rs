@@ -66,6 +66,7 @@ impl Writer<'_> {
         };
         let tools = SandboxTools::new(cx, self.scratch("tools")?);
         let layout = self.layout(trees.as_ref(), &tools)?;
+        writes::check(cx, spec, &layout)?;
         if !spec.written {
             self.file.set_len(layout.size).context("making the image as large as it is to be")?;
         }

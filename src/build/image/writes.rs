@@ -9,7 +9,22 @@ use anyhow::{Context, Result};
 use crate::build::BuildContext;
 use crate::build::inside::Inside;
 use crate::diagnostics::Fault;
-use crate::image::{Layout, Spec, Write, WriteSource, WriteTarget, grub, sparse};
+use crate::image::{ImageSize, Layout, Spec, Write, WriteSource, WriteTarget, grub, sparse};
+
+/// Refuses what would destroy something, now that all sizes are known and before anything is written.
+pub fn check(cx: &BuildContext<'_>, spec: &Spec, layout: &Layout) -> Result<()> {
+    let mut earlier: Vec<(&Write, u64)> = Vec::new();
+    // What was open in the recipe no longer is.
+    let spec = &Spec { size: ImageSize::Bytes(layout.size), ..spec.clone() };
+    for write in &cx.image.unwrap_or(spec).writes {
+        let length = open(cx, &write.source)?.metadata()?.len();
+        if let Some(overwrite) = layout.overwrites(spec, write, length, &earlier).into_iter().next() {
+            return Err(Fault::failed(overwrite.message).hint(overwrite.hint).into());
+        }
+        earlier.push((write, length));
+    }
+    Ok(())
+}
 
 /// Puts the bytes over the image, in order.
 pub fn apply(cx: &BuildContext<'_>, image: &File, spec: &Spec, layout: &Layout) -> Result<()> {

@@ -1,8 +1,8 @@
 //! debforge builds Debian systems from a recipe.
 //!
 //! The rooms, from the top down; imports run downwards only:
-//! [`cli`] → [`machine`] → [`engine`] → [`plan`] → [`recipe`] → [`actions`] → [`build`] →
-//! [`store`], [`sandbox`] → [`debian`], [`diagnostics`] → [`sys`]. [`report`] stands beside [`cli`].
+//! [`cli`] → [`machine`] → [`engine`] → [`plan`] → [`recipe`] → [`actions`] → [`inspect`] →
+//! [`build`] → [`store`], [`sandbox`] → [`debian`], [`diagnostics`] → [`sys`]. [`report`] stands beside [`cli`].
 
 pub mod actions;
 pub mod build;
@@ -11,6 +11,7 @@ pub mod debian;
 pub mod diagnostics;
 pub mod engine;
 pub mod image;
+pub mod inspect;
 pub mod machine;
 pub mod plan;
 pub mod recipe;

@@ -27,6 +27,7 @@ end
 complete -c debforge -n "__fish_debforge_needs_command" -s h -l help -d 'Print help'
 complete -c debforge -n "__fish_debforge_needs_command" -s V -l version -d 'Print version'
 complete -c debforge -n "__fish_debforge_needs_command" -f -a "build" -d 'Build a recipe'
+complete -c debforge -n "__fish_debforge_needs_command" -f -a "boot" -d 'Start an image in a virtual machine, its serial console in the terminal'
 complete -c debforge -n "__fish_debforge_needs_command" -f -a "check" -d 'Check a recipe, and that this machine can build it, without running anything'
 complete -c debforge -n "__fish_debforge_needs_command" -f -a "plan" -d 'Show which steps a build would run, and why'
 complete -c debforge -n "__fish_debforge_needs_command" -f -a "shell" -d 'Open a shell in the root as it stands after a step; what it changes is thrown away'
@@ -57,6 +58,32 @@ complete -c debforge -n "__fish_debforge_using_subcommand build" -l debug-shell 
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l show-boot -d 'Show the boot of the virtual machine'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l disable-fakemachine -d 'Run without a virtual machine'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l arch -d 'Architecture of the machine, as Debian names it [default: the image\'s]' -r
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l firmware -d 'What starts the image' -r -f -a "auto\t'EFI where the image has something for it, else BIOS, else U-Boot'
+efi\t'UEFI'
+bios\t'BIOS (amd64, i386)'
+u-boot\t'U-Boot, which reads extlinux.conf and boot scripts'"
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l machine -d 'A board of QEMU in place of its generic machine, with options as QEMU takes them: `orangepi-pc`, `sifive_u,msel=11`. The image is its SD card' -r
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l bios -d 'First program of the board (QEMU\'s -bios), such as U-Boot\'s SPL' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l kernel -d 'Program that the board\'s first one starts (QEMU\'s -kernel), such as U-Boot' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -s m -l memory -d 'Memory of the machine, such as 2G [default: 1G, or the board\'s]' -r
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -s c -l cpus -d 'Processors of the machine [default: those of this one, at most 4]' -r
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l accel -d 'How the machine\'s processor runs' -r -f -a "auto\t'KVM where it works, else emulation'
+kvm\t'This machine\'s processor'
+tcg\t'Emulation'"
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l expect -d 'Wait until this text is on the console, then end the machine; several are waited for one after the other' -r
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l timeout -d 'End the machine after so many seconds [default: 600 with --expect, else never]' -r
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l log -d 'Keep what is said on the console in a file' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l size -d 'Disk of this size, larger than the image: first boot may grow into it' -r
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l ssh -d 'Let this port of the loopback interface lead to the machine\'s ssh' -r
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l port -d 'Let a port of the loopback interface lead to one of the machine' -r
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l secure-boot -d 'Start only what is signed, with Microsoft\'s keys as computers are sold with'
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l persist -d 'Let the machine write to the image itself'
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l cdrom -d 'Put the image in as a CD (ISO) rather than as a disk'
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l graphical -d 'Give the machine a screen, in a window'
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l print -d 'Print the commands that start the machine, and start nothing'
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c debforge -n "__fish_debforge_using_subcommand check" -s t -l template-var -d 'Set a variable of the template' -r
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l artifactdir -d 'Directory that artifacts go to and come from' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand check" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
@@ -124,16 +151,17 @@ complete -c debforge -n "__fish_debforge_using_subcommand actions" -l markdown -
 complete -c debforge -n "__fish_debforge_using_subcommand actions" -s h -l help -d 'Print help'
 complete -c debforge -n "__fish_debforge_using_subcommand schema" -s h -l help -d 'Print help'
 complete -c debforge -n "__fish_debforge_using_subcommand completions" -s h -l help -d 'Print help'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "build" -d 'Build a recipe'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "check" -d 'Check a recipe, and that this machine can build it, without running anything'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "plan" -d 'Show which steps a build would run, and why'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "shell" -d 'Open a shell in the root as it stands after a step; what it changes is thrown away'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "store" -d 'Show or reduce what is kept for later builds'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "doctor" -d 'Show what this machine can do, and how to get what is missing'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "actions" -d 'Show the manual of an action, or what actions there are'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "schema" -d 'Print the JSON Schema of recipes, for editors'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "completions" -d 'Print a script that completes debforge\'s arguments in a shell'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build check plan shell store doctor actions schema completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check plan shell store doctor actions schema completions help" -f -a "build" -d 'Build a recipe'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check plan shell store doctor actions schema completions help" -f -a "boot" -d 'Start an image in a virtual machine, its serial console in the terminal'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check plan shell store doctor actions schema completions help" -f -a "check" -d 'Check a recipe, and that this machine can build it, without running anything'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check plan shell store doctor actions schema completions help" -f -a "plan" -d 'Show which steps a build would run, and why'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check plan shell store doctor actions schema completions help" -f -a "shell" -d 'Open a shell in the root as it stands after a step; what it changes is thrown away'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check plan shell store doctor actions schema completions help" -f -a "store" -d 'Show or reduce what is kept for later builds'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check plan shell store doctor actions schema completions help" -f -a "doctor" -d 'Show what this machine can do, and how to get what is missing'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check plan shell store doctor actions schema completions help" -f -a "actions" -d 'Show the manual of an action, or what actions there are'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check plan shell store doctor actions schema completions help" -f -a "schema" -d 'Print the JSON Schema of recipes, for editors'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check plan shell store doctor actions schema completions help" -f -a "completions" -d 'Print a script that completes debforge\'s arguments in a shell'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check plan shell store doctor actions schema completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c debforge -n "__fish_debforge_using_subcommand help; and __fish_seen_subcommand_from store" -f -a "size" -d 'Show how much the store holds of each kind, and its bound'
 complete -c debforge -n "__fish_debforge_using_subcommand help; and __fish_seen_subcommand_from store" -f -a "list" -d 'List the entries, most recently used first'
 complete -c debforge -n "__fish_debforge_using_subcommand help; and __fish_seen_subcommand_from store" -f -a "prune" -d 'Remove what was used least recently, down to a size (the bound, without arguments) or an age'

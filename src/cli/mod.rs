@@ -1,6 +1,7 @@
 //! The command line: a file per subcommand.
 
 pub mod actions;
+mod boot;
 mod build;
 mod check;
 pub mod completions;
@@ -43,6 +44,7 @@ Exit codes: 0 done; 1 a step failed; 2 the recipe or the arguments are wrong;
 #[derive(Debug, Subcommand)]
 enum Command {
     Build(build::Args),
+    Boot(boot::Args),
     Check(check::Args),
     Plan(plan::Args),
     Shell(shell::Args),
@@ -89,6 +91,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<u8> {
     match command {
         Command::Build(args) => build::run(&args),
+        Command::Boot(args) => boot::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Shell(args) => shell::run(&args),

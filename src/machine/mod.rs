@@ -4,6 +4,7 @@ mod identity;
 pub mod local;
 mod probe;
 mod process;
+pub mod qemu;
 
 use std::ffi::OsString;
 

@@ -75,6 +75,19 @@ pub fn inherit(command: &mut Command, descriptors: &[&OwnedFd]) {
     }
 }
 
+/// Has the kernel kill the command that is about to be spawned when the thread that spawns it ends.
+pub fn die_with_us(command: &mut Command) {
+    let parent = nix::unistd::getpid();
+    // SAFETY: between fork and exec only prctl and getppid are called, which are async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            // It may have ended before.
+            if nix::unistd::getppid() == parent { Ok(()) } else { Err(Error::from_raw_os_error(libc::ESRCH)) }
+        });
+    }
+}
+
 /// Gives every signal its default action and lets all of them through, as a new program expects.
 pub fn reset_signals() {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());

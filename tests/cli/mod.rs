@@ -1,9 +1,11 @@
 //! What a user sees: commands, options, exit codes, output.
 
 mod arguments;
+mod boot;
 mod build;
 mod check;
 mod examples;
+mod image;
 mod interrupt;
 mod manual;
 mod plan;

@@ -157,7 +157,7 @@ impl Compression {
     }
 
     /// Reads `length` bytes of a file (or to its end) that are compressed so.
-    pub(super) fn reader(self, file: File, length: u64) -> Result<Box<dyn Read>> {
+    pub fn reader(self, file: File, length: u64) -> Result<Box<dyn Read>> {
         if self == Self::Lzop {
             return Ok(Box::new(external::Reader::start("lzop", "lzop", &["-dc"], file)?));
         }

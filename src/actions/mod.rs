@@ -2,6 +2,7 @@
 
 pub mod apt;
 mod artifact;
+pub mod bootloader;
 pub mod checksums;
 pub mod compress;
 pub mod convert;
@@ -175,6 +176,7 @@ pub struct Kind {
 /// All actions, in the alphabet's order.
 pub const KINDS: &[Kind] = &[
     kind::<apt::Apt>("apt"),
+    kind::<bootloader::Bootloader>("bootloader"),
     kind::<checksums::Checksums>("checksums"),
     kind::<compress::Compress>("compress"),
     kind::<convert::Convert>("convert"),

@@ -3,7 +3,9 @@
 pub mod accounts;
 pub mod apt;
 pub mod archive;
+pub mod bootloader;
 pub mod bootstrap;
+
 mod check;
 pub mod cleanup;
 pub mod command;

@@ -19,6 +19,9 @@ pub const SECTOR: u64 = 512;
 /// Type of a BIOS boot partition (GPT).
 pub const BIOS_BOOT: &str = "21686148-6449-6E6F-744E-656564454649";
 
+/// Bytes that the smallest core image wants: with one table and one file system it has about 29,500.
+pub const LEAST_ROOM: u64 = 32 << 10;
+
 /// As many sectors as the block list of the first one counts.
 const MOST_SECTORS: u64 = 0xffff;
 
@@ -70,7 +73,7 @@ pub fn place(spec: &Spec) -> Result<Option<&str>> {
 }
 
 /// Start and length in bytes of the place for the core image.
-fn room(spec: &Spec, layout: &Layout, partition: Option<&str>) -> Result<(u64, u64)> {
+pub fn room(spec: &Spec, layout: &Layout, partition: Option<&str>) -> Result<(u64, u64)> {
     if let Some(name) = partition {
         let placed = layout.partition(name).with_context(|| format!("there is no partition `{name}`"))?;
         return Ok((placed.start, placed.length));

@@ -186,14 +186,15 @@ impl Action for Bootloader {
         };
         let Ok(core) = image::grub::place(spec) else { return ImageRole::None };
         let core = core.map(str::to_owned);
-        let write = |name: &str, path: &str, target| Write {
+        let write = |name: &str, path: &str, target, length| Write {
             name: name.into(),
             source: WriteSource::Root(path.into()),
             target,
+            length: Some(length),
         };
         ImageRole::Writes(vec![
-            write("boot.img", grub::BOOT_IMAGE, WriteTarget::GrubBoot { core: core.clone() }),
-            write("core.img", grub::CORE_IMAGE, WriteTarget::GrubCore { partition: core }),
+            write("boot.img", grub::BOOT_IMAGE, WriteTarget::GrubBoot { core: core.clone() }, image::grub::SECTOR),
+            write("core.img", grub::CORE_IMAGE, WriteTarget::GrubCore { partition: core }, image::grub::LEAST_ROOM),
         ])
     }
 

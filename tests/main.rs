@@ -6,6 +6,7 @@
 #[allow(dead_code, reason = "a helper may wait for its first test")]
 mod harness;
 
+mod boot;
 mod cli;
 mod golden;
 mod image;

@@ -1,0 +1,6 @@
+//! Images that are booted, each to a marker that its own userspace prints: the proof that table, file
+//! systems, boot loader, kernel and root fit together. One virtual machine runs at a time.
+
+#[macro_use]
+#[allow(dead_code, reason = "a machine may wait for its first image")]
+mod qemu;

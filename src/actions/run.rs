@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Action, Changes, Needs};
 use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
 use crate::diagnostics::Diagnostics;
+use crate::image::Strategy;
 
 /// Run a command or a script.
 ///
@@ -37,6 +38,11 @@ use crate::diagnostics::Diagnostics;
 /// | `ROOTDIR` | the root, writable |
 /// | `ARTIFACTDIR` | what this build leaves, writable |
 /// | `RECIPEDIR` | the recipe's directory, read-only; also where it starts |
+/// | `IMAGE` | the disk image as a block device |
+/// | `IMAGEMNTDIR` | where it is mounted: the root |
+///
+/// The last two are there after the `filesystem-deploy` of an image with `strategy: mounted`; `IMAGE`
+/// also in the root.
 ///
 /// **At the end** (`postprocess: true`) it runs on the host when all other actions are done, with
 /// `ARTIFACTDIR` and `RECIPEDIR`, to sign or upload what was built, for example.
@@ -112,6 +118,29 @@ impl Run {
         Ok(words)
     }
 
+    /// Reports a command that asks for a device where there is none.
+    fn check_device(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) {
+        let Some(spec) = cx.image.filter(|_| !self.postprocess) else { return };
+        let asked = ["IMAGEMNTDIR", "IMAGE"].into_iter().find(|name| {
+            !self.environment.contains_key(*name) && self.command.as_deref().is_some_and(|text| mentions(text, name))
+        });
+        let Some(name) = asked else { return };
+        if spec.strategy == Strategy::Offline {
+            out.push(
+                cx.error("command", format!("there is no `${name}`: `{}` is written without a device", spec.name))
+                    .hint(
+                        "set `strategy: mounted` in `image-partition`, which needs root, for steps that need a device",
+                    )
+                    .hint("`bootloader` and `raw` need none; files of the image are those of the root"),
+            );
+        } else if spec.deploys.is_empty() {
+            out.push(
+                cx.error("command", format!("there is no `${name}` before `filesystem-deploy`"))
+                    .hint("move this action behind it"),
+            );
+        }
+    }
+
     /// The first line of what is run, as short as a progress line wants it.
     fn short(&self) -> String {
         let text = self.command.as_deref().or(self.script.as_deref()).unwrap_or_default().trim();
@@ -159,6 +188,7 @@ impl Action for Run {
                     .hint("an action before this one must make it: `mmdebstrap`, `debootstrap` or `unpack`"),
             );
         }
+        self.check_device(cx, out);
         if let Some(label) = &self.label {
             let length = label.chars().count();
             if length > LONGEST_LABEL {
@@ -244,11 +274,28 @@ impl Action for Run {
                 .bind(cx.recipe_dir, cx.recipe_dir, true)
                 .directory(cx.recipe_dir);
         }
+        if let Some(disk) = cx.disk.filter(|_| !self.postprocess) {
+            let seen = Path::new("/dev").join(disk.file_name().unwrap_or_default());
+            runner = runner.env("IMAGE", seen.display().to_string()).bind(disk, seen, false);
+            if !self.chroot {
+                runner = runner.env("IMAGEMNTDIR", cx.root.display().to_string());
+            }
+        }
         for (name, value) in &self.environment {
             runner = runner.env(name, value);
         }
         runner.network(self.network).label(self.label.clone()).run(&doing)
     }
+}
+
+/// Whether a shell's text asks for a variable.
+fn mentions(text: &str, name: &str) -> bool {
+    let part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    text.match_indices('$').any(|(at, _)| {
+        let rest = &text[at + 1..];
+        let rest = rest.strip_prefix('{').unwrap_or(rest);
+        rest.strip_prefix(name).is_some_and(|rest| !rest.starts_with(part))
+    })
 }
 
 /// Splits a command line as a shell does, quotes and backslashes honoured, nothing expanded; `None`
@@ -278,7 +325,7 @@ fn words(line: &str) -> Option<Vec<String>> {
 mod tests {
     use rstest::rstest;
 
-    use super::words;
+    use super::{mentions, words};
 
     #[rstest]
     #[case("scripts/setup.sh", &["scripts/setup.sh"])]
@@ -288,6 +335,16 @@ mod tests {
     #[case("", &[])]
     fn splits_as_a_shell_does(#[case] line: &str, #[case] expected: &[&str]) {
         assert_eq!(words(line).unwrap(), expected);
+    }
+
+    #[test]
+    fn variables_are_found_whole() {
+        for text in ["dd of=$IMAGE", "x ${IMAGE}", "${IMAGE:-none}", "\"$IMAGE\""] {
+            assert!(mentions(text, "IMAGE"), "{text}");
+        }
+        for text in ["$IMAGEMNTDIR", "IMAGE", "${IMAGES}", "$ IMAGE"] {
+            assert!(!mentions(text, "IMAGE"), "{text}");
+        }
     }
 
     #[rstest]

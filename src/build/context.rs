@@ -23,6 +23,8 @@ pub struct BuildContext<'a> {
     pub step: usize,
     /// The target root, mounted and writable.
     pub root: &'a Path,
+    /// The image as a device, for steps that work in the mounted image.
+    pub disk: Option<&'a Path>,
     /// What is built.
     pub architecture: Architecture,
     /// Directory of the recipe file that the action stands in.

@@ -92,6 +92,7 @@ impl RecipeArgs {
         let store = self.store.open()?;
         let local = local::probe(store.root())?;
         missing(&recipe)?;
+        unmountable(&recipe, &local)?;
         Ok(Ready { recipe, local, store, artifact_dir: std::path::absolute(&self.artifactdir)? })
     }
 
@@ -209,6 +210,21 @@ fn missing(recipe: &Recipe) -> Result<()> {
         return Err(Fault::machine(message).hint(hint).into());
     }
     Ok(())
+}
+
+/// What the recipe wants mounted and this machine cannot mount.
+fn unmountable(recipe: &Recipe, local: &Local) -> Result<()> {
+    let kinds = crate::plan::mounted(recipe);
+    if kinds.is_empty() {
+        return Ok(());
+    }
+    if !local.mounts_devices() {
+        return Err(Fault::machine("`strategy: mounted` mounts the image, which only root of the machine can do")
+            .hint("build as root (`sudo debforge …`), in a container with the right to mount and its loop devices")
+            .hint("or leave `strategy` out, where no step needs a device")
+            .into());
+    }
+    crate::build::image::refused(&kinds).map_or(Ok(()), |fault| Err(fault.into()))
 }
 
 /// Templates of the installed package, and of a checkout that the program was built in.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::build::image::MountedImage;
 use crate::store::{Begun, Checkpoints, EntryId, IdMap, MountedRoot, PendingTree, Store, Tree, TreeRecord};
 
 /// The sealed layers so far and how the next one is made.
@@ -30,6 +31,8 @@ pub(super) enum Workspace {
     Shared(PathBuf),
     /// Not to be changed.
     Viewed(MountedRoot),
+    /// The file systems of an image.
+    Mounted(MountedImage),
 }
 
 impl Workspace {
@@ -38,15 +41,25 @@ impl Workspace {
             Self::Overlay(mounted, _) | Self::Viewed(mounted) => &mounted.path,
             Self::Plain(pending) => &pending.path,
             Self::Shared(path) => path,
+            Self::Mounted(image) => &image.path,
         }
     }
 
-    /// The directory that holds what the step writes; nothing for a root that is only looked at.
-    pub(super) fn written(&self) -> Option<&Path> {
+    /// The image as a device, where it is mounted.
+    pub(super) fn disk(&self) -> Option<&Path> {
         match self {
-            Self::Overlay(_, pending) | Self::Plain(pending) => Some(&pending.path),
-            Self::Shared(path) => Some(path),
-            Self::Viewed(_) => None,
+            Self::Mounted(image) => Some(&image.disk),
+            _ => None,
+        }
+    }
+
+    /// The directories that hold what the step writes; none for a root that is only looked at.
+    pub(super) fn written(&self) -> Vec<&Path> {
+        match self {
+            Self::Overlay(_, pending) | Self::Plain(pending) => vec![&pending.path],
+            Self::Shared(path) => vec![path],
+            Self::Viewed(_) => Vec::new(),
+            Self::Mounted(image) => image.places().collect(),
         }
     }
 }
@@ -132,6 +145,7 @@ impl<'a> Root<'a> {
                 Ok(())
             }
             Workspace::Viewed(mounted) => mounted.unmount().context("unmounting the root"),
+            Workspace::Mounted(image) => image.unmount(),
             Workspace::Plain(_) | Workspace::Shared(_) => Ok(()),
         }
     }
@@ -144,8 +158,7 @@ impl<'a> Root<'a> {
                 pending
             }
             Workspace::Plain(pending) => pending,
-            Workspace::Shared(_) => return Ok(()),
-            Workspace::Viewed(mounted) => return mounted.unmount(),
+            other => return self.discard(other),
         };
         self.layers.push(pending.seal(record).context("sealing the layer")?);
         Ok(())

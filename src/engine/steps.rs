@@ -12,11 +12,13 @@ use super::root::{Root, Workspace};
 use super::{Build, epoch, shell};
 use crate::actions::Action;
 use crate::build::event::Outcome;
+use crate::build::image::MountedImage;
 use crate::build::{BuildContext, Event, Reporter, interrupted};
 use crate::diagnostics::{Fault, FaultKind};
+use crate::image::Spec;
 use crate::plan::{self, Course, Kept, PlanStep, Resolver, RootFacts};
 use crate::sandbox::Isolation;
-use crate::store::{Begun, Store, TreeRecord};
+use crate::store::{Begun, EntryId, Store, TreeRecord};
 
 /// Carries out a plan; `at` is the step it is at.
 pub(super) fn build(mut build: Build, reporter: &dyn Reporter, at: &mut Option<usize>) -> Result<()> {
@@ -73,6 +75,14 @@ fn runs_programs(build: &Build) -> Result<bool> {
     Ok(false)
 }
 
+/// Mounts the image among the artifacts; `scratch` is made.
+fn mount(spec: &Spec, artifacts: &Path, scratch: &Path, read_only: bool) -> Result<MountedImage> {
+    let (at, nodes) = (scratch.join("root"), scratch.join("nodes"));
+    fs::create_dir_all(&at).and_then(|()| fs::create_dir(&nodes)).context("making a place for the mounted image")?;
+    let slot = spec.deploys.last().and_then(|deploy| deploy.slot.as_deref());
+    MountedImage::mount(spec, slot, &artifacts.join(&spec.name), &at, &nodes, read_only)
+}
+
 /// The state of a build between steps.
 struct Run<'a> {
     root: Root<'a>,
@@ -106,7 +116,7 @@ impl Run<'_> {
             .map(|(step, action)| plan::Facts {
                 changes: step.changes(action.as_ref()),
                 // What a step depends on that has no id yet, only the root can tell.
-                reads_root: action.reads_root() || step.mounted || step.id.is_none(),
+                reads_root: (action.reads_root() && !step.mounted) || step.id.is_none(),
                 kept: self.kept(step),
             })
             .collect();
@@ -202,36 +212,28 @@ impl Run<'_> {
         if changes.origin || changes.write {
             return Ok((None, self.origin(step, action)?));
         }
-        let (number, reporter) = (step.number, self.reporter);
-        let workspace = if changes.root {
-            let start = self.root.begin(id, &mut || {
-                reporter.report(Event::Progress {
-                    step: number,
-                    message: "waiting for another build that makes the same".into(),
-                    fraction: None,
-                });
-            })?;
-            if start.is_none() {
-                return Ok((None, "made by another build".into()));
-            }
-            start
-        } else if action.spoils_root(step.image.as_ref(), self.can_mount()) {
-            Some(self.root.throwaway()?)
-        } else if action.reads_root() {
-            Some(self.root.view()?)
-        } else {
-            None
-        };
-        if action.reads_artifacts() || changes.artifacts {
+        let number = step.number;
+        if action.reads_artifacts() || changes.artifacts || step.mounted {
             self.artifacts.materialise()?;
         }
         let before = self.artifacts.snapshot()?;
+        let workspace = if changes.root {
+            match self.begin(step, id)? {
+                Some(workspace) => Some(workspace),
+                None => return Ok((None, "made by another build".into())),
+            }
+        } else if action.reads_root() || step.mounted {
+            Some(self.view(step, action)?)
+        } else {
+            None
+        };
         let (clock, started) = (SystemTime::now(), Instant::now());
         let own = self.scratch.join(format!("step-{number}"));
         fs::create_dir(&own).context("making a place for the step")?;
         let nowhere = self.scratch.join("root");
         let path = workspace.as_ref().map_or(nowhere.as_path(), Workspace::path).to_owned();
-        let done = self.act(step, action, &path, &own);
+        let disk = workspace.as_ref().and_then(Workspace::disk).map(Path::to_owned);
+        let done = self.act(step, action, &path, disk.as_deref(), &own);
         if let (Err(error), Some(workspace)) = (&done, &workspace)
             && let Some(shell) = &self.build.debug_shell
             && !interrupted()
@@ -245,8 +247,8 @@ impl Run<'_> {
         let mut facts = None;
         if let Some(workspace) = workspace {
             let settled = step.epoch.unwrap_or_default();
-            if let Some(written) = workspace.written().filter(|_| changes.root) {
-                epoch::settle(written, clock, settled)?;
+            if action.changes().root {
+                workspace.written().into_iter().try_for_each(|written| epoch::settle(written, clock, settled))?;
             }
             if changes.root {
                 record.apt_sources = crate::build::apt::sources_of_root(workspace.path())?;
@@ -266,6 +268,31 @@ impl Run<'_> {
         Ok((facts, detail))
     }
 
+    /// A root for a step that changes it; `None` where another build has made the step's result meanwhile.
+    fn begin(&mut self, step: &PlanStep, id: &EntryId) -> Result<Option<Workspace>> {
+        let (number, reporter) = (step.number, self.reporter);
+        self.root.begin(id, &mut || {
+            reporter.report(Event::Progress {
+                step: number,
+                message: "waiting for another build that makes the same".into(),
+                fraction: None,
+            });
+        })
+    }
+
+    /// A root that is not kept: to be looked at, to be spoilt, or that of the mounted image.
+    fn view(&mut self, step: &PlanStep, action: &dyn Action) -> Result<Workspace> {
+        let image = step.image.as_ref();
+        match image.filter(|_| step.mounted) {
+            Some(spec) => {
+                let scratch = self.scratch.join(format!("mounted-{}", step.number));
+                Ok(Workspace::Mounted(mount(spec, &self.artifacts.staging, &scratch, !action.changes().root)?))
+            }
+            None if action.spoils_root(image, self.can_mount()) => self.root.throwaway(),
+            None => self.root.view(),
+        }
+    }
+
     /// Runs a step that keeps files for later ones, such as a download; its scratch directory becomes a
     /// tree of the store.
     fn origin(&mut self, step: &PlanStep, action: &dyn Action) -> Result<String> {
@@ -278,13 +305,13 @@ impl Run<'_> {
             }
             Begun::Pending(pending) => pending,
         };
-        let view = if action.changes().write { Some(self.root.view()?) } else { None };
-        if action.reads_artifacts() {
+        if action.reads_artifacts() || step.mounted {
             self.artifacts.materialise()?;
         }
+        let view = if action.changes().write { Some(self.view(step, action)?) } else { None };
         let nowhere = self.scratch.join("root");
         let root = view.as_ref().map_or(nowhere.as_path(), Workspace::path).to_owned();
-        let (detail, origin) = self.act(step, action, &root, &pending.path.clone())?;
+        let (detail, origin) = self.act(step, action, &root, None, &pending.path.clone())?;
         if let Some(view) = view {
             self.root.discard(view)?;
         }
@@ -298,10 +325,18 @@ impl Run<'_> {
         self.build.sandbox.isolation == Isolation::Namespaces
     }
 
-    fn act(&self, step: &PlanStep, action: &dyn Action, root: &Path, own: &Path) -> Result<(String, Option<PathBuf>)> {
+    fn act(
+        &self,
+        step: &PlanStep,
+        action: &dyn Action,
+        root: &Path,
+        disk: Option<&Path>,
+        own: &Path,
+    ) -> Result<(String, Option<PathBuf>)> {
         let mut cx = BuildContext {
             step: step.number,
             root,
+            disk,
             architecture: self.build.plan.architecture,
             recipe_dir: &step.recipe_dir,
             artifacts: &self.artifacts.staging,

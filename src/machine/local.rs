@@ -10,7 +10,7 @@ use super::probe::{Findings, Question};
 use super::process::{self, Job, Message};
 use crate::build::Event;
 use crate::diagnostics::{Fault, FaultKind, fault_of};
-use crate::sandbox::{Isolation, Sandbox};
+use crate::sandbox::{Isolation, Sandbox, in_initial_user_namespace};
 use crate::store::{Checkpoints, IdMap};
 
 /// How builds run here.
@@ -28,6 +28,15 @@ pub struct Local {
     pub description: String,
     /// What is weaker here than elsewhere, one line each.
     pub notes: Vec<String>,
+}
+
+impl Local {
+    /// Whether file systems on devices can be mounted: as root of the machine alone.
+    pub fn mounts_devices(&self) -> bool {
+        self.identity == Identity::Root
+            && self.sandbox.isolation == Isolation::Namespaces
+            && in_initial_user_namespace()
+    }
 }
 
 /// Finds the strongest way to build here by trying; `store_root` is made where it is not there. A

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 pub use history::{History, HistoryStep};
 pub use needed::{Course, Facts, Kept, courses};
-pub use order::{needs, step_count};
+pub use order::{mounted, needs, step_count};
 pub use resolve::{Resolver, RootFacts};
 
 use crate::actions::{self, Action, Changes};

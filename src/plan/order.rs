@@ -1,8 +1,11 @@
 //! The steps of a recipe in the order in which they run.
 
+use std::collections::BTreeSet;
+
 use super::PlanStep;
 use crate::actions::image::WriteImage;
 use crate::actions::{Action, ImageWalk, Needs, WRITE_IMAGE};
+use crate::image::{FilesystemKind, Spec, Strategy};
 use crate::recipe::{Recipe, Step};
 
 /// All steps with what they do, and between them those that write the recipe's images.
@@ -31,6 +34,18 @@ pub fn needs(recipe: &Recipe) -> Vec<(String, Needs)> {
         None => (step.action, action.needs()),
     });
     needs.collect()
+}
+
+/// The file systems that a recipe's steps want mounted.
+pub fn mounted(recipe: &Recipe) -> BTreeSet<FilesystemKind> {
+    let steps = order(recipe).into_iter().filter(|(step, _)| step.action == WRITE_IMAGE);
+    let specs = steps.filter_map(|(step, _)| step.image).filter(|spec| spec.strategy == Strategy::Mounted);
+    let mounted = |spec: Spec| {
+        let mounts: BTreeSet<String> = spec.mounts.iter().map(|mount| mount.partition.clone()).collect();
+        let partitions = spec.partitions.into_iter().filter(move |partition| mounts.contains(&partition.name));
+        partitions.map(|partition| partition.contents.kind)
+    };
+    specs.flat_map(mounted).collect()
 }
 
 /// How many steps a recipe comes to.

@@ -1,5 +1,8 @@
 //! Disk images and what is made of them, read back by the programs that everybody has for them.
 
 mod artifacts;
+mod deploy;
+pub mod disk;
 mod filesystems;
 mod layout;
+mod write;

@@ -3,6 +3,6 @@
 mod escapes;
 mod full_disk;
 mod mirrors;
-mod places;
+pub mod places;
 mod stopped;
 mod together;

@@ -60,15 +60,15 @@ fn project(user: User) -> Option<Project> {
 }
 
 /// Who builds where.
-struct Place {
-    name: &'static str,
-    user: Result<User, String>,
-    before: Vec<String>,
+pub struct Place {
+    pub name: &'static str,
+    pub user: Result<User, String>,
+    pub before: Vec<String>,
     /// Whether nothing can be mounted.
     plain: bool,
 }
 
-fn places() -> Vec<Place> {
+pub fn places() -> Vec<Place> {
     let root = || User::root().ok_or_else(|| "needs root".to_owned());
     let place = |name, user, before, plain| Place { name, user, before, plain };
     vec![

@@ -2,6 +2,7 @@
 
 mod cover;
 mod fstab;
+mod mounted;
 mod tools;
 mod trees;
 mod write;
@@ -13,16 +14,21 @@ use anyhow::Result;
 
 use super::InputContext;
 use crate::debian::host;
-use crate::image::{Spec, Strategy, filesystem};
+use crate::image::{FilesystemKind, Spec, Strategy, filesystem};
 
 pub use fstab::{FindBy, command_line, device, fstab, is_protectable, root_words, split};
+pub use mounted::{MountedImage, refused};
 pub use trees::make_mount_points;
 pub use write::write;
 
 /// The host's programs (and the Debian package of each) that write an image.
 pub fn programs(spec: &Spec) -> BTreeMap<&'static str, &'static str> {
     let kinds = spec.partitions.iter().map(|partition| partition.contents.kind);
-    kinds.flat_map(filesystem::programs).copied().collect()
+    let mut programs: BTreeMap<_, _> = kinds.clone().flat_map(filesystem::programs).copied().collect();
+    if spec.strategy == Strategy::Mounted && kinds.into_iter().any(|kind| kind == FilesystemKind::Btrfs) {
+        programs.insert("btrfs", "btrfs-progs");
+    }
+    programs
 }
 
 /// What an image's bytes depend on beside its specification and the steps before: the programs that
@@ -37,7 +43,7 @@ pub fn inputs(spec: &Spec, cx: &mut InputContext<'_>) -> Result<()> {
 /// Whether the root has to be changed while an image is written from it: directories of mount points
 /// that are there for the build alone go, and what cannot be mounted over is moved aside.
 pub fn spoils_root(spec: &Spec, mounts: bool) -> bool {
-    spec.strategy == Strategy::Offline && (!mounts || spec.mounts.iter().any(|mount| mount.build_time))
+    !mounts || spec.mounts.iter().any(|mount| mount.build_time)
 }
 
 /// A few words on an image: "gpt, esp vfat, root ext4".

@@ -118,7 +118,7 @@ fn covered(hidden: &[PathBuf], path: &Path) -> bool {
 }
 
 /// Leaves out what lies below another.
-fn outermost(paths: &mut Vec<PathBuf>) {
+pub(super) fn outermost(paths: &mut Vec<PathBuf>) {
     paths.sort();
     let mut kept: Vec<PathBuf> = Vec::new();
     for path in paths.drain(..) {

@@ -5,14 +5,15 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
+use super::mounted;
 use super::tools::SandboxTools;
 use super::trees::Trees;
 use super::writes;
 use crate::build::BuildContext;
 use crate::image::filesystem::{self, Tree};
-use crate::image::{ImageSize, Layout, Partition, Placed, Spec, sparse, table};
+use crate::image::{ImageSize, Layout, Partition, Placed, Spec, Strategy, sparse, table};
 
 /// Writes the image that `cx.image` describes: whole, or, where an earlier step wrote it, what was
 /// deployed and written since. It has its name only when it is whole.
@@ -46,6 +47,12 @@ fn shown(bytes: u64) -> String {
         1_000_000..1_000_000_000 => format!("{} MB", (bytes + 500_000) / 1_000_000),
         _ => format!("{:.1} GB", bytes as f64 / 1e9),
     }
+}
+
+/// The layout of an image that was written: it stays as large as it is.
+pub(super) fn layout_of_written(spec: &Spec, length: u64) -> Result<Layout> {
+    let spec = Spec { size: ImageSize::Bytes(length), ..spec.clone() };
+    Layout::of(&spec, &mut |name| bail!("`{name}` is measured anew"))
 }
 
 struct Writer<'a> {
@@ -88,12 +95,11 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// What was written stays as large as it is.
     fn layout(&self, trees: Option<&Trees<'_>>, tools: &SandboxTools<'_>) -> Result<Layout> {
-        let spec = match self.spec.written {
-            true => &Spec { size: ImageSize::Bytes(self.file.metadata()?.len()), ..self.spec.clone() },
-            false => self.spec,
-        };
+        if self.spec.written {
+            return layout_of_written(self.spec, self.file.metadata()?.len());
+        }
+        let spec = self.spec;
         Layout::of(spec, &mut |name| {
             let partition = spec.partition(name).with_context(|| format!("there is no partition `{name}`"))?;
             let tree = trees.map_or(Ok(Tree::default()), |trees| trees.tree(name))?;
@@ -118,7 +124,11 @@ impl Writer<'_> {
         }
         let scratch = self.scratch(&format!("partition-{}", placed.number))?;
         let request = self.request(partition, tree, &scratch, tools);
-        filesystem::make(&filesystem::Request { offset: placed.start, length: placed.length, ..request })
+        let request = filesystem::Request { offset: placed.start, length: placed.length, ..request };
+        match self.spec.strategy == Strategy::Mounted && mounted::is_copied(partition.contents.kind) {
+            true => mounted::fill(&request),
+            false => filesystem::make(&request),
+        }
     }
 
     /// A file system that has no place yet.

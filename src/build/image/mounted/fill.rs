@@ -1,0 +1,95 @@
+//! File systems that the kernel fills: those whose tools cannot take in all that a tree has.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nix::mount::{MsFlags, mount};
+
+use super::{Loop, Part, private_dir, unmount};
+use crate::image::filesystem::{self, Request, Tree};
+use crate::image::{Contents, FilesystemKind, Tool};
+
+/// Whether a mounted image gets the contents of such a file system by copying: FAT has no owners to
+/// lose, ext2 to ext4 take everything offline, and what is read-only can only be made whole.
+pub fn is_copied(kind: FilesystemKind) -> bool {
+    matches!(kind, FilesystemKind::Xfs | FilesystemKind::Btrfs | FilesystemKind::F2fs)
+}
+
+/// Makes a file system and copies its tree into it while it is mounted.
+pub fn fill(request: &Request<'_>) -> Result<()> {
+    let contents = Contents { subvolumes: Vec::new(), ..request.contents.clone() };
+    filesystem::make(&Request { contents: &contents, tree: &Tree::default(), ..*request })?;
+    let (nodes, at) = (request.scratch.join("nodes"), request.scratch.join("mounted"));
+    private_dir(&nodes)?;
+    private_dir(&at)?;
+    let part = Part {
+        image: request.image,
+        offset: request.offset,
+        length: request.length,
+        read_only: false,
+        sector_size: 512,
+    };
+    let device = Loop::attach(&part, &nodes)?;
+    let kind = contents.kind.fstab_type().context("a file system that cannot be mounted")?;
+    let options = match (contents.kind, &contents.compression) {
+        (FilesystemKind::Xfs, _) => "nouuid".to_owned(),
+        (FilesystemKind::Btrfs, Some(how)) => format!("compress-force={how}"),
+        _ => String::new(),
+    };
+    mount(Some(&device.node), &at, Some(kind), MsFlags::empty(), Some(options.as_str()))
+        .with_context(|| format!("mounting `{}` as {kind}", request.name))?;
+    let copied = copy(request, &at);
+    let unmounted = unmount(&at);
+    copied?;
+    unmounted?;
+    device.detach()
+}
+
+/// Copies the tree and its subvolumes.
+fn copy(request: &Request<'_>, at: &Path) -> Result<()> {
+    let tree = request.tree;
+    let wanted = &request.contents.subvolumes;
+    let mounted = tree.subvolumes.iter().map(|(name, _)| name).filter(|name| !wanted.contains(name));
+    for subvolume in wanted.iter().chain(mounted) {
+        let path = at.join(subvolume.trim_matches('/'));
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+        }
+        let mut tool = Tool::new(["btrfs", "subvolume", "create"]);
+        tool.argv.push(path.display().to_string());
+        tool.writable.push(at.into());
+        request.tools.run(&tool, &format!("making the subvolume `{subvolume}` of `{}`", request.name))?;
+    }
+    let Some(top) = &tree.top else { return Ok(()) };
+    if !tree.subvolumes.iter().any(|(_, path)| path.as_os_str().is_empty()) {
+        one(request, top, Path::new(""), at)?;
+    }
+    for (subvolume, path) in &tree.subvolumes {
+        one(request, &top.join(path), path, &at.join(subvolume.trim_matches('/')))?;
+    }
+    Ok(())
+}
+
+/// Copies a part of the tree, without what lies on other file systems or in other subvolumes.
+fn one(request: &Request<'_>, from: &Path, below: &Path, to: &Path) -> Result<()> {
+    let tree = request.tree;
+    let top = tree.top.as_deref().unwrap_or(from);
+    let elsewhere = tree.subvolumes.iter().map(|(_, path)| path).filter(|path| *path != below);
+    let hidden = tree.hidden.iter().chain(elsewhere).filter(|path| path.starts_with(below));
+    let mut hidden: Vec<PathBuf> = hidden.map(|path| top.join(path)).collect();
+    super::super::trees::outermost(&mut hidden);
+    let replaced = tree.replaced.iter().filter(|(path, _)| path.starts_with(below));
+    let tool = Tool {
+        argv: ["cp", "-a", "--sparse=auto", "--"]
+            .into_iter()
+            .map(str::to_owned)
+            .chain([from.join(".").display().to_string(), to.display().to_string()])
+            .collect(),
+        hidden,
+        replaced: replaced.map(|(path, really)| (top.join(path), really.clone())).collect(),
+        writable: vec![to.into()],
+        ..Tool::default()
+    };
+    request.tools.run(&tool, &format!("copying into `{}`", request.name)).map(drop)
+}

@@ -1,0 +1,243 @@
+//! Images whose file systems are mounted, for steps that need a device.
+
+mod device;
+mod fill;
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+pub use self::device::{Loop, Part};
+pub(super) use self::fill::{fill, is_copied};
+pub use self::support::refused;
+use crate::build::inside::{Inside, Kind};
+use crate::diagnostics::Fault;
+use crate::image::{FilesystemKind, Layout, Mount, Spec};
+
+/// How long a file system may stay busy with what has just ended.
+const PATIENCE: usize = 50;
+
+/// An image whose file systems are mounted; unmounted when dropped.
+#[derive(Debug)]
+pub struct MountedImage {
+    /// Where the root of the deploy is.
+    pub path: PathBuf,
+    /// The whole disk, to be opened by steps.
+    pub disk: PathBuf,
+    /// In the order in which they were mounted.
+    mounts: Vec<Mounted>,
+    loops: Vec<Loop>,
+}
+
+#[derive(Debug)]
+struct Mounted {
+    at: PathBuf,
+    /// Whether the directory was made for it.
+    made: bool,
+}
+
+impl MountedImage {
+    /// Mounts the file systems of a deploy at the directory `at`. `scratch` is an empty directory for
+    /// device nodes.
+    pub fn mount(
+        spec: &Spec,
+        slot: Option<&str>,
+        image: &Path,
+        at: &Path,
+        scratch: &Path,
+        read_only: bool,
+    ) -> Result<Self> {
+        let layout = layout_of(spec, image)?;
+        let disk = Part { image, offset: 0, length: layout.size, read_only, sector_size: spec.sector_size };
+        let disk = Loop::attach(&disk, scratch)?;
+        let node = disk.node.clone();
+        let mut mounted = Self { path: at.into(), disk: node, mounts: Vec::new(), loops: vec![disk] };
+        let mut devices: BTreeMap<&str, PathBuf> = BTreeMap::new();
+        for point in spec.mounts_of(slot).filter(|point| point.path.starts_with('/')) {
+            let doing = || format!("mounting `{}` on {}", point.partition, point.path);
+            let partition = spec.partition(&point.partition).with_context(doing)?;
+            let placed = layout.partition(&point.partition).with_context(doing)?;
+            let Some(kind) = partition.contents.kind.fstab_type() else { continue };
+            let device = match devices.get(point.partition.as_str()) {
+                Some(device) => device.clone(),
+                None => {
+                    let (offset, length) = (placed.start, placed.length);
+                    let part = Part { image, offset, length, read_only, sector_size: 512 };
+                    let device = Loop::attach(&part, scratch).with_context(doing)?;
+                    let node = device.node.clone();
+                    mounted.loops.push(device);
+                    devices.insert(&point.partition, node.clone());
+                    node
+                }
+            };
+            let made = point.path != "/" && mounted.directory(&point.path)?;
+            let target = at.join(Inside::open(at)?.resolve(Path::new(&point.path))?);
+            let options = Options::of(point, partition.contents.kind, read_only);
+            options.mount(&device, &target, kind).with_context(doing)?;
+            mounted.mounts.push(Mounted { at: target, made: made && point.build_time });
+        }
+        // From here on what is mounted keeps the devices, and the disk keeps itself.
+        mounted.loops.iter_mut().skip(1).for_each(Loop::release);
+        Ok(mounted)
+    }
+
+    /// Makes a mount point that is not there; whether it was made.
+    fn directory(&self, path: &str) -> Result<bool> {
+        let inside = Inside::open(&self.path)?;
+        if inside.kind(Path::new(path))? == Some(Kind::Directory) {
+            return Ok(false);
+        }
+        inside.create_dir_all(Path::new(path))?;
+        Ok(true)
+    }
+
+    /// The directories that something is mounted on.
+    pub fn places(&self) -> impl Iterator<Item = &Path> {
+        self.mounts.iter().map(|mounted| mounted.at.as_path())
+    }
+
+    /// Unmounts everything, the last first, and waits until all is in the image.
+    pub fn unmount(mut self) -> Result<()> {
+        while let Some(mounted) = self.mounts.last() {
+            unmount(&mounted.at)?;
+            if mounted.made {
+                fs::remove_dir(&mounted.at).with_context(|| format!("removing {}", mounted.at.display()))?;
+            }
+            self.mounts.pop();
+        }
+        while let Some(device) = self.loops.pop() {
+            device.detach()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for MountedImage {
+    fn drop(&mut self) {
+        while let Some(mounted) = self.mounts.pop() {
+            let _ = umount2(&mounted.at, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+/// Unmounts a file system; a busy one is given a moment.
+fn unmount(at: &Path) -> Result<()> {
+    for attempt in 0.. {
+        match umount2(at, MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => return Ok(()),
+            Err(Errno::EBUSY) if attempt < PATIENCE => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) => {
+                return Err(Fault::failed(format!("unmounting {}: {}", at.display(), error.desc()))
+                    .hint("a process of the step may still use it; nothing was removed")
+                    .into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The layout of an image that was written.
+fn layout_of(spec: &Spec, image: &Path) -> Result<Layout> {
+    let length = image.metadata().with_context(|| format!("opening {}", image.display()))?.len();
+    super::write::layout_of_written(spec, length)
+}
+
+/// mount(8)'s words as mount(2) takes them.
+struct Options {
+    flags: MsFlags,
+    /// Those of the file system.
+    data: Vec<String>,
+    /// Better with these, where the file system can.
+    wished: &'static str,
+}
+
+impl Options {
+    fn of(point: &Mount, kind: FilesystemKind, read_only: bool) -> Self {
+        use FilesystemKind::{Btrfs, Ext2, Ext3, Ext4, F2fs, Fat12, Fat16, Fat32, Xfs};
+        let mut options = Self { flags: MsFlags::empty(), data: Vec::new(), wished: "" };
+        for word in &point.build_options {
+            match flag(word) {
+                Some((flag, true)) => options.flags.insert(flag),
+                Some((flag, false)) => options.flags.remove(flag),
+                None if matches!(word.as_str(), "defaults" | "rw" | "auto" | "noauto" | "nofail") => {}
+                None => options.data.push(word.clone()),
+            }
+        }
+        if read_only || kind.is_read_only() {
+            options.flags.insert(MsFlags::MS_RDONLY);
+        }
+        if let Some(subvolume) = &point.subvolume {
+            options.data.push(format!("subvol={subvolume}"));
+        }
+        if kind == Xfs {
+            // The same image may be mounted by another build just now.
+            options.data.push("nouuid".into());
+        }
+        // What is deleted leaves holes in the image again.
+        if matches!(kind, Ext2 | Ext3 | Ext4 | Xfs | Btrfs | F2fs | Fat12 | Fat16 | Fat32)
+            && !options.flags.contains(MsFlags::MS_RDONLY)
+        {
+            options.wished = "discard";
+        }
+        options
+    }
+
+    fn mount(&self, device: &Path, at: &Path, kind: &str) -> Result<()> {
+        let wished = Some(self.wished).filter(|wished| !wished.is_empty());
+        let mut refused = Errno::EINVAL;
+        for extra in [wished, None] {
+            let data: Vec<&str> = self.data.iter().map(String::as_str).chain(extra).collect();
+            match mount(Some(device), at, Some(kind), self.flags, Some(data.join(",").as_str())) {
+                Ok(()) => return Ok(()),
+                Err(error) => refused = error,
+            }
+            if extra.is_none() || refused != Errno::EINVAL {
+                break;
+            }
+        }
+        let fault = Fault::failed(format!("the kernel does not mount it as {kind}: {}", refused.desc()));
+        Err(match refused {
+            Errno::ENODEV => fault.hint(format!("load the kernel's module for {kind}")),
+            Errno::EINVAL => {
+                fault.hint("`dmesg` says more; an option in `build-options` may be unknown to this kernel")
+            }
+            _ => fault,
+        }
+        .into())
+    }
+}
+
+/// A word that is a flag of mount(2), and whether it sets or clears it.
+fn flag(word: &str) -> Option<(MsFlags, bool)> {
+    Some(match word {
+        "ro" => (MsFlags::MS_RDONLY, true),
+        "noatime" => (MsFlags::MS_NOATIME, true),
+        "atime" => (MsFlags::MS_NOATIME, false),
+        "nodiratime" => (MsFlags::MS_NODIRATIME, true),
+        "relatime" => (MsFlags::MS_RELATIME, true),
+        "strictatime" => (MsFlags::MS_STRICTATIME, true),
+        "lazytime" => (MsFlags::MS_LAZYTIME, true),
+        "nosuid" => (MsFlags::MS_NOSUID, true),
+        "suid" => (MsFlags::MS_NOSUID, false),
+        "nodev" => (MsFlags::MS_NODEV, true),
+        "dev" => (MsFlags::MS_NODEV, false),
+        "noexec" => (MsFlags::MS_NOEXEC, true),
+        "exec" => (MsFlags::MS_NOEXEC, false),
+        "sync" => (MsFlags::MS_SYNCHRONOUS, true),
+        "async" => (MsFlags::MS_SYNCHRONOUS, false),
+        "dirsync" => (MsFlags::MS_DIRSYNC, true),
+        _ => return None,
+    })
+}
+
+/// A directory that nobody else looks into.
+fn private_dir(path: &Path) -> Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(path).with_context(|| format!("making {}", path.display()))
+}

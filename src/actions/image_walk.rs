@@ -51,6 +51,12 @@ impl ImageWalk {
         self.mounted
     }
 
+    /// Whether the image is written, so that the root that it was written from is history.
+    pub fn is_past(&self) -> bool {
+        let deployed = |spec: &Spec| !spec.deploys.is_empty() && spec.deploys.len() <= spec.deployed;
+        !self.mounted && self.spec.as_ref().is_some_and(|spec| spec.written && deployed(spec))
+    }
+
     /// Whether the image must be written before this step, `None` being the end of all steps.
     pub fn is_due(&self, next: Option<&dyn Action>, architecture: Architecture, sector_size: u32) -> bool {
         let Some(spec) = self.spec.as_ref().filter(|_| self.pending) else { return false };

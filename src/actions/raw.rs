@@ -117,14 +117,16 @@ impl Raw {
         good
     }
 
-    fn check_source(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) {
+    /// Whether the file can be there.
+    fn check_source(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) -> bool {
+        let before = out.iter().count();
         if !cx.check_origin("origin", &self.origin, out) {
-            return;
+            return false;
         }
         let origin = Origin::named(&self.origin);
         if self.source().trim_matches('/').is_empty() && !matches!(origin, Origin::Download(_)) {
             out.push(cx.error("source", "`raw` needs `source`: the file to write"));
-            return;
+            return false;
         }
         match origin {
             Origin::Recipe => match cx.check_recipe_file("source", self.source(), out) {
@@ -147,6 +149,7 @@ impl Raw {
         if size == Some(0) {
             out.push(cx.error("source", format!("`{}` is empty", self.name())));
         }
+        out.iter().count() == before
     }
 
     /// Where the bytes go, and what they would destroy.
@@ -176,13 +179,13 @@ impl Raw {
 impl Action for Raw {
     fn check(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) {
         let sizes = self.check_sizes(cx, out);
-        self.check_source(cx, out);
+        let source = self.check_source(cx, out);
         match cx.image {
             None => out.push(
                 cx.error("", "there is no image to write to")
                     .hint("an `image-partition` before this action says what it looks like"),
             ),
-            Some(spec) if sizes => self.check_target(cx, spec, out),
+            Some(spec) if sizes && source => self.check_target(cx, spec, out),
             Some(_) => {}
         }
     }

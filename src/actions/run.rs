@@ -1,5 +1,6 @@
 //! The action `run`.
 
+mod device;
 mod surroundings;
 
 use std::collections::BTreeMap;
@@ -200,6 +201,7 @@ impl Action for Run {
                 out.push(cx.error("label", "the label has a line break or another control character"));
             }
         }
+        device::check(self, cx, out);
         for name in self.environment.keys() {
             if name.is_empty() || name.contains(['=', '\0']) {
                 out.push(cx.error(&format!("environment.{name}"), format!("`{name}` is not the name of a variable")));

@@ -95,12 +95,12 @@ impl FromStr for Size {
 
 /// A number of bytes for people, in the largest binary unit that leaves no rest.
 pub fn exact(bytes: u64) -> String {
-    for (name, shift) in [("GiB", 30), ("MiB", 20), ("KiB", 10)] {
+    for (name, shift) in [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)] {
         if bytes != 0 && bytes.is_multiple_of(1 << shift) {
             return format!("{} {name}", bytes >> shift);
         }
     }
-    format!("{bytes} bytes")
+    if bytes == 1 { "1 byte".into() } else { format!("{bytes} bytes") }
 }
 
 #[cfg(test)]

@@ -50,7 +50,12 @@ pub(super) struct Loading<'a> {
     artifacts: Vec<String>,
     has_root: bool,
     any_artifacts: bool,
-    image: ImageWalk,
+    pub(super) image: ImageWalk,
+    /// The action that needs the image's bytes, so that what follows it comes too late for them.
+    pub(super) image_for: &'static str,
+    /// The warning of the first step that changes the root too late for the image, unless another
+    /// deploy follows.
+    pub(super) late: Option<Diagnostic>,
     budget: usize,
     said: HashSet<(String, Option<SpanKey>)>,
 }
@@ -90,6 +95,11 @@ impl Scope {
 }
 
 impl<'a> Loading<'a> {
+    /// How many steps there are so far.
+    pub(super) fn step_count(&self) -> usize {
+        self.steps.len()
+    }
+
     pub(super) fn new(path: &Path, options: &'a Options, loader: &'a dyn Loader) -> Self {
         Self {
             options,
@@ -106,6 +116,8 @@ impl<'a> Loading<'a> {
             has_root: false,
             any_artifacts: false,
             image: ImageWalk::default(),
+            image_for: "",
+            late: None,
             budget: MAX_VALUES,
             said: HashSet::new(),
         }
@@ -121,6 +133,9 @@ impl<'a> Loading<'a> {
             }
         };
         let architecture = self.recipe(path, source, self.options.variables.clone(), None);
+        if let Some(late) = self.late.take() {
+            self.say(late);
+        }
         let recipe = match architecture {
             Some(architecture) if !self.out.has_errors() => Some(Recipe {
                 path: path.to_owned(),
@@ -395,14 +410,9 @@ impl<'a> Loading<'a> {
             }
             self.push(scope, fault);
         }
-        if self.image.is_due(Some(action.as_ref()), architecture, sector_size) {
-            self.image.wrote();
-        }
-        self.image.advance(action.as_ref(), self.steps.len() + 1, architecture, sector_size);
-        if let Some(bytes) = image_bytes {
-            self.image.measured(bytes);
-        }
         let changes = action.changes();
+        self.follow_image(action.as_ref(), kind, architecture, sector_size, image_bytes);
+        self.note_late(kind, action.as_ref(), &properties, &spans);
         let artifacts = action.artifacts();
         self.has_root |= changes.root;
         self.any_artifacts |= changes.artifacts && artifacts.is_empty();

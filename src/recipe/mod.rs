@@ -5,6 +5,7 @@ mod check;
 mod document;
 mod functions;
 mod header;
+mod images;
 mod lexer;
 mod library;
 mod loader;

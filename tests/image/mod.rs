@@ -5,4 +5,5 @@ mod deploy;
 pub mod disk;
 mod filesystems;
 mod layout;
+mod layout_properties;
 mod write;

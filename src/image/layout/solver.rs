@@ -198,6 +198,7 @@ impl Solver<'_> {
         };
         let Some((position, located)) = given else {
             let start = self.align_up(cursor + u64::from(logical && !first_logical));
+            let start = self.past_reserved(start, partition, u64::from(logical) * self.alignment);
             if !logical {
                 return start;
             }
@@ -227,6 +228,40 @@ impl Solver<'_> {
             return start;
         }
         self.logical_start(index, start, located, cursor)
+    }
+
+    /// Reserved areas in sectors, in their order on the disk.
+    fn reserved(&self) -> Vec<Extent> {
+        let mut areas: Vec<Extent> = self
+            .spec
+            .reserved
+            .iter()
+            .map(|area| Extent {
+                start: area.offset / self.sector,
+                end: area.offset.saturating_add(area.length).div_ceil(self.sector),
+            })
+            .collect();
+        areas.sort_unstable_by_key(|area| area.start);
+        areas
+    }
+
+    /// Moves the start of a partition that can be anywhere behind reserved areas that it would cover. One
+    /// that takes the rest goes where more room is.
+    fn past_reserved(&self, start: u64, partition: &Partition, beside: u64) -> u64 {
+        let mut start = start;
+        for area in self.reserved() {
+            if area.end <= start {
+                continue;
+            }
+            let covers = match partition.size {
+                Some(size) => start + self.sectors(size) + beside > area.start,
+                None => area.start.saturating_sub(start) < self.usable.end.saturating_sub(area.end),
+            };
+            if covers {
+                start = self.align_up(area.end);
+            }
+        }
+        start
     }
 
     /// Moves the start of a partition to where free space starts, if that is near enough.
@@ -302,7 +337,9 @@ impl Solver<'_> {
         }
         // What follows without a start of its own is laid against the end, or against what has one.
         let behind = &self.spec.partitions[index + 1..];
-        let mut limit = self.usable.end;
+        let areas = self.reserved();
+        let area = areas.iter().find(|area| area.start >= start);
+        let mut limit = area.map_or(self.usable.end, |area| self.behind(area.start));
         let mut sized = Vec::new();
         for (offset, next) in behind.iter().enumerate() {
             let number = index + 1 + offset;
@@ -314,12 +351,16 @@ impl Solver<'_> {
                 let Some(located) = located else { break };
                 // Not behind what this one fills: it lies elsewhere.
                 if located.sector > start {
-                    limit = located.sector - record;
+                    limit = limit.min(located.sector - record);
                     break;
                 }
                 continue;
             }
             match next.size {
+                // In front of the first one the extended partition starts, aligned too.
+                Some(size) if record == 1 && !self.spec.is_logical(number - 1) => {
+                    sized.push((self.sectors(size), self.alignment));
+                }
                 Some(size) => sized.push((self.sectors(size), record)),
                 None if next.fill => {}
                 None => {
@@ -357,13 +398,15 @@ impl Solver<'_> {
         }
     }
 
+    /// Whether an error of a partition was found already, which others would follow from.
+    fn is_said(&self, index: usize) -> bool {
+        self.findings.iter().any(|finding| finding.partition == Some(index) && finding.severity == Severity::Error)
+    }
+
     fn verify_inside(&mut self, index: usize) {
         let Extent { start, end } = self.placed[index];
         let name = self.spec.partitions[index].name.clone();
-        let said = |findings: &[Finding]| {
-            findings.iter().any(|finding| finding.partition == Some(index) && finding.severity == Severity::Error)
-        };
-        if said(&self.findings) {
+        if self.is_said(index) {
             return;
         }
         let first = self.usable.start;
@@ -398,7 +441,7 @@ impl Solver<'_> {
             let theirs = self.placed[other];
             let overlaps = start < theirs.end && theirs.start < end;
             let record_inside = record.is_some_and(|record| (theirs.start..theirs.end).contains(&record));
-            if !(overlaps || record_inside) || end <= start {
+            if !(overlaps || record_inside) || end <= start || self.is_said(index) {
                 continue;
             }
             let (from, to) = (self.shown(theirs.start), self.shown(theirs.end));

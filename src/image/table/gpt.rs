@@ -103,6 +103,7 @@ pub(super) fn read(image: &File, sector_size: u32) -> Result<Option<Table>> {
         kind: TableKind::Gpt,
         disk_id: header.disk_guid.to_string(),
         sector_size,
+        records: Vec::new(),
         entries: entries.collect(),
     }))
 }

@@ -123,6 +123,7 @@ pub(super) fn read(image: &File, first: &[u8; RECORD], sector_size: u32) -> Resu
         active: entry.is_active(),
     };
     let mut entries: Vec<Entry> = used().map(|(number, entry)| found(number as u32, entry, 0)).collect();
+    let mut records = Vec::new();
     if let Some((_, extended)) = used().find(|(_, entry)| entry.is_extended()) {
         let start = u64::from(extended.starting_lba);
         let mut at = start;
@@ -134,6 +135,7 @@ pub(super) fn read(image: &File, first: &[u8; RECORD], sector_size: u32) -> Resu
             let Ok(record) = MBRHeader::read_from(&mut Cursor::new(&bytes[..])) else { break };
             if record[1].is_used() {
                 entries.push(found(number, &record[1], at));
+                records.push(at * sector);
             }
             if record[2].starting_lba == 0 {
                 break;
@@ -141,7 +143,7 @@ pub(super) fn read(image: &File, first: &[u8; RECORD], sector_size: u32) -> Resu
             at = start + u64::from(record[2].starting_lba);
         }
     }
-    Ok(Some(Table { kind: TableKind::Msdos, disk_id: id, sector_size, entries }))
+    Ok(Some(Table { kind: TableKind::Msdos, disk_id: id, sector_size, records, entries }))
 }
 
 /// Whether a sector starts a FAT or NTFS file system: a jump, and a sector size where those have it.

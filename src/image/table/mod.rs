@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use super::{Layout, Spec, TableKind};
+use super::{Extended, Layout, Partition, Placed, Spec, TableKind};
 
 /// A partition table as it is in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,6 +23,10 @@ pub struct Table {
     pub disk_id: String,
     /// Bytes of a sector.
     pub sector_size: u32,
+    /// Where the sector is that describes each logical partition (msdos), in bytes from the start of the
+    /// disk.
+    #[serde(skip)]
+    pub records: Vec<u64>,
     /// By their numbers. The extended partition of an msdos table is among them.
     pub entries: Vec<Entry>,
 }
@@ -66,6 +70,28 @@ pub fn write(image: &File, spec: &Spec, layout: &Layout) -> Result<()> {
         TableKind::Msdos => mbr::write(image, spec, layout),
     }
     .context("writing the partition table")
+}
+
+/// Where the partitions of an image are that was written before: as its table has them, whatever a new
+/// look at the specification would come to.
+pub fn layout_of(image: &File, spec: &Spec) -> Result<Layout> {
+    let table = read(image, Some(spec.sector_size))?.context("the image has lost its partition table")?;
+    let placed = |partition: &Partition| {
+        let entry = table.entries.iter().find(|entry| entry.number == partition.number);
+        let entry = entry.with_context(|| format!("the image has lost its partition `{}`", partition.name))?;
+        Ok(Placed { name: partition.name.clone(), number: partition.number, start: entry.start, length: entry.length })
+    };
+    let partitions = spec.partitions.iter().map(placed).collect::<Result<_>>()?;
+    let extended = table.entries.iter().find(|entry| entry.is_extended());
+    Ok(Layout {
+        size: image.metadata().context("looking at the image")?.len(),
+        partitions,
+        extended: extended.map(|entry| Extended {
+            start: entry.start,
+            length: entry.length,
+            records: table.records.clone(),
+        }),
+    })
 }
 
 /// Reads the partition table of a disk; `None` where there is none. The sector size of an msdos table

@@ -174,14 +174,14 @@ const fn flag(name: &'static str, gpt: Option<Flag>, msdos: Option<Flag>) -> Nam
     Named { name, gpt, msdos }
 }
 
-/// As libparted 3.5 has them (gpt.c, dos.c).
+/// As libparted 3.5 has them (gpt.c, dos.c; `no_automount` came with 3.6).
 const FLAGS: &[Named] = &[
     flag("atvrecv", Some(Flag::Type("5265636f-7665-11aa-aa11-00306543ecac")), None),
     flag("bios_grub", Some(Flag::Type("21686148-6449-6e6f-744e-656564454649")), None),
     flag("bls_boot", Some(Flag::Type("bc13c2ff-59e6-4262-a352-b275fd6f7172")), Some(Flag::Type("ea"))),
     flag("boot", Some(Flag::Type("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")), Some(Flag::Active)),
     flag("chromeos_kernel", Some(Flag::Type("fe3a2a5d-4f32-41a7-b725-accc3285a309")), None),
-    flag("diag", Some(Flag::Type("de94bba4-06d1-4d40-a16a-bfd50179d6ac")), Some(Flag::Type("27"))),
+    flag("diag", Some(Flag::Type("de94bba4-06d1-4d40-a16a-bfd50179d6ac")), Some(Flag::Type("12"))),
     flag("esp", Some(Flag::Type("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")), Some(Flag::Type("ef"))),
     flag("hidden", Some(Flag::Attribute(0)), Some(Flag::Hidden)),
     flag("hp-service", Some(Flag::Type("e2a1e728-32e3-11d6-a682-7b03a0000000")), None),
@@ -191,7 +191,7 @@ const FLAGS: &[Named] = &[
     flag("linux-home", Some(Flag::Type("933ac7e1-2eb4-4f13-b844-0e14e2aef915")), None),
     flag("lvm", Some(Flag::Type("e6d6d379-f507-44c2-a23c-238f2a3df928")), Some(Flag::Type("8e"))),
     flag("msftdata", Some(Flag::Type("ebd0a0a2-b9e5-4433-87c0-68b6b72699c7")), None),
-    flag("msftres", Some(Flag::Type("e3c9e316-0b5c-4db8-817d-f92df00215ae")), None),
+    flag("msftres", Some(Flag::Type("e3c9e316-0b5c-4db8-817d-f92df00215ae")), Some(Flag::Type("27"))),
     flag("no_automount", Some(Flag::Attribute(63)), None),
     flag("palo", None, Some(Flag::Type("f0"))),
     flag("prep", Some(Flag::Type("9e1a2d38-c612-4316-aa26-8b49521e5a8b")), Some(Flag::Type("41"))),

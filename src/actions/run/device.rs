@@ -1,0 +1,68 @@
+//! Commands that want the image's device, which an image that is written offline does not have.
+
+use super::Run;
+use crate::build::CheckContext;
+use crate::diagnostics::Diagnostics;
+use crate::image::Strategy;
+
+/// debos's variables for the image's device, and for where its file systems are mounted.
+const VARIABLES: [&str; 2] = ["IMAGE", "IMAGEMNTDIR"];
+
+/// Reports a command or script that uses one of them in vain.
+pub(super) fn check(run: &Run, cx: &CheckContext<'_>, out: &mut Diagnostics) {
+    let Some(spec) = cx.image.filter(|spec| spec.strategy == Strategy::Offline || run.postprocess) else { return };
+    let script = run.script().and_then(|words| words.into_iter().next());
+    let (property, text) = match (&run.command, script) {
+        (Some(command), _) => ("command", Some(command.clone())),
+        (None, Some(script)) => ("script", cx.files.text(&cx.recipe_dir.join(script.trim_start_matches('/')))),
+        (None, None) => return,
+    };
+    let used =
+        |name: &&&str| text.as_deref().is_some_and(|text| uses(text, name)) && !run.environment.contains_key(**name);
+    let Some(name) = VARIABLES.iter().find(used) else { return };
+    let file = &spec.name;
+    let diagnostic =
+        cx.error(property, format!("there is no `${name}`: `{file}` is written when all is done, without a device"));
+    out.push(if run.postprocess {
+        diagnostic.hint(format!("when everything is done it is `$ARTIFACTDIR/{file}`"))
+    } else {
+        diagnostic
+            .hint("a boot loader is written by `bootloader`, or from a file by `raw`")
+            .hint(format!(
+                "what works on the image as a file can wait for it: `postprocess: true`, `$ARTIFACTDIR/{file}`"
+            ))
+            .hint("for everything else, `strategy: mounted` on the `image-partition` makes a device")
+    });
+}
+
+/// Whether a shell's text uses a variable.
+fn uses(text: &str, name: &str) -> bool {
+    let part_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    text.lines().map(str::trim_start).filter(|line| !line.starts_with('#')).any(|line| {
+        line.match_indices('$').any(|(at, _)| {
+            let rest = &line[at + 1..];
+            let rest = rest.strip_prefix('{').unwrap_or(rest);
+            let escaped = line[..at].ends_with('\\');
+            !escaped && rest.strip_prefix(name).is_some_and(|rest| !rest.starts_with(part_of_name))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::uses;
+
+    #[rstest]
+    #[case("grub-install $IMAGE", true)]
+    #[case("dd of=\"${IMAGE}\"", true)]
+    #[case("dd of=${IMAGE:-x}", true)]
+    #[case("ls $IMAGES ${IMAGE_NAME}", false)]
+    #[case("echo \\$IMAGE", false)]
+    #[case("true\n  # $IMAGE is not for us\n", false)]
+    #[case("echo IMAGE", false)]
+    fn a_variable_is_found_by_its_whole_name(#[case] text: &str, #[case] used: bool) {
+        assert_eq!(uses(text, "IMAGE"), used);
+    }
+}

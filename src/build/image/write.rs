@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::mounted;
 use super::tools::SandboxTools;
@@ -13,7 +13,7 @@ use super::trees::Trees;
 use super::writes;
 use crate::build::BuildContext;
 use crate::image::filesystem::{self, Tree};
-use crate::image::{ImageSize, Layout, Partition, Placed, Spec, Strategy, sparse, table};
+use crate::image::{Layout, Partition, Placed, Spec, Strategy, sparse, table};
 
 /// Writes the image that `cx.image` describes: whole, or, where an earlier step wrote it, what was
 /// deployed and written since. It has its name only when it is whole.
@@ -47,12 +47,6 @@ fn shown(bytes: u64) -> String {
         1_000_000..1_000_000_000 => format!("{} MB", (bytes + 500_000) / 1_000_000),
         _ => format!("{:.1} GB", bytes as f64 / 1e9),
     }
-}
-
-/// The layout of an image that was written: it stays as large as it is.
-pub(super) fn layout_of_written(spec: &Spec, length: u64) -> Result<Layout> {
-    let spec = Spec { size: ImageSize::Bytes(length), ..spec.clone() };
-    Layout::of(&spec, &mut |name| bail!("`{name}` is measured anew"))
 }
 
 struct Writer<'a> {
@@ -95,11 +89,12 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// What was written stays where it is.
     fn layout(&self, trees: Option<&Trees<'_>>, tools: &SandboxTools<'_>) -> Result<Layout> {
-        if self.spec.written {
-            return layout_of_written(self.spec, self.file.metadata()?.len());
-        }
         let spec = self.spec;
+        if spec.written {
+            return table::layout_of(self.file, spec);
+        }
         Layout::of(spec, &mut |name| {
             let partition = spec.partition(name).with_context(|| format!("there is no partition `{name}`"))?;
             let tree = trees.map_or(Ok(Tree::default()), |trees| trees.tree(name))?;

@@ -197,8 +197,9 @@ impl Solver<'_> {
             None => None,
         };
         let Some((position, located)) = given else {
-            let start = self.align_up(cursor + u64::from(logical && !first_logical));
-            let start = self.past_reserved(start, partition, u64::from(logical) * self.alignment);
+            let before = u64::from(logical && !first_logical);
+            let behind = u64::from(first_logical) * self.alignment;
+            let start = self.past_reserved(self.align_up(cursor + before), partition, before, behind);
             if !logical {
                 return start;
             }
@@ -246,19 +247,20 @@ impl Solver<'_> {
     }
 
     /// Moves the start of a partition that can be anywhere behind reserved areas that it would cover. One
-    /// that takes the rest goes where more room is.
-    fn past_reserved(&self, start: u64, partition: &Partition, beside: u64) -> u64 {
+    /// that takes the rest goes where more room is. `before` and `behind` are sectors that it wants in front
+    /// of its start, and more than its size.
+    fn past_reserved(&self, start: u64, partition: &Partition, before: u64, behind: u64) -> u64 {
         let mut start = start;
         for area in self.reserved() {
-            if area.end <= start {
+            if area.end + before <= start {
                 continue;
             }
             let covers = match partition.size {
-                Some(size) => start + self.sectors(size) + beside > area.start,
+                Some(size) => start + self.sectors(size) + behind > area.start,
                 None => area.start.saturating_sub(start) < self.usable.end.saturating_sub(area.end),
             };
             if covers {
-                start = self.align_up(area.end);
+                start = self.align_up(area.end + before);
             }
         }
         start

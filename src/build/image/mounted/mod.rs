@@ -5,7 +5,7 @@ mod fill;
 mod support;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(super) use self::fill::{fill, is_copied};
 pub use self::support::refused;
 use crate::build::inside::{Inside, Kind};
 use crate::diagnostics::Fault;
-use crate::image::{FilesystemKind, Layout, Mount, Spec};
+use crate::image::{FilesystemKind, Layout, Mount, Spec, table};
 
 /// How long a file system may stay busy with what has just ended.
 const PATIENCE: usize = 50;
@@ -145,8 +145,8 @@ fn unmount(at: &Path) -> Result<()> {
 
 /// The layout of an image that was written.
 fn layout_of(spec: &Spec, image: &Path) -> Result<Layout> {
-    let length = image.metadata().with_context(|| format!("opening {}", image.display()))?.len();
-    super::write::layout_of_written(spec, length)
+    let file = File::open(image).with_context(|| format!("opening {}", image.display()))?;
+    table::layout_of(&file, spec)
 }
 
 /// mount(8)'s words as mount(2) takes them.

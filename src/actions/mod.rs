@@ -14,6 +14,7 @@ pub mod image;
 pub mod image_partition;
 mod image_walk;
 pub mod install_deb;
+pub mod iso;
 pub mod mmdebstrap;
 pub mod overlay;
 pub mod pack;
@@ -185,6 +186,7 @@ pub const KINDS: &[Kind] = &[
     kind::<filesystem_deploy::FilesystemDeploy>("filesystem-deploy"),
     kind::<image_partition::ImagePartition>("image-partition"),
     kind::<install_deb::InstallDeb>("install-deb"),
+    kind::<iso::Iso>("iso"),
     kind::<mmdebstrap::Mmdebstrap>("mmdebstrap"),
     kind::<overlay::Overlay>("overlay"),
     kind::<pack::Pack>("pack"),

@@ -32,7 +32,7 @@ const MAX_VALUES: usize = 200_000;
 const COMMON: [&str; 3] = ["action", "description", "when"];
 
 /// Actions of debos that are known, so that nobody looks for a typing error.
-const LATER: [&str; 5] = ["ostree-commit", "ostree-deploy", "pacman", "pacstrap", "iso"];
+const LATER: [&str; 4] = ["ostree-commit", "ostree-deploy", "pacman", "pacstrap"];
 
 /// A recipe with all that it calls while it is loaded.
 pub(super) struct Loading<'a> {

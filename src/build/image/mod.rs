@@ -1,5 +1,6 @@
 //! From the root and a [`Spec`] to an image among the artifacts.
 
+mod alone;
 mod cover;
 mod fstab;
 mod mounted;
@@ -16,6 +17,7 @@ use super::InputContext;
 use crate::debian::host;
 use crate::image::{FilesystemKind, Spec, Strategy, filesystem};
 
+pub use alone::{Room, make_alone};
 pub use fstab::{FindBy, command_line, device, fstab, is_protectable, root_words, split};
 pub use mounted::{MountedImage, refused};
 pub use trees::make_mount_points;

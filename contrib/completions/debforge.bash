@@ -37,6 +37,9 @@ _debforge() {
             debforge,help)
                 cmd="debforge__subcmd__help"
                 ;;
+            debforge,inspect)
+                cmd="debforge__subcmd__inspect"
+                ;;
             debforge,plan)
                 cmd="debforge__subcmd__plan"
                 ;;
@@ -69,6 +72,9 @@ _debforge() {
                 ;;
             debforge__subcmd__help,help)
                 cmd="debforge__subcmd__help__subcmd__help"
+                ;;
+            debforge__subcmd__help,inspect)
+                cmd="debforge__subcmd__help__subcmd__inspect"
                 ;;
             debforge__subcmd__help,plan)
                 cmd="debforge__subcmd__help__subcmd__plan"
@@ -131,7 +137,7 @@ _debforge() {
 
     case "${cmd}" in
         debforge)
-            opts="-h -V --help --version build boot check plan shell store doctor actions schema completions help"
+            opts="-h -V --help --version build boot check inspect plan shell store doctor actions schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -405,7 +411,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__help)
-            opts="build boot check plan shell store doctor actions schema completions help"
+            opts="build boot check inspect plan shell store doctor actions schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -503,6 +509,20 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        debforge__subcmd__help__subcmd__inspect)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -621,6 +641,24 @@ _debforge() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        debforge__subcmd__inspect)
+            opts="-h --packages --json --store --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -4,9 +4,11 @@ pub mod actions;
 mod boot;
 mod build;
 mod check;
+mod columns;
 pub mod completions;
 mod debos;
 pub mod doctor;
+mod inspect;
 pub mod manual;
 pub mod output;
 mod plan;
@@ -46,6 +48,7 @@ enum Command {
     Build(build::Args),
     Boot(boot::Args),
     Check(check::Args),
+    Inspect(inspect::Args),
     Plan(plan::Args),
     Shell(shell::Args),
     Store(store::Args),
@@ -93,6 +96,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Build(args) => build::run(&args),
         Command::Boot(args) => boot::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Shell(args) => shell::run(&args),
         Command::Store(args) => store::run(&args).map(|()| 0),

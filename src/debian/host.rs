@@ -1,7 +1,7 @@
 //! What this machine's own Debian knows: versions of tools, and the mirror it uses.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
@@ -15,6 +15,15 @@ pub fn package_version(name: &str) -> Option<String> {
     static STATUS: OnceLock<String> = OnceLock::new();
     let status = STATUS.get_or_init(|| fs::read_to_string("/var/lib/dpkg/status").unwrap_or_default());
     package_list::status_of(status, name)?.get("Version").map(str::to_owned)
+}
+
+/// A program of the PATH, or of an sbin directory, which ordinary users' PATHs lack.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file())
 }
 
 /// The repositories that a system is set up for: all of its sources.list(5) files, in apt's order.

@@ -151,7 +151,7 @@ pub fn elf_architecture(header: &[u8]) -> Option<Architecture> {
 /// Whether a BIOS would find code in the first sector. FAT file systems and parted put a few instructions
 /// there that only say that there is nothing to start.
 fn has_boot_code(disk: &Window) -> bool {
-    let Some(sector) = disk.bytes::<512>(0) else { return false };
+    let Some(sector) = disk.array_at::<512>(0) else { return false };
     let code = &sector[..440];
     let excuse = |text: &[u8]| code.windows(text.len()).any(|part| part == text);
     sector[510..] == [0x55, 0xaa]

@@ -33,12 +33,12 @@ pub(super) fn boot_entries(disk: &Window) -> Vec<BootEntry> {
     if !disk.has(record, b"\0CD001\x01EL TORITO SPECIFICATION") {
         return Vec::new();
     }
-    let Some(catalogue) = disk.bytes::<4>(record + 0x47) else { return Vec::new() };
+    let Some(catalogue) = disk.array_at::<4>(record + 0x47) else { return Vec::new() };
     let catalogue = u64::from(u32::from_le_bytes(catalogue)) * SECTOR;
     let mut platform = Platform::Other;
     let mut entries = Vec::new();
     for index in 0..64 {
-        let Some(entry) = disk.bytes::<32>(catalogue + index * 32) else { break };
+        let Some(entry) = disk.array_at::<32>(catalogue + index * 32) else { break };
         match entry[0] {
             // The validation entry, and headers of sections.
             0x01 | 0x90 | 0x91 => {

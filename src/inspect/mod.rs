@@ -4,13 +4,18 @@
 //! written out into a scratch directory. [`table`] and [`Tree`] look at these bytes; [`bootable`] finds out
 //! what can start them.
 
+pub mod artifact;
 pub mod bootable;
+pub mod filesystem;
 mod iso;
+pub mod loaders;
 mod source;
+pub mod system;
 pub mod table;
 pub mod tree;
 mod window;
 
+pub use artifact::{Artifact, Form, Volume};
 pub use source::{Format, Source, Workplace};
 pub use tree::Tree;
 pub use window::Window;

@@ -148,7 +148,7 @@ fn compression_of(bytes: &Window) -> Compression {
 }
 
 /// Writes all that a reader has into an empty file, zeros as holes.
-fn write_sparse(reader: &mut dyn Read, to: &File) -> Result<()> {
+pub(super) fn write_sparse(reader: &mut dyn Read, to: &File) -> Result<()> {
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;
     loop {

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Bytes of a file from `start` on. Writing to it fails: some libraries only take what could be written.
 #[derive(Debug, Clone)]
 pub struct Window {
-    file: Rc<File>,
+    file: Arc<File>,
     start: u64,
     length: u64,
     at: u64,
@@ -18,7 +18,7 @@ impl Window {
     /// The whole of a file.
     pub fn whole(file: File) -> Result<Self> {
         let length = file.metadata()?.len();
-        Ok(Self { file: Rc::new(file), start: 0, length, at: 0 })
+        Ok(Self { file: Arc::new(file), start: 0, length, at: 0 })
     }
 
     /// A part of this, cut where this ends.
@@ -58,7 +58,7 @@ impl Window {
     }
 
     /// `N` bytes at a place; `None` beyond the end.
-    pub fn bytes<const N: usize>(&self, at: u64) -> Option<[u8; N]> {
+    pub fn array_at<const N: usize>(&self, at: u64) -> Option<[u8; N]> {
         let mut bytes = [0; N];
         self.read_exact_at(&mut bytes, at).ok().map(|()| bytes)
     }

@@ -1,11 +1,12 @@
 //! Who the engine is, and which owners files can have.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::unistd::{Gid, Uid, User};
 use serde::{Deserialize, Serialize};
 
+use crate::debian::host::find_program;
 use crate::diagnostics::Fault;
 use crate::sandbox::in_initial_user_namespace;
 use crate::store::IdMap;
@@ -106,15 +107,6 @@ pub(super) fn text(ranges: &[Range], within: &str, between: &str) -> String {
 
 fn own_map() -> Option<String> {
     std::fs::read_to_string("/proc/self/uid_map").ok()
-}
-
-/// A program of the PATH, or of an sbin directory, which ordinary users' PATHs lack.
-pub fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .map(|directory| directory.join(name))
-        .find(|path| path.is_file())
 }
 
 /// A line of subuid(5).

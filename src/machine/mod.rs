@@ -8,7 +8,7 @@ pub mod qemu;
 
 use std::ffi::OsString;
 
-pub use identity::find_program;
+pub use crate::debian::host::find_program;
 pub use process::interruptible;
 
 /// Runs the hidden subcommand that the arguments (without the program's name) are for, if they

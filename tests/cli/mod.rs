@@ -6,6 +6,7 @@ mod build;
 mod check;
 mod examples;
 mod image;
+mod inspect;
 mod interrupt;
 mod manual;
 mod plan;

@@ -18,4 +18,6 @@ mod zip;
 pub use compression::Compression;
 pub use file::compress;
 pub use pack::{Packed, pack};
+pub(crate) use sparse::Part;
+pub(crate) use tar::{Member as TarMember, Reader as TarReader, Type as TarType, is_header as is_tar_header};
 pub use unpack::{Archive, Unpacked, unpack};

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::{Whence, lseek};
 
 /// A part of a file that is not a hole: offset and length, in bytes.
-pub(super) type Part = (u64, u64);
+pub(crate) type Part = (u64, u64);
 
 /// Files below this size are not looked at.
 pub(super) const SMALLEST: u64 = 1 << 20;

@@ -18,7 +18,7 @@ const LARGEST_EXTENSION: u64 = 8 << 20;
 
 /// What a member is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Type {
+pub(crate) enum Type {
     File,
     HardLink,
     Link,
@@ -30,7 +30,7 @@ pub(super) enum Type {
 
 /// A member as the archive has it; nothing in it is to be trusted.
 #[derive(Debug, Clone)]
-pub(super) struct Member {
+pub(crate) struct Member {
     pub path: OsString,
     pub kind: Type,
     /// Target of a link or hard link.
@@ -50,7 +50,7 @@ pub(super) struct Member {
 }
 
 /// Reads an archive's members one after the other.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     from: &'a mut dyn Read,
     /// Data of the current member not yet read.
     left: u64,
@@ -69,7 +69,7 @@ struct Extensions {
 }
 
 /// Whether a block is a header, by its checksum.
-pub(super) fn is_header(block: &[u8]) -> bool {
+pub(crate) fn is_header(block: &[u8]) -> bool {
     let Some(block) = block.first_chunk::<BLOCK>() else { return false };
     let sum: u64 =
         block.iter().enumerate().map(|(i, b)| u64::from(if (148..156).contains(&i) { b' ' } else { *b })).sum();
@@ -113,13 +113,13 @@ fn text(field: &[u8]) -> Vec<u8> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(from: &'a mut dyn Read) -> Self {
+    pub(crate) fn new(from: &'a mut dyn Read) -> Self {
         Self { from, left: 0, padding: 0, global: Vec::new() }
     }
 
     /// The next member; `None` at the end, when everything has been read and so all checksums of the
     /// compression were looked at.
-    pub(super) fn next(&mut self) -> Result<Option<Member>> {
+    pub(crate) fn next(&mut self) -> Result<Option<Member>> {
         self.skip()?;
         let mut extensions = Extensions::default();
         loop {

@@ -1,7 +1,13 @@
 //! Trees of files inside of artifacts.
 
+mod catalogue;
+mod directory;
 pub(super) mod ext;
 pub(super) mod fat;
+mod iso;
+mod mounted;
+pub(super) mod squashfs;
+pub(super) mod tar;
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -9,8 +15,13 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::Result;
 
+pub use directory::Directory;
 pub use ext::Ext;
 pub use fat::Fat;
+pub use iso::Iso;
+pub use mounted::Mounted;
+pub use squashfs::Squashfs;
+pub use tar::Tar;
 
 /// Links that are followed on the way to one file.
 const LINKS: usize = 40;

@@ -59,7 +59,7 @@ use crate::image::{self, Spec, Write, WriteSource, WriteTarget};
 ///   partitions:
 ///     - { name: bios, fs: none, size: 1MiB, flags: [bios_grub] }
 ///     - { name: efi, fs: vfat, size: 64MiB, flags: [esp] }
-///     - { name: root, fs: ext4 }
+///     - { name: root, fs: ext4, size: rest }
 ///   mountpoints:
 ///     - { mountpoint: /, partition: root }
 ///     - { mountpoint: /boot/efi, partition: efi }

@@ -13,7 +13,7 @@ use crate::build::image::{self, FindBy};
 use crate::build::inside::{Inside, Kind};
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::diagnostics::Diagnostics;
-use crate::image::{Deploy, Partition, Spec, Strategy};
+use crate::image::{Deploy, Partition, Spec};
 
 /// Put the root into the disk image.
 ///
@@ -71,6 +71,11 @@ pub struct FilesystemDeploy {
     /// How the kernel command line names the root; as `fstab-by`.
     #[serde(default)]
     pub root_by: Option<FindBy>,
+    /// Whether the root is prepared for its first start right before the image is written: its machine
+    /// id, SSH host keys and random seed are made new, and the last partition grows to the disk. See the
+    /// action `first-boot`.
+    #[serde(default = "super::defaults::yes")]
+    pub first_boot: bool,
     /// Which of several deploys this is.
     #[serde(default)]
     pub slot: Option<String>,
@@ -118,14 +123,6 @@ impl FilesystemDeploy {
 
     fn check_mounts(&self, cx: &CheckContext<'_>, spec: &Spec, out: &mut Diagnostics) {
         let mounts: Vec<_> = spec.mounts_of(self.slot()).collect();
-        if spec.strategy == Strategy::Mounted
-            && let Some(hashes) = spec.partitions.iter().find_map(|partition| partition.contents.verity.as_ref())
-        {
-            out.push(
-                cx.error("", format!("`{}` is protected by dm-verity, and mounting it would change it", hashes.data))
-                    .hint("leave `strategy` out: offline it is hashed when it has all that it is to have"),
-            );
-        }
         if !mounts.iter().any(|mount| mount.path == "/" && !mount.build_time) {
             out.push(
                 cx.error("", format!("no partition of `{}` is mounted on `/`", spec.name))
@@ -236,7 +233,7 @@ impl Action for FilesystemDeploy {
 
     fn image(&self, cx: ImageSurroundings<'_>) -> ImageRole {
         let words = cx.spec.map(|spec| self.words(spec)).unwrap_or_default();
-        ImageRole::Deploys(Deploy { slot: self.slot.clone(), words })
+        ImageRole::Deploys(Deploy { slot: self.slot.clone(), words, first_boot: self.first_boot })
     }
 
     fn summary(&self) -> String {
@@ -294,7 +291,7 @@ fn write(root: &Inside, path: &str, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{Contents, FilesystemKind, ImageSize, Mount, TableKind, Verity};
+    use crate::image::{Contents, FilesystemKind, ImageSize, Mount, Strategy, TableKind, Verity};
 
     fn partition(name: &str, kind: FilesystemKind, uuid: &str) -> Partition {
         Partition {

@@ -14,6 +14,9 @@ pub enum ImageRole {
     Declares(Box<Spec>),
     /// Binds the root to it.
     Deploys(Deploy),
+    /// Prepares the first start of what was deployed, as the step that writes the image would have done
+    /// by itself.
+    PreparesFirstBoot,
     /// Has bytes written over it. A [`WriteSource::Step`] of any number means the step itself.
     Writes(Vec<Write>),
 }
@@ -67,7 +70,7 @@ impl ImageWalk {
         match next.image(ImageSurroundings { spec: Some(spec), architecture, sector_size }) {
             ImageRole::Declares(_) => true,
             ImageRole::Deploys(_) => !spec.deploys.is_empty(),
-            ImageRole::Writes(_) => false,
+            ImageRole::PreparesFirstBoot | ImageRole::Writes(_) => false,
             ImageRole::None => next.postprocess() || (next.reads_artifacts() && !next.changes().root),
         }
     }
@@ -77,6 +80,12 @@ impl ImageWalk {
         if let Some(write) = self.spec.as_mut().and_then(|spec| spec.writes.last_mut()) {
             write.length = Some(length);
         }
+    }
+
+    /// Whether what was deployed since the image was last written wants its first start prepared.
+    pub fn wants_first_boot(&self) -> bool {
+        let Some(spec) = &self.spec else { return false };
+        spec.deploys.get(spec.deployed..).and_then(<[_]>::last).is_some_and(|deploy| deploy.first_boot)
     }
 
     /// Goes past a step that writes the image.
@@ -105,6 +114,11 @@ impl ImageWalk {
                 if let Some(spec) = &mut self.spec {
                     spec.deploys.push(deploy);
                     self.pending = true;
+                }
+            }
+            ImageRole::PreparesFirstBoot => {
+                if let Some(deploy) = self.spec.as_mut().and_then(|spec| spec.deploys.last_mut()) {
+                    deploy.first_boot = false;
                 }
             }
             ImageRole::Writes(writes) => {

@@ -10,6 +10,7 @@ pub mod debootstrap;
 mod defaults;
 pub mod download;
 pub mod filesystem_deploy;
+pub mod first_boot;
 pub mod image;
 pub mod image_partition;
 mod image_walk;
@@ -184,6 +185,7 @@ pub const KINDS: &[Kind] = &[
     kind::<debootstrap::Debootstrap>("debootstrap"),
     kind::<download::Download>("download"),
     kind::<filesystem_deploy::FilesystemDeploy>("filesystem-deploy"),
+    kind::<first_boot::FirstBoot>(FIRST_BOOT),
     kind::<image_partition::ImagePartition>("image-partition"),
     kind::<install_deb::InstallDeb>("install-deb"),
     kind::<iso::Iso>("iso"),
@@ -199,6 +201,9 @@ pub const KINDS: &[Kind] = &[
 
 /// Steps that follow from a recipe without standing in it.
 const IMPLIED: &[Kind] = &[kind::<image::WriteImage>(WRITE_IMAGE)];
+
+/// Name of the step that prepares the first start of an image.
+pub const FIRST_BOOT: &str = "first-boot";
 
 /// Name of the step that writes an image.
 pub const WRITE_IMAGE: &str = "image";

@@ -11,6 +11,8 @@ pub mod cleanup;
 pub mod command;
 pub mod context;
 pub mod event;
+pub mod files;
+pub mod first_boot;
 mod guard;
 pub mod image;
 pub mod inputs;

@@ -220,6 +220,9 @@ pub struct Reserved {
 pub struct Deploy {
     /// Which of several.
     pub slot: Option<String>,
+    /// Whether its first start is prepared when the image is written.
+    #[serde(default)]
+    pub first_boot: bool,
     /// Words that it put into the kernel command line, which a later deploy does not take over.
     #[serde(default)]
     pub words: Vec<String>,

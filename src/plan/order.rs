@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::PlanStep;
+use crate::actions::first_boot::FirstBoot;
 use crate::actions::image::WriteImage;
-use crate::actions::{Action, ImageWalk, Needs, WRITE_IMAGE};
+use crate::actions::{Action, FIRST_BOOT, ImageWalk, Needs, WRITE_IMAGE};
 use crate::image::{FilesystemKind, Spec, Strategy};
 use crate::recipe::{Recipe, Step};
 
@@ -62,12 +63,22 @@ struct Order<'a> {
 }
 
 impl<'a> Order<'a> {
-    /// Adds a step that writes the image, where it is time for that.
+    /// Adds a step that writes the image, where it is time for that, and one before it that prepares the
+    /// first start of what was deployed.
     fn image(&mut self, next: Option<&dyn Action>) {
         let (architecture, sector_size) = (self.recipe.architecture, self.recipe.sector_size);
         let Some(declared) = self.declared.filter(|_| self.walk.is_due(next, architecture, sector_size)) else {
             return;
         };
+        if self.walk.wants_first_boot() {
+            let step = PlanStep {
+                action: FIRST_BOOT.to_owned(),
+                properties: serde_json::to_value(FirstBoot::USUAL).unwrap_or_default(),
+                summary: FirstBoot::USUAL.summary(),
+                ..self.planned(declared)
+            };
+            self.steps.push((step, &FirstBoot::USUAL));
+        }
         let summary = self.walk.spec().map(crate::build::image::summary).unwrap_or_default();
         let step = PlanStep {
             action: WRITE_IMAGE.to_owned(),

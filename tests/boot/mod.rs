@@ -4,3 +4,10 @@
 #[macro_use]
 #[allow(dead_code, reason = "a machine may wait for its first image")]
 mod qemu;
+
+#[macro_use]
+mod systems;
+
+mod first_boot;
+mod grub;
+mod systemd_boot;

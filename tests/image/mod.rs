@@ -6,6 +6,4 @@ pub mod disk;
 mod filesystems;
 mod layout;
 mod layout_properties;
-mod mounted;
-mod slots;
 mod write;

@@ -32,7 +32,7 @@ WantedBy=multi-user.target
 ";
 
 /// The private SSH host keys of a root, and the public ones.
-pub(super) fn host_keys(root: &Path) -> BTreeSet<PathBuf> {
+pub(crate) fn host_keys(root: &Path) -> BTreeSet<PathBuf> {
     let names = fs::read_dir(root.join("etc/ssh")).into_iter().flatten().flatten().map(|entry| entry.file_name());
     names
         .filter(|name| name.to_string_lossy().starts_with("ssh_host_") && name.to_string_lossy().contains("_key"))
@@ -41,7 +41,7 @@ pub(super) fn host_keys(root: &Path) -> BTreeSet<PathBuf> {
 }
 
 /// Removes keys that were made in the build, and has systemd make others on the first start.
-pub(super) fn renew_host_keys(cx: &BuildContext<'_>, made: &BTreeSet<PathBuf>) -> Result<()> {
+pub(crate) fn renew_host_keys(cx: &BuildContext<'_>, made: &BTreeSet<PathBuf>) -> Result<()> {
     if made.is_empty() {
         return Ok(());
     }
@@ -49,20 +49,27 @@ pub(super) fn renew_host_keys(cx: &BuildContext<'_>, made: &BTreeSet<PathBuf>) -
     for key in made {
         inside.slot(key)?.remove().with_context(|| format!("removing {}", key.display()))?;
     }
-    let removed = "removed the SSH host keys that openssh-server made";
+    cx.log("removed SSH host keys, which all copies of this root would share");
+    make_host_keys(cx)
+}
+
+/// Has systemd make the keys on the first start, where openssh-server brings nothing that does.
+pub(crate) fn make_host_keys(cx: &BuildContext<'_>) -> Result<()> {
+    let inside = Inside::open(cx.root)?;
     let has = |path: &str| anyhow::Ok(inside.kind(Path::new(path))?.is_some());
     if has("/usr/lib/systemd/system/sshd-keygen.service")? {
-        cx.log(format!("{removed}; its own unit makes new ones on the first start"));
         return Ok(());
     }
-    if !has("/usr/lib/systemd/systemd")? {
-        cx.warn(format!("{removed}, since all copies of this root would share them; run `ssh-keygen -A` in each"));
+    if !has("/usr/lib/systemd/systemd")? && !has("/lib/systemd/systemd")? {
+        cx.warn(
+            "the SSH server has no keys, since all copies of this root would share them; run `ssh-keygen -A` in each",
+        );
         return Ok(());
     }
     write_file(cx.root, &format!("/etc/systemd/system/{UNIT}"), UNIT_TEXT.as_bytes())?;
     let wants = Path::new("/etc/systemd/system/multi-user.target.wants");
     inside.create_dir_all(wants)?;
     inside.slot(&wants.join(UNIT))?.create_link(OsStr::new(&format!("/etc/systemd/system/{UNIT}")))?;
-    cx.log(format!("{removed}; {UNIT} makes new ones on the first start"));
+    cx.log(format!("{UNIT} makes SSH host keys on the first start"));
     Ok(())
 }

@@ -8,7 +8,7 @@
 
 mod action;
 mod explain;
-mod first_start;
+pub(crate) mod first_start;
 mod install;
 mod lists;
 mod release_file;

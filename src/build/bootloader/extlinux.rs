@@ -48,7 +48,7 @@ pub fn install(site: &Site<'_>) -> Result<()> {
     let device = if separate { "$3" } else { "0" };
     site.write(LAYOUT, format!("stat() {{ echo \"{device}\"; }}\n"))?;
     let written = site.cx.chroot(["u-boot-update"]).run("writing extlinux.conf");
-    site.root.slot(LAYOUT.as_ref())?.remove()?;
+    site.remove(LAYOUT)?;
     written?;
     let text = site.text(CONFIG)?.context("u-boot-update wrote no extlinux.conf")?;
     check(site, &text, separate)

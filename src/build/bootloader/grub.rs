@@ -92,7 +92,7 @@ fn install_efi(site: &Site<'_>, names: &EfiNames, boot: &OnDisk<'_>) -> Result<(
             .input(format!("{0} grub2/force_efi_extra_removable boolean true\n", names.package))
             .run("having upgrades of GRUB renew the removable path")?;
         for backup in ["config", "templates"] {
-            site.root.slot(format!("/var/cache/debconf/{backup}.dat-old").as_ref())?.remove()?;
+            site.remove(&format!("/var/cache/debconf/{backup}.dat-old"))?;
         }
     }
     Ok(())
@@ -176,7 +176,7 @@ fn make_image(
         return Err(site.missing("the root has no grub-mkimage", &["grub-common"]).into());
     }
     let directory = file.rsplit_once('/').map_or("/", |(directory, _)| directory);
-    site.root.create_dir_all(directory.as_ref())?;
+    site.make_directory(directory)?;
     let early = format!("{directory}/{EARLY}");
     site.write(&early, grub_config::early(site)?)?;
     let filesystem = module(boot.partition.contents.kind).unwrap_or("ext2");
@@ -186,9 +186,9 @@ fn make_image(
     site.cx
         .chroot(words.iter().chain(modules).chain(&finding).copied())
         .run(&format!("making GRUB's image for {platform}"))?;
-    let slot = site.root.slot(file.as_ref())?;
-    slot.set_mode(0o644)?;
-    site.root.slot(early.as_ref())?.remove()
+    site.set_readable(file)?;
+    site.remove(&early)?;
+    Ok(())
 }
 
 /// Copies a platform's modules to where GRUB loads them from. The signed GRUB has its own, and loads

@@ -60,7 +60,7 @@ pub fn install(site: &Site<'_>) -> Result<()> {
     for name in site.names("/usr/lib/raspi-firmware")? {
         copy(site, &format!("/usr/lib/raspi-firmware/{name}"), &format!("{FIRMWARE}/{name}"))?;
     }
-    site.root.create_dir_all(FIRMWARE.as_ref())?;
+    site.make_directory(FIRMWARE)?;
     site.cx
         .chroot([HOOK])
         .env("DEB_MAINT_PARAMS", "configure")

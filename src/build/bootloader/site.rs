@@ -1,13 +1,12 @@
 //! The root that a boot loader is installed into.
 
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
 
 use anyhow::{Context, Result};
 
 use super::cmdline;
 use crate::build::BuildContext;
-use crate::build::inside::{Inside, Kind};
+use crate::build::files::RootFiles;
 use crate::diagnostics::Fault;
 use crate::image::Spec;
 
@@ -37,7 +36,7 @@ pub struct Site<'a> {
     /// The deploy that the root is.
     pub slot: Option<&'a str>,
     /// The root.
-    pub root: Inside,
+    pub files: RootFiles,
     /// Words of the kernel command line.
     pub words: Vec<String>,
     /// What the recipe says.
@@ -55,77 +54,24 @@ pub struct Kernel {
     pub initrd: Option<String>,
 }
 
+impl Deref for Site<'_> {
+    type Target = RootFiles;
+
+    fn deref(&self) -> &RootFiles {
+        &self.files
+    }
+}
+
 impl<'a> Site<'a> {
     /// The root of a step after a deploy.
     pub fn new(cx: &'a BuildContext<'a>, options: Options) -> Result<Self> {
         let spec = cx.image.context("no step before describes an image")?;
         let slot = spec.deploys.last().context("nothing was deployed")?.slot.as_deref();
-        let root = Inside::open(cx.root)?;
-        let mut site = Self { cx, spec, slot, root, words: Vec::new(), options };
+        let files = RootFiles::open(cx.root)?;
+        let mut site = Self { cx, spec, slot, files, words: Vec::new(), options };
         let line = site.text(cmdline::FILE)?.unwrap_or_default();
         site.words = cmdline::words(spec, slot, &line, &site.options);
         Ok(site)
-    }
-
-    /// Whether there is a regular file.
-    pub fn has(&self, path: &str) -> bool {
-        matches!(self.root.kind(Path::new(path)), Ok(Some(Kind::File)))
-    }
-
-    /// Whether there is a directory.
-    pub fn has_directory(&self, path: &str) -> bool {
-        matches!(self.root.kind(Path::new(path)), Ok(Some(Kind::Directory)))
-    }
-
-    /// What a file says; `None` where there is none.
-    pub fn text(&self, path: &str) -> Result<Option<String>> {
-        if !self.has(path) {
-            return Ok(None);
-        }
-        let mut text = String::new();
-        self.root.read(Path::new(path))?.read_to_string(&mut text).with_context(|| format!("reading {path}"))?;
-        Ok(Some(text))
-    }
-
-    /// Writes a file that all may read, with the directories above it.
-    pub fn write(&self, path: &str, contents: impl AsRef<[u8]>) -> Result<()> {
-        let doing = || format!("writing {path}");
-        let path = Path::new(path);
-        self.root.create_dir_all(path.parent().unwrap_or(path)).with_context(doing)?;
-        let slot = self.root.slot(path)?;
-        slot.create_file().with_context(doing)?.write_all(contents.as_ref()).with_context(doing)?;
-        slot.set_mode(0o644)
-    }
-
-    /// Copies a file within the root, with the directories above its new place.
-    pub fn copy(&self, from: &str, to: &str) -> Result<()> {
-        let doing = || format!("copying {from} to {to}");
-        let to = Path::new(to);
-        self.root.create_dir_all(to.parent().unwrap_or(to)).with_context(doing)?;
-        let mut source = self.root.read(Path::new(from)).with_context(doing)?;
-        let slot = self.root.slot(to)?;
-        std::io::copy(&mut source, &mut slot.create_file().with_context(doing)?).with_context(doing)?;
-        slot.set_mode(0o644)
-    }
-
-    /// Names in a directory, in order; none where there is none.
-    pub fn names(&self, directory: &str) -> Result<Vec<String>> {
-        if !self.has_directory(directory) {
-            return Ok(Vec::new());
-        }
-        let (_open, host) = self.root.host_path(Path::new(directory))?;
-        let entries = std::fs::read_dir(host).with_context(|| format!("reading {directory}"))?;
-        let mut names = Vec::new();
-        for entry in entries {
-            names.extend(entry.with_context(|| format!("reading {directory}"))?.file_name().into_string().ok());
-        }
-        names.sort();
-        Ok(names)
-    }
-
-    /// A directory of the root by another name, links followed: mount points are compared by it.
-    pub fn resolved(&self, path: &str) -> PathBuf {
-        self.root.resolve(Path::new(path)).map_or_else(|_| path.into(), |found| Path::new("/").join(found))
     }
 
     /// The kernels of the root, by the order of their names; at least one.

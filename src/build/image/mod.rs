@@ -6,7 +6,6 @@ mod fstab;
 mod mounted;
 mod tools;
 mod trees;
-mod verity;
 mod write;
 mod writes;
 

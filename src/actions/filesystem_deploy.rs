@@ -13,7 +13,7 @@ use crate::build::image::{self, FindBy};
 use crate::build::inside::{Inside, Kind};
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::diagnostics::Diagnostics;
-use crate::image::{Deploy, Partition, Spec};
+use crate::image::{Deploy, Partition, Spec, Strategy};
 
 /// Put the root into the disk image.
 ///
@@ -123,6 +123,14 @@ impl FilesystemDeploy {
 
     fn check_mounts(&self, cx: &CheckContext<'_>, spec: &Spec, out: &mut Diagnostics) {
         let mounts: Vec<_> = spec.mounts_of(self.slot()).collect();
+        if spec.strategy == Strategy::Mounted
+            && let Some(hashes) = spec.partitions.iter().find_map(|partition| partition.contents.verity.as_ref())
+        {
+            out.push(
+                cx.error("", format!("`{}` is protected by dm-verity, and mounting it would change it", hashes.data))
+                    .hint("leave `strategy` out: offline it is hashed when it has all that it is to have"),
+            );
+        }
         if !mounts.iter().any(|mount| mount.path == "/" && !mount.build_time) {
             out.push(
                 cx.error("", format!("no partition of `{}` is mounted on `/`", spec.name))
@@ -291,7 +299,7 @@ fn write(root: &Inside, path: &str, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{Contents, FilesystemKind, ImageSize, Mount, Strategy, TableKind, Verity};
+    use crate::image::{Contents, FilesystemKind, ImageSize, Mount, TableKind, Verity};
 
     fn partition(name: &str, kind: FilesystemKind, uuid: &str) -> Partition {
         Partition {

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use super::{Action, Changes, Needs};
 use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
 use crate::diagnostics::Diagnostics;
-use crate::image::Strategy;
 
 /// Run a command or a script.
 ///
@@ -119,29 +118,6 @@ impl Run {
         Ok(words)
     }
 
-    /// Reports a command that asks for a device where there is none.
-    fn check_device(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) {
-        let Some(spec) = cx.image.filter(|_| !self.postprocess) else { return };
-        let asked = ["IMAGEMNTDIR", "IMAGE"].into_iter().find(|name| {
-            !self.environment.contains_key(*name) && self.command.as_deref().is_some_and(|text| mentions(text, name))
-        });
-        let Some(name) = asked else { return };
-        if spec.strategy == Strategy::Offline {
-            out.push(
-                cx.error("command", format!("there is no `${name}`: `{}` is written without a device", spec.name))
-                    .hint(
-                        "set `strategy: mounted` in `image-partition`, which needs root, for steps that need a device",
-                    )
-                    .hint("`bootloader` and `raw` need none; files of the image are those of the root"),
-            );
-        } else if spec.deploys.is_empty() {
-            out.push(
-                cx.error("command", format!("there is no `${name}` before `filesystem-deploy`"))
-                    .hint("move this action behind it"),
-            );
-        }
-    }
-
     /// The first line of what is run, as short as a progress line wants it.
     fn short(&self) -> String {
         let text = self.command.as_deref().or(self.script.as_deref()).unwrap_or_default().trim();
@@ -189,7 +165,6 @@ impl Action for Run {
                     .hint("an action before this one must make it: `mmdebstrap`, `debootstrap` or `unpack`"),
             );
         }
-        self.check_device(cx, out);
         if let Some(label) = &self.label {
             let length = label.chars().count();
             if length > LONGEST_LABEL {
@@ -290,16 +265,6 @@ impl Action for Run {
     }
 }
 
-/// Whether a shell's text asks for a variable.
-fn mentions(text: &str, name: &str) -> bool {
-    let part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-    text.match_indices('$').any(|(at, _)| {
-        let rest = &text[at + 1..];
-        let rest = rest.strip_prefix('{').unwrap_or(rest);
-        rest.strip_prefix(name).is_some_and(|rest| !rest.starts_with(part))
-    })
-}
-
 /// Splits a command line as a shell does, quotes and backslashes honoured, nothing expanded; `None`
 /// where a quote is not closed.
 fn words(line: &str) -> Option<Vec<String>> {
@@ -327,7 +292,7 @@ fn words(line: &str) -> Option<Vec<String>> {
 mod tests {
     use rstest::rstest;
 
-    use super::{mentions, words};
+    use super::words;
 
     #[rstest]
     #[case("scripts/setup.sh", &["scripts/setup.sh"])]
@@ -337,16 +302,6 @@ mod tests {
     #[case("", &[])]
     fn splits_as_a_shell_does(#[case] line: &str, #[case] expected: &[&str]) {
         assert_eq!(words(line).unwrap(), expected);
-    }
-
-    #[test]
-    fn variables_are_found_whole() {
-        for text in ["dd of=$IMAGE", "x ${IMAGE}", "${IMAGE:-none}", "\"$IMAGE\""] {
-            assert!(mentions(text, "IMAGE"), "{text}");
-        }
-        for text in ["$IMAGEMNTDIR", "IMAGE", "${IMAGES}", "$ IMAGE"] {
-            assert!(!mentions(text, "IMAGE"), "{text}");
-        }
     }
 
     #[rstest]

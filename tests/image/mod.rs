@@ -6,4 +6,6 @@ pub mod disk;
 mod filesystems;
 mod layout;
 mod layout_properties;
+mod mounted;
+mod slots;
 mod write;

@@ -3,14 +3,15 @@
 use super::Run;
 use crate::build::CheckContext;
 use crate::diagnostics::Diagnostics;
-use crate::image::Strategy;
+use crate::image::{Spec, Strategy};
 
 /// debos's variables for the image's device, and for where its file systems are mounted.
 const VARIABLES: [&str; 2] = ["IMAGE", "IMAGEMNTDIR"];
 
 /// Reports a command or script that uses one of them in vain.
 pub(super) fn check(run: &Run, cx: &CheckContext<'_>, out: &mut Diagnostics) {
-    let Some(spec) = cx.image.filter(|spec| spec.strategy == Strategy::Offline || run.postprocess) else { return };
+    let mounted = |spec: &Spec| spec.strategy == Strategy::Mounted && !spec.deploys.is_empty() && !run.postprocess;
+    let Some(spec) = cx.image.filter(|spec| !mounted(spec)) else { return };
     let script = run.script().and_then(|words| words.into_iter().next());
     let (property, text) = match (&run.command, script) {
         (Some(command), _) => ("command", Some(command.clone())),
@@ -21,6 +22,11 @@ pub(super) fn check(run: &Run, cx: &CheckContext<'_>, out: &mut Diagnostics) {
         |name: &&&str| text.as_deref().is_some_and(|text| uses(text, name)) && !run.environment.contains_key(**name);
     let Some(name) = VARIABLES.iter().find(used) else { return };
     let file = &spec.name;
+    if spec.strategy == Strategy::Mounted && !run.postprocess {
+        let diagnostic = cx.error(property, format!("there is no `${name}` before `filesystem-deploy`"));
+        out.push(diagnostic.hint("move this action behind it: the image is mounted from there on"));
+        return;
+    }
     let diagnostic =
         cx.error(property, format!("there is no `${name}`: `{file}` is written when all is done, without a device"));
     out.push(if run.postprocess {

@@ -6,6 +6,7 @@ mod fstab;
 mod mounted;
 mod tools;
 mod trees;
+mod verity;
 mod write;
 mod writes;
 

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use super::mounted;
 use super::tools::SandboxTools;
 use super::trees::Trees;
+use super::verity::{self, RootHashes};
 use super::writes;
 use crate::build::BuildContext;
 use crate::image::filesystem::{self, Tree};
@@ -68,16 +69,13 @@ impl Writer<'_> {
         let tools = SandboxTools::new(cx, self.scratch("tools")?);
         let layout = self.layout(trees.as_ref(), &tools)?;
         writes::check(cx, spec, &layout)?;
+        verity::check(spec)?;
         if !spec.written {
             self.file.set_len(layout.size).context("making the image as large as it is to be")?;
         }
         let changed = self.changed(deploy.map(|deploy| deploy.slot.as_deref()));
-        for (partition, placed) in spec.partitions.iter().zip(&layout.partitions) {
-            if changed.contains(partition.name.as_str()) {
-                let tree = trees.as_ref().map_or(Ok(Tree::default()), |trees| trees.tree(&partition.name))?;
-                self.fill(partition, placed, &tree, &tools)?;
-            }
-        }
+        let hashes = self.file_systems(&layout, &changed, trees.as_ref(), &tools)?;
+        let spec = &verity::with_uuids(spec, &hashes);
         trees.map_or(Ok(()), Trees::put_back)?;
         table::write(self.file, spec, &layout).context("writing the partition table")?;
         writes::apply(cx, self.file, spec, &layout)?;
@@ -101,6 +99,51 @@ impl Writer<'_> {
             let scratch = self.scratch(&format!("measured-{}", partition.number))?;
             filesystem::minimum(&self.request(partition, &tree, &scratch, tools))
         })
+    }
+
+    /// Makes the file systems of some partitions, and the hashes of those that are protected.
+    fn file_systems(
+        &self,
+        layout: &Layout,
+        changed: &BTreeSet<&str>,
+        trees: Option<&Trees<'_>>,
+        tools: &SandboxTools<'_>,
+    ) -> Result<RootHashes> {
+        let spec = self.spec;
+        let (mut hashes, mut named) = (RootHashes::new(), Vec::new());
+        for index in verity::order(spec) {
+            let (partition, placed) = (&spec.partitions[index], &layout.partitions[index]);
+            if let Some(verity) = &partition.contents.verity {
+                // Also those of an earlier deploy: what is made next may name them.
+                let data = layout.partition(&verity.data).context("hashes of a partition that is not there")?;
+                hashes.insert(verity.data.clone(), self.hash(partition, placed, data, tools)?);
+            } else if changed.contains(partition.name.as_str()) {
+                let mut tree = trees.map_or(Ok(Tree::default()), |trees| trees.tree(&partition.name))?;
+                if !hashes.is_empty() && spec.hashes_of(&partition.name).is_none() {
+                    let scratch = self.scratch(&format!("told-{}", partition.number))?;
+                    verity::tell(spec, &hashes, &mut tree, &scratch, &mut named)?;
+                }
+                self.fill(partition, placed, &tree, tools)?;
+            }
+        }
+        for name in hashes.keys().filter(|name| trees.is_some() && !named.contains(name)) {
+            self.cx.warn(format!(
+                "no file outside of `{name}` names its root hash: a boot loader that is installed after `filesystem-deploy` would"
+            ));
+        }
+        Ok(hashes)
+    }
+
+    /// Makes the hashes of a protected partition; its root hash.
+    fn hash(&self, partition: &Partition, placed: &Placed, data: &Placed, tools: &SandboxTools<'_>) -> Result<String> {
+        if self.spec.written {
+            sparse::clear(self.file, placed.start, placed.length).context("clearing a partition")?;
+        }
+        let scratch = self.scratch(&format!("partition-{}", placed.number))?;
+        let tree = Tree::default();
+        let request = self.request(partition, &tree, &scratch, tools);
+        let request = filesystem::Request { offset: placed.start, length: placed.length, ..request };
+        filesystem::verity(&request, data.start, data.length)
     }
 
     /// The partitions whose file systems are made: all of a new image, else what the new deploy mounts.

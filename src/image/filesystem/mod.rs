@@ -1,12 +1,20 @@
 //! File systems made and filled from a tree without being mounted: a file per mkfs.
 
+mod compression;
+mod erofs;
 mod ext;
 mod ext_inodes;
 mod fat;
+mod squashfs;
 mod swap;
+mod verity;
 mod walk;
 
+pub use compression::compressions;
+pub use verity::{verity, verity_length};
+
 use std::fs::{File, OpenOptions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -60,6 +68,8 @@ pub fn make(request: &Request<'_>) -> Result<()> {
         FilesystemKind::None | FilesystemKind::Verity => Ok(()),
         FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => ext::make(request),
         FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32 => fat::make(request),
+        FilesystemKind::Erofs => erofs::make(request),
+        FilesystemKind::Squashfs => squashfs::make(request),
         FilesystemKind::Swap => swap::make(request),
         _ => anyhow::bail!("this kind is not there yet"),
     };
@@ -74,6 +84,8 @@ pub fn minimum(request: &Request<'_>) -> Result<u64> {
         FilesystemKind::None | FilesystemKind::Verity => Ok(0),
         FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => ext::minimum(request),
         FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32 => fat::minimum(request),
+        FilesystemKind::Erofs => erofs::minimum(request),
+        FilesystemKind::Squashfs => squashfs::minimum(request),
         FilesystemKind::Swap => Ok(swap::SMALLEST),
         _ => anyhow::bail!("this kind is not there yet"),
     }
@@ -115,6 +127,27 @@ impl Request<'_> {
     /// Runs a program on the tree.
     fn run(&self, tool: &Tool) -> Result<String> {
         self.tools.run(tool, &self.doing())
+    }
+
+    /// What a program says of its options.
+    fn help(&self, program: &str) -> Result<String> {
+        let asked = Tool::new(["sh", "-c", &format!("{program} --help 2>&1 || true")]);
+        self.tools.run(&asked, &format!("asking {program} for its options"))
+    }
+
+    /// The tree's top, or an empty directory where there is no tree.
+    fn top(&self) -> Result<PathBuf> {
+        if let Some(top) = &self.tree.top {
+            return Ok(top.clone());
+        }
+        let path = self.scratch.join("empty");
+        let made = || -> std::io::Result<()> {
+            std::fs::create_dir_all(&path)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+            filetime::set_file_mtime(&path, filetime::FileTime::from_unix_time(self.epoch, 0))
+        };
+        made().with_context(|| format!("making {}", path.display()))?;
+        Ok(path)
     }
 
     /// The image, to be written.

@@ -2,8 +2,10 @@
 
 mod ext;
 mod fat;
+mod read_only;
 mod swap;
 mod tree;
+mod verity;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -187,7 +189,7 @@ impl Making {
         self.request(Path::new("/nonexistent"), filesystem::minimum).unwrap()
     }
 
-    fn request<T>(&self, image: &Path, run: impl FnOnce(&Request<'_>) -> Result<T>) -> Result<T> {
+    pub fn request<T>(&self, image: &Path, run: impl FnOnce(&Request<'_>) -> Result<T>) -> Result<T> {
         let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         run(&Request {
             name: "root",
@@ -243,4 +245,12 @@ pub fn same_twice(making: impl Fn(&Path) -> Making) -> Made {
     let outside = a[..OFFSET as usize].iter().chain(&a[(OFFSET + first.length) as usize..]).any(|byte| *byte != 0);
     assert!(!outside, "it wrote outside its place");
     first
+}
+
+/// Compares listings line by line.
+pub fn same(expected: &str, found: &str) {
+    for (expected, found) in expected.lines().zip(found.lines()) {
+        assert_eq!(expected, found);
+    }
+    assert_eq!(expected.lines().count(), found.lines().count());
 }

@@ -1,0 +1,53 @@
+//! SquashFS, by mksquashfs.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use super::{Request, compression, walk};
+
+pub(super) fn make(request: &Request<'_>) -> Result<()> {
+    let made = build(request)?;
+    request.take(&made)
+}
+
+/// As large as it comes out, which nothing but making it can tell.
+pub(super) fn minimum(request: &Request<'_>) -> Result<u64> {
+    let made = build(request)?;
+    let length = made.metadata().context("looking at it")?.len();
+    std::fs::remove_file(&made).context("removing it")?;
+    Ok(length)
+}
+
+fn build(request: &Request<'_>) -> Result<PathBuf> {
+    refuse_lists(request)?;
+    let contents = request.contents;
+    let path = request.scratch.join("file-system");
+    let (top, image) = (request.top()?.display().to_string(), path.display().to_string());
+    let mut argv: Vec<String> =
+        ["mksquashfs", &top, &image, "-noappend", "-quiet", "-no-progress"].map(String::from).into();
+    // gzip, its own default, takes ten times as long as zstd and comes out larger.
+    let (name, level) = compression::parts(contents.compression.as_deref().unwrap_or("zstd"));
+    argv.extend(["-comp".into(), name.into()]);
+    if let Some(level) = level {
+        argv.extend(["-Xcompression-level".into(), level.into()]);
+    }
+    argv.extend(contents.mkfs_options.iter().cloned());
+    // Dates are kept, but for those that are younger.
+    request.run(&request.tool(argv).env("SOURCE_DATE_EPOCH", request.epoch.to_string()))?;
+    Ok(path)
+}
+
+/// SquashFS keeps no ACLs.
+fn refuse_lists(request: &Request<'_>) -> Result<()> {
+    let lists = |(name, _): &(std::ffi::OsString, Vec<u8>)| name.as_encoded_bytes().starts_with(b"system.posix_acl_");
+    for entry in walk::entries(request.tree)? {
+        if walk::attributes(&entry.source)?.iter().any(lists) {
+            return Err(request
+                .fault(format!("`{}` has an access control list, which SquashFS cannot keep", entry.shown()))
+                .hint("take it away in a step before (`setfacl -b FILE`), or use erofs, which keeps it")
+                .into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! Images of the strategy `mounted`: steps with a device.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::{Project, User};
+use crate::image::disk::{CAPABILITY, FILES, debugfs, mounted_listing, partition, with_capability};
+
+fn image(kind: &str, more: &str, mount: &str) -> String {
+    format!(
+        "
+  - action: image-partition
+    imagename: disk.img
+    imagesize: 400 MiB
+    partitiontype: gpt
+    strategy: mounted
+    partitions:
+      - {{name: boot, fs: ext2, size: 8 MiB}}
+      - {{name: root, fs: {kind}, size: rest{more}}}
+    mountpoints:
+      - {{mountpoint: /, partition: root{mount}}}
+      - {{mountpoint: /boot, partition: boot, build-options: [noatime]}}
+"
+    )
+}
+
+/// Whether loop devices can be made and mounted here.
+fn can_mount() -> bool {
+    Path::new("/dev/loop-control").exists() && crate::harness::is_root() && {
+        let script = "f=$(mktemp); truncate -s 4M $f; mke2fs -q $f; mount -o loop $f /mnt; code=$?; rm $f; exit $code";
+        Command::new("unshare").args(["-m", "sh", "-c", script]).output().is_ok_and(|output| output.status.success())
+    }
+}
+
+macro_rules! needs_loops {
+    () => {
+        if !can_mount() {
+            skip!("needs root and loop devices");
+        }
+    };
+}
+
+macro_rules! project {
+    ($actions:expr) => {
+        match Project::new().file("cap.tar", with_capability()).tiny(&$actions) {
+            Some(project) => project,
+            None => skip!("needs a static busybox"),
+        }
+    };
+}
+
+#[test]
+fn steps_work_on_the_device_and_in_its_file_systems() {
+    needs_loops!();
+    let project = project!(format!(
+        "{}  - action: filesystem-deploy
+  - action: run
+    command: |
+      test -b \"$IMAGE\"
+      test \"$ROOTDIR\" = \"$IMAGEMNTDIR\"
+      printf MARK | dd of=\"$IMAGE\" bs=1 seek=20000 conv=notrunc
+      echo host > \"$IMAGEMNTDIR/boot/host\"
+  - action: run
+    chroot: true
+    command: |
+      echo $IMAGE > /etc/image
+      grep ' / ' /proc/mounts > /etc/mounts
+      dd if=$IMAGE of=/etc/mark bs=1 skip=20000 count=4
+",
+        image("ext4", "", "")
+    ));
+    project.build([]).success();
+    let again = project.build(["--json"]).success();
+    assert!(again.outcomes().iter().all(|outcome| outcome != "ran"), "{again}");
+    let (boot, root) = (partition(&project, 1), partition(&project, 2));
+    assert_eq!(debugfs(&boot, "cat /host"), "host\n");
+    assert_eq!(debugfs(&root, "cat /etc/mark"), "MARK");
+    assert!(debugfs(&root, "cat /etc/image").starts_with("/dev/loop"));
+    assert!(debugfs(&root, "cat /etc/mounts").contains(" ext4 rw"));
+    for file in [&boot, &root] {
+        crate::image::disk::reads("e2fsck", &["-fn"], file);
+    }
+}
+
+#[test]
+fn the_kernel_fills_xfs_with_all_that_the_root_has() {
+    needs_loops!();
+    needs_program!("mkfs.xfs", "xfsprogs");
+    whole("xfs", "", "", "-t xfs -o nouuid");
+}
+
+#[test]
+fn the_kernel_fills_subvolumes_of_btrfs() {
+    needs_loops!();
+    needs_program!("mkfs.btrfs", "btrfs-progs");
+    whole("btrfs", ", subvolumes: ['@', '@spare']", ", subvolume: '@'", "-t btrfs -o subvol=@");
+}
+
+/// Compares a mounted image with what the offline strategy makes of ext4.
+fn whole(kind: &str, more: &str, mount: &str, how: &str) {
+    let rest = format!(
+        "{CAPABILITY}{}  - action: filesystem-deploy\n    setup-fstab: false\n    setup-kernel-cmdline: false\n",
+        FILES.trim_start_matches('\n')
+    );
+    let with = |image: String| {
+        let (image, rest) = (image.trim_start_matches('\n').to_owned(), rest.clone());
+        let deploy = rest.rfind("  - action: filesystem-deploy").unwrap();
+        format!("{}{image}{}", &rest[..deploy], &rest[deploy..])
+    };
+    let ours = project!(with(image(kind, more, mount)));
+    let theirs = project!(with(image("ext4", "", "").replace("    strategy: mounted\n", "")));
+    let built = ours.run(["build", "recipe.yaml", "--artifactdir", "out"]);
+    if built.code == Some(3) {
+        skip!("{}", built.stderr);
+    }
+    built.success();
+    theirs.build([]).success();
+    let Some(found) =
+        mounted_listing(&ours, &[(&partition(&ours, 2), how.rsplit_once(" -o ").map(|_| how).unwrap(), "")])
+    else {
+        skip!("cannot mount {kind} here");
+    };
+    let mut expected = mounted_listing(
+        &theirs,
+        &[(&partition(&theirs, 2), "-t ext4 -o", "")].map(|(file, how, at)| (file.as_path(), how, at)),
+    )
+    .unwrap();
+    expected.remove("lost+found");
+    crate::image::disk::assert_same(&found, &expected);
+}
+
+#[test]
+fn nothing_is_left_of_a_build_that_is_killed() {
+    needs_loops!();
+    let project = project!(format!(
+        "{}  - action: filesystem-deploy\n  - action: run\n    command: touch \"$ARTIFACTDIR/started\"; sleep 600\n",
+        image("ext4", "", "")
+    ));
+    let mut running = project.start(["build", "recipe.yaml", "--artifactdir", "out"]);
+    let scratch = project.store().join("v1/scratch");
+    let started = || {
+        let entries = walkdir::WalkDir::new(&scratch).into_iter().flatten();
+        entries.into_iter().any(|entry| entry.file_name() == "started")
+    };
+    running.wait_until("the step with the device", started);
+    running.signal(nix::sys::signal::Signal::SIGKILL);
+    running.finish();
+    assert_eq!(project.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_step_that_fails_leaves_nothing_mounted() {
+    needs_loops!();
+    let project = project!(format!(
+        "{}  - action: filesystem-deploy\n  - action: run\n    command: exit 3\n",
+        image("ext4", "", "")
+    ));
+    project.build([]).code(1).says("exited with code 3");
+    assert_eq!(project.leftovers(), [""; 0]);
+    assert!(!project.path("out/disk.img").exists());
+}
+
+#[test]
+fn only_root_can_mount() {
+    let user = match User::ordinary() {
+        Ok(user) => user,
+        Err(reason) => skip!("{reason}"),
+    };
+    let actions = format!("{}  - action: filesystem-deploy\n", image("ext4", "", ""));
+    let Some(project) = Project::of(user).tiny(&actions) else { skip!("needs a static busybox") };
+    project
+        .build([])
+        .code(3)
+        .says("only root of the machine can do")
+        .says("leave `strategy` out")
+        .says_nothing_of("unpack");
+}
+
+#[test]
+fn a_device_is_not_promised_where_there_is_none() {
+    let step = "  - action: filesystem-deploy\n  - action: run\n    command: dd if=/dev/zero of=$IMAGE count=1\n";
+    let actions = format!("{}{step}", image("ext4", "", "").replace("    strategy: mounted\n", ""));
+    let Some(project) = Project::new().tiny(&actions) else { skip!("needs a static busybox") };
+    project.run(["check", "recipe.yaml"]).code(2).says("there is no `$IMAGE`").says("strategy: mounted");
+}

@@ -227,7 +227,14 @@ impl Action for Raw {
         let source = self.source().trim_start_matches('/').to_owned();
         let path = match Origin::named(&self.origin) {
             Origin::Recipe => cx.recipe_dir.join(&source),
-            Origin::Artifacts if !cx.is_planned(&source) => cx.artifact_dir.join(&source),
+            Origin::Artifacts if !cx.is_planned(&source) => {
+                let path = cx.artifact_dir.join(&source);
+                // A command before may make it without saying so.
+                if !path.exists() {
+                    return Ok(());
+                }
+                path
+            }
             // What the root, downloads and planned artifacts have follows from the steps before.
             Origin::Artifacts | Origin::Filesystem | Origin::Download(_) => return Ok(()),
         };

@@ -139,6 +139,8 @@ partitions:
         .iter()
         .map(|part| {
             let node = part["node"].as_str().unwrap().trim_start_matches(file.path().to_str().unwrap());
+            // Behind a digit sfdisk puts one.
+            let node = node.trim_start_matches('p');
             format!("{node} {} {} {}", part["type"], part["bootable"], part["start"].as_u64().unwrap() % 2048)
         })
         .collect();
@@ -375,4 +377,36 @@ fn a_file_system_on_the_whole_disk_is_no_table() {
     file.as_file().set_len(40 << 20).unwrap();
     assert!(Command::new("mkfs.vfat").arg(file.path()).output().unwrap().status.success());
     assert_eq!(table::read(file.as_file(), None).unwrap(), None);
+}
+
+#[rstest]
+fn tables_for_large_sectors_are_what_sfdisk_reads(#[values("gpt", "msdos")] kind: &str) {
+    needs_root!();
+    needs_program!("sfdisk", "fdisk");
+    let spec = spec(
+        4096,
+        &format!(
+            "imagesize: 64MiB\npartitiontype: {kind}\npartitions:\n  - {{name: a, fs: ext4, size: 8 MiB}}\n  \
+             - {{name: b, fs: ext4, size: rest}}\n"
+        ),
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let layout = layout(&spec);
+    file.as_file().set_len(layout.size).unwrap();
+    table::write(file.as_file(), &spec, &layout).unwrap();
+    let attached =
+        Command::new("losetup").args(["--find", "--show", "--sector-size", "4096"]).arg(file.path()).output().unwrap();
+    if !attached.status.success() {
+        skip!("loop devices with large sectors cannot be made here");
+    }
+    let device = String::from_utf8(attached.stdout).unwrap().trim().to_owned();
+    let read = Command::new("sfdisk").args(["--json", &device]).output().unwrap();
+    let verified = Command::new("sfdisk").args(["--verify", &device]).output().unwrap();
+    assert!(Command::new("losetup").args(["--detach", &device]).status().unwrap().success());
+    assert!(String::from_utf8_lossy(&verified.stdout).contains("No errors detected"), "{verified:?}");
+    let json: Value = serde_json::from_slice(&read.stdout).unwrap();
+    let parts = json["partitiontable"]["partitions"].as_array().unwrap();
+    let found: Vec<(u64, u64)> =
+        parts.iter().map(|part| (part["start"].as_u64().unwrap(), part["size"].as_u64().unwrap())).collect();
+    assert_eq!(found, sectors(&spec));
 }

@@ -7,5 +7,6 @@ mod filesystems;
 mod layout;
 mod layout_properties;
 mod mounted;
+mod raw;
 mod slots;
 mod write;

@@ -31,6 +31,9 @@ _debforge() {
             debforge,completions)
                 cmd="debforge__subcmd__completions"
                 ;;
+            debforge,diff)
+                cmd="debforge__subcmd__diff"
+                ;;
             debforge,doctor)
                 cmd="debforge__subcmd__doctor"
                 ;;
@@ -66,6 +69,9 @@ _debforge() {
                 ;;
             debforge__subcmd__help,completions)
                 cmd="debforge__subcmd__help__subcmd__completions"
+                ;;
+            debforge__subcmd__help,diff)
+                cmd="debforge__subcmd__help__subcmd__diff"
                 ;;
             debforge__subcmd__help,doctor)
                 cmd="debforge__subcmd__help__subcmd__doctor"
@@ -137,7 +143,7 @@ _debforge() {
 
     case "${cmd}" in
         debforge)
-            opts="-h -V --help --version build boot check inspect plan shell store doctor actions schema completions help"
+            opts="-h -V --help --version build boot check inspect diff plan shell store doctor actions schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -392,6 +398,24 @@ _debforge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        debforge__subcmd__diff)
+            opts="-h --text --files --json --store --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         debforge__subcmd__doctor)
             opts="-h --json --store --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -411,7 +435,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__help)
-            opts="build boot check inspect plan shell store doctor actions schema completions help"
+            opts="build boot check inspect diff plan shell store doctor actions schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -481,6 +505,20 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__help__subcmd__completions)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        debforge__subcmd__help__subcmd__diff)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -7,6 +7,7 @@ mod check;
 mod columns;
 pub mod completions;
 mod debos;
+mod diff;
 pub mod doctor;
 mod inspect;
 pub mod manual;
@@ -49,6 +50,7 @@ enum Command {
     Boot(boot::Args),
     Check(check::Args),
     Inspect(inspect::Args),
+    Diff(diff::Args),
     Plan(plan::Args),
     Shell(shell::Args),
     Store(store::Args),
@@ -97,6 +99,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Boot(args) => boot::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Shell(args) => shell::run(&args),
         Command::Store(args) => store::run(&args).map(|()| 0),

@@ -25,6 +25,18 @@ pub enum Form {
     Archive,
 }
 
+impl Form {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Iso => "ISO image",
+            Self::FileSystem => "file system",
+            Self::Archive => "tar archive",
+        }
+    }
+}
+
 /// An artifact that can be looked into.
 pub struct Artifact {
     /// The file.

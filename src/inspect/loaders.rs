@@ -75,8 +75,8 @@ pub fn find(artifact: &Artifact) -> Result<Vec<Loader>> {
             continue;
         };
         let place = |path: &Path| match (volume.name.as_str(), &volume.mount) {
-            ("", _) => path.display().to_string(),
             (_, Some(mount)) => mount.join(path).display().to_string(),
+            ("", None) => path.display().to_string(),
             (name, None) => format!("{name}:{}", path.display()),
         };
         efi_programs(tree.as_ref(), Path::new("EFI"), 3, &mut |path| {

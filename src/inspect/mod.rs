@@ -6,6 +6,7 @@
 
 pub mod artifact;
 pub mod bootable;
+pub mod compare;
 pub mod filesystem;
 mod iso;
 pub mod loaders;

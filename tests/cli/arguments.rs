@@ -5,9 +5,20 @@ use crate::harness::Project;
 #[test]
 fn help_names_every_command_and_the_exit_codes() {
     let finished = Project::new().run(["--help"]).success();
-    for name in
-        ["build", "boot", "check", "inspect", "plan", "shell", "actions", "schema", "doctor", "store", "completions"]
-    {
+    for name in [
+        "build",
+        "boot",
+        "check",
+        "diff",
+        "inspect",
+        "plan",
+        "shell",
+        "actions",
+        "schema",
+        "doctor",
+        "store",
+        "completions",
+    ] {
         assert!(finished.stdout.contains(&format!("\n  {name}")), "{name} in {finished}");
     }
     finished.prints("130 interrupted");

@@ -4,6 +4,7 @@ mod arguments;
 mod boot;
 mod build;
 mod check;
+mod diff;
 mod examples;
 mod image;
 mod inspect;

@@ -1,14 +1,19 @@
 //! File systems made and filled from a tree without being mounted: a file per mkfs.
 
+mod btrfs;
+mod btrfs_nodes;
 mod compression;
 mod erofs;
 mod ext;
 mod ext_inodes;
+mod f2fs;
 mod fat;
 mod squashfs;
 mod swap;
 mod verity;
 mod walk;
+mod xfs;
+mod xfs_inodes;
 
 pub use compression::compressions;
 pub use verity::{verity, verity_length};
@@ -68,10 +73,12 @@ pub fn make(request: &Request<'_>) -> Result<()> {
         FilesystemKind::None | FilesystemKind::Verity => Ok(()),
         FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => ext::make(request),
         FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32 => fat::make(request),
+        FilesystemKind::Btrfs => btrfs::make(request),
+        FilesystemKind::Xfs => xfs::make(request),
+        FilesystemKind::F2fs => f2fs::make(request),
         FilesystemKind::Erofs => erofs::make(request),
         FilesystemKind::Squashfs => squashfs::make(request),
         FilesystemKind::Swap => swap::make(request),
-        _ => anyhow::bail!("this kind is not there yet"),
     };
     // A fault says itself what was being done.
     made.map_err(|error| if error.is::<Fault>() { error } else { error.context(request.doing()) })
@@ -84,10 +91,12 @@ pub fn minimum(request: &Request<'_>) -> Result<u64> {
         FilesystemKind::None | FilesystemKind::Verity => Ok(0),
         FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => ext::minimum(request),
         FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32 => fat::minimum(request),
+        FilesystemKind::Btrfs => btrfs::minimum(request),
+        FilesystemKind::Xfs => xfs::minimum(request),
+        FilesystemKind::F2fs => f2fs::minimum(request),
         FilesystemKind::Erofs => erofs::minimum(request),
         FilesystemKind::Squashfs => squashfs::minimum(request),
         FilesystemKind::Swap => Ok(swap::SMALLEST),
-        _ => anyhow::bail!("this kind is not there yet"),
     }
 }
 

@@ -128,7 +128,8 @@ impl Census {
 }
 
 impl FileSize {
-    fn of(entry: &Entry) -> Result<Self> {
+    /// Of a regular file; large ones are read.
+    pub fn of(entry: &Entry) -> Result<Self> {
         let length = entry.meta.len();
         let whole = Self { length, data: length, runs: 1 };
         if length < SMALLEST_SPARSE {

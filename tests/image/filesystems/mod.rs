@@ -1,11 +1,14 @@
 //! Each kind of file system, made from a tree and read back by the programs of its own.
 
+mod btrfs;
 mod ext;
+mod f2fs;
 mod fat;
 mod read_only;
 mod swap;
 mod tree;
 mod verity;
+mod xfs;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -232,6 +235,11 @@ pub fn workshop() -> TempDir {
 /// Makes the same file system from two copies of a tree that came to be in another way: the bytes
 /// must be the same.
 pub fn same_twice(making: impl Fn(&Path) -> Making) -> Made {
+    same_twice_of(grow, making)
+}
+
+/// The same of trees that `grow` makes one way or the other.
+pub fn same_twice_of(grow: impl Fn(&Path, bool), making: impl Fn(&Path) -> Making) -> Made {
     let directory = workshop();
     let [one, other] = ["one", "other/elsewhere"].map(|name| directory.path().join(name));
     grow(&one, false);

@@ -1,6 +1,7 @@
 //! Disk images and what is made of them, read back by the programs that everybody has for them.
 
 mod artifacts;
+mod boards;
 mod deploy;
 pub mod disk;
 mod filesystems;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use self::firmware::{Firmware, Loaders};
 use self::system::System;
 use super::artifact::Output;
+use super::filesystem_image::check_compression;
 use super::pack::{check_artifact_name, size_shown, tool_version};
 use super::{Action, Changes, Needs};
 use crate::build::image::{Room, make_alone};
@@ -112,18 +113,16 @@ const LOADERS: [&str; 7] = [
     "shim-signed",
 ];
 
-/// Kinds of file systems, with what compresses them.
-const FILESYSTEMS: [(&str, FilesystemKind, &[&str]); 2] = [
-    ("squashfs", FilesystemKind::Squashfs, &["gzip", "lz4", "lzma", "lzo", "xz", "zstd"]),
-    ("erofs", FilesystemKind::Erofs, &["deflate", "lz4", "lz4hc", "lzma", "zstd"]),
-];
+/// Kinds of file systems.
+const FILESYSTEMS: [(&str, FilesystemKind); 2] =
+    [("squashfs", FilesystemKind::Squashfs), ("erofs", FilesystemKind::Erofs)];
 
 /// ECMA-119 has no more room.
 const LONGEST_VOLUME_ID: usize = 32;
 
 impl Iso {
-    fn kind(&self) -> Option<(FilesystemKind, &'static [&'static str])> {
-        FILESYSTEMS.iter().find(|(name, ..)| *name == self.filesystem).map(|(_, kind, names)| (*kind, *names))
+    fn kind(&self) -> Option<FilesystemKind> {
+        FILESYSTEMS.iter().find(|(name, _)| *name == self.filesystem).map(|(_, kind)| *kind)
     }
 
     fn volume_id(&self) -> String {
@@ -170,7 +169,7 @@ impl Iso {
 
     /// The root's file system, kernel and initrd, in the image's directory `live`.
     fn live(&self, cx: &BuildContext<'_>, system: &System, live: &Path) -> Result<()> {
-        let (kind, _) = self.kind().context("the file system has no meaning")?;
+        let kind = self.kind().context("the file system has no meaning")?;
         fs::create_dir_all(live).context("making a place for the image's files")?;
         cx.progress(format!("making the {}", self.filesystem), None);
         let path = live.join("filesystem.squashfs");
@@ -228,24 +227,14 @@ impl Action for Iso {
         }
         match self.kind() {
             None => {
-                let names = FILESYSTEMS.map(|(name, ..)| name);
+                let names = FILESYSTEMS.map(|(name, _)| name);
                 let diagnostic = cx.error("filesystem", format!("`{}` cannot be the live root", self.filesystem));
                 out.push(match suggest(&self.filesystem, names) {
                     Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
                     None => diagnostic.hint("it is `squashfs` or `erofs`"),
                 });
             }
-            Some((_, names)) => {
-                let name = self.compression.as_deref().map(|text| text.split(':').next().unwrap_or_default());
-                if let Some(name) = name.filter(|name| !names.contains(name)) {
-                    let diagnostic =
-                        cx.error("compression", format!("{} cannot be compressed with `{name}`", self.filesystem));
-                    out.push(match suggest(name, names.iter().copied()) {
-                        Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
-                        None => diagnostic.hint(format!("it is one of {}", names.join(", "))),
-                    });
-                }
-            }
+            Some(kind) => check_compression(cx, kind, &self.filesystem, self.compression.as_deref(), out),
         }
         for (property, text) in [("kernel-cmdline", &self.kernel_cmdline), ("menu", &self.menu)] {
             if text.chars().any(char::is_control) {
@@ -293,7 +282,7 @@ impl Action for Iso {
 
     fn needs(&self) -> Needs {
         let mut tools = vec![XORRISO];
-        let kinds = [self.kind().map(|(kind, _)| kind), Some(FilesystemKind::Fat16)];
+        let kinds = [self.kind(), Some(FilesystemKind::Fat16)];
         tools.extend(kinds.into_iter().flatten().flat_map(filesystem::programs));
         // GRUB's image for the BIOS is made by the root's own program.
         Needs { tools, emulation: true, ..Needs::default() }

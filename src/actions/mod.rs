@@ -2,6 +2,7 @@
 
 pub mod apt;
 mod artifact;
+pub mod bmap;
 pub mod bootloader;
 pub mod checksums;
 pub mod compress;
@@ -10,6 +11,7 @@ pub mod debootstrap;
 mod defaults;
 pub mod download;
 pub mod filesystem_deploy;
+pub mod filesystem_image;
 pub mod first_boot;
 pub mod image;
 pub mod image_partition;
@@ -178,6 +180,7 @@ pub struct Kind {
 /// All actions, in the alphabet's order.
 pub const KINDS: &[Kind] = &[
     kind::<apt::Apt>("apt"),
+    kind::<bmap::Bmap>("bmap"),
     kind::<bootloader::Bootloader>("bootloader"),
     kind::<checksums::Checksums>("checksums"),
     kind::<compress::Compress>("compress"),
@@ -185,6 +188,7 @@ pub const KINDS: &[Kind] = &[
     kind::<debootstrap::Debootstrap>("debootstrap"),
     kind::<download::Download>("download"),
     kind::<filesystem_deploy::FilesystemDeploy>("filesystem-deploy"),
+    kind::<filesystem_image::FilesystemImage>("filesystem-image"),
     kind::<first_boot::FirstBoot>(FIRST_BOOT),
     kind::<image_partition::ImagePartition>("image-partition"),
     kind::<install_deb::InstallDeb>("install-deb"),

@@ -357,6 +357,17 @@ impl FilesystemKind {
         }
     }
 
+    /// What it can compress its files with; the first is a good choice.
+    pub fn compressions(self) -> &'static [&'static str] {
+        match self {
+            Self::Btrfs => &["zstd", "zlib", "lzo"],
+            Self::Erofs => &["lz4hc", "lz4", "lzma", "deflate", "zstd"],
+            Self::Squashfs => &["zstd", "gzip", "xz", "lzo", "lz4", "lzma"],
+            Self::F2fs => &["lzo", "lz4", "zstd", "lzo-rle"],
+            _ => &[],
+        }
+    }
+
     /// As in /etc/fstab; `None` for what cannot be mounted.
     pub fn fstab_type(self) -> Option<&'static str> {
         Some(match self {

@@ -10,4 +10,5 @@ mod systems;
 
 mod first_boot;
 mod grub;
+mod iso;
 mod systemd_boot;

@@ -1,9 +1,11 @@
 //! Disk images and what is made of them, read back by the programs that everybody has for them.
 
 mod artifacts;
+mod bmap;
 mod boards;
 mod deploy;
 pub mod disk;
+mod filesystem_image;
 mod filesystems;
 mod layout;
 mod layout_properties;

@@ -38,10 +38,17 @@ fn build(request: &Request<'_>) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The list that every Debian with systemd has: systemd-tmpfiles sets it anew at each boot
+/// (`/usr/lib/tmpfiles.d/systemd.conf`).
+const SET_AT_BOOT: &str = "var/log/journal";
+
 /// SquashFS keeps no ACLs.
 fn refuse_lists(request: &Request<'_>) -> Result<()> {
     let lists = |(name, _): &(std::ffi::OsString, Vec<u8>)| name.as_encoded_bytes().starts_with(b"system.posix_acl_");
     for entry in walk::entries(request.tree)? {
+        if entry.path.starts_with(SET_AT_BOOT) {
+            continue;
+        }
         if walk::attributes(&entry.source)?.iter().any(lists) {
             return Err(request
                 .fault(format!("`{}` has an access control list, which SquashFS cannot keep", entry.shown()))

@@ -312,16 +312,11 @@ impl Checked<'_, '_> {
     }
 
     fn compression(&mut self, kind: FilesystemKind, fs: &str, said: &str) {
-        let algorithms: &[&str] = match kind {
-            Btrfs => &["zstd", "zlib", "lzo"],
-            Erofs => &["lz4", "lz4hc", "lzma", "deflate", "zstd"],
-            Squashfs => &["zstd", "gzip", "xz", "lzo", "lz4", "lzma"],
-            F2fs => &["lzo", "lz4", "zstd", "lzo-rle"],
-            _ => {
-                let message = format!("`{fs}` cannot compress");
-                return self.error("compression", message, "btrfs, erofs, squashfs and f2fs can");
-            }
-        };
+        let algorithms = kind.compressions();
+        if algorithms.is_empty() {
+            let message = format!("`{fs}` cannot compress");
+            return self.error("compression", message, "btrfs, erofs, squashfs and f2fs can");
+        }
         let (name, level) = said.split_once([':', ',']).map_or((said, None), |(name, level)| (name, Some(level)));
         if !algorithms.contains(&name) {
             let message = format!("{fs} has no compression `{name}`");

@@ -96,19 +96,24 @@ impl FilesystemDeploy {
         words
     }
 
-    fn check_slot(&self, cx: &CheckContext<'_>, spec: &Spec, out: &mut Diagnostics) {
+    /// Whether it is clear which mount points are meant.
+    fn check_slot(&self, cx: &CheckContext<'_>, spec: &Spec, out: &mut Diagnostics) -> bool {
         let known: BTreeSet<&str> = spec.mounts.iter().filter_map(|mount| mount.slot.as_deref()).collect();
         match self.slot() {
-            Some(slot) if !known.contains(slot) => out.push(
-                cx.error("slot", format!("no mount point of `{}` belongs to the slot `{slot}`", spec.name))
-                    .suggest(slot, known.iter().copied()),
-            ),
+            Some(slot) if !known.contains(slot) => {
+                out.push(
+                    cx.error("slot", format!("no mount point of `{}` belongs to the slot `{slot}`", spec.name))
+                        .suggest(slot, known.iter().copied()),
+                );
+                return false;
+            }
             None if !known.is_empty() => {
                 let known: Vec<String> = known.iter().map(|slot| format!("`{slot}`")).collect();
                 out.push(
                     cx.error("", format!("`{}` has mount points for several deploys", spec.name))
                         .hint(format!("say which one this is by `slot`: {}", known.join(" or "))),
                 );
+                return false;
             }
             _ => {}
         }
@@ -119,6 +124,7 @@ impl FilesystemDeploy {
                     .hint("several deploys into one image need mount points with a `slot`, and each its own"),
             );
         }
+        true
     }
 
     fn check_mounts(&self, cx: &CheckContext<'_>, spec: &Spec, out: &mut Diagnostics) {
@@ -225,8 +231,9 @@ impl Action for FilesystemDeploy {
                     .hint("an `image-partition` before this action says what it looks like"),
             ),
             Some(spec) => {
-                self.check_slot(cx, spec, out);
-                self.check_mounts(cx, spec, out);
+                if self.check_slot(cx, spec, out) {
+                    self.check_mounts(cx, spec, out);
+                }
             }
         }
     }

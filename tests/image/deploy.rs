@@ -46,6 +46,7 @@ fn the_system_finds_its_file_systems() {
       i=0; while [ $i -lt 100 ]; do echo 'a line that stood here before'; i=$((i+1)); done > /etc/fstab
       chmod 755 /etc/fstab
   - action: filesystem-deploy
+    first-boot: false
     append-kernel-cmdline: quiet splash
 "
     );
@@ -75,6 +76,7 @@ fn each_file_system_has_its_part_of_the_root() {
     let project = project!(
         "
   - action: filesystem-deploy
+    first-boot: false
   - action: run
     chroot: true
     command: |
@@ -104,6 +106,7 @@ fn each_file_system_has_its_part_of_the_root() {
 fn a_larger_image_runs_no_action_again() {
     let actions = "
   - action: filesystem-deploy
+    first-boot: false
   - action: run
     chroot: true
     command: echo later > /etc/later
@@ -122,7 +125,9 @@ fn a_larger_image_runs_no_action_again() {
 #[test]
 fn partitions_are_found_as_the_recipe_says() {
     needs_program!("debugfs", "e2fsprogs");
-    let project = project!("\n  - action: filesystem-deploy\n    fstab-by: partlabel\n    root-by: partuuid\n");
+    let project = project!(
+        "\n  - action: filesystem-deploy\n    first-boot: false\n    fstab-by: partlabel\n    root-by: partuuid\n"
+    );
     project.build([]).success();
     let root = partition(&project, 2);
     assert!(debugfs(&root, "cat /etc/fstab").contains("\nPARTLABEL=root\t/\text4\t"));

@@ -54,6 +54,7 @@ fn steps_work_on_the_device_and_in_its_file_systems() {
     needs_loops!();
     let project = project!(format!(
         "{}  - action: filesystem-deploy
+    first-boot: false
   - action: run
     command: |
       test -b \"$IMAGE\"
@@ -99,7 +100,7 @@ fn the_kernel_fills_subvolumes_of_btrfs() {
 /// Compares a mounted image with what the offline strategy makes of ext4.
 fn whole(kind: &str, more: &str, mount: &str, how: &str) {
     let rest = format!(
-        "{CAPABILITY}{}  - action: filesystem-deploy\n    setup-fstab: false\n    setup-kernel-cmdline: false\n",
+        "{CAPABILITY}{}  - action: filesystem-deploy\n    first-boot: false\n    setup-fstab: false\n    setup-kernel-cmdline: false\n",
         FILES.trim_start_matches('\n')
     );
     let with = |image: String| {
@@ -133,7 +134,7 @@ fn whole(kind: &str, more: &str, mount: &str, how: &str) {
 fn nothing_is_left_of_a_build_that_is_killed() {
     needs_loops!();
     let project = project!(format!(
-        "{}  - action: filesystem-deploy\n  - action: run\n    command: touch \"$ARTIFACTDIR/started\"; sleep 600\n",
+        "{}  - action: filesystem-deploy\n    first-boot: false\n  - action: run\n    command: touch \"$ARTIFACTDIR/started\"; sleep 600\n",
         image("ext4", "", "")
     ));
     let mut running = project.start(["build", "recipe.yaml", "--artifactdir", "out"]);
@@ -152,7 +153,7 @@ fn nothing_is_left_of_a_build_that_is_killed() {
 fn a_step_that_fails_leaves_nothing_mounted() {
     needs_loops!();
     let project = project!(format!(
-        "{}  - action: filesystem-deploy\n  - action: run\n    command: exit 3\n",
+        "{}  - action: filesystem-deploy\n    first-boot: false\n  - action: run\n    command: exit 3\n",
         image("ext4", "", "")
     ));
     project.build([]).code(1).says("exited with code 3");
@@ -166,7 +167,7 @@ fn only_root_can_mount() {
         Ok(user) => user,
         Err(reason) => skip!("{reason}"),
     };
-    let actions = format!("{}  - action: filesystem-deploy\n", image("ext4", "", ""));
+    let actions = format!("{}  - action: filesystem-deploy\n    first-boot: false\n", image("ext4", "", ""));
     let Some(project) = Project::of(user).tiny(&actions) else { skip!("needs a static busybox") };
     project
         .build([])
@@ -178,7 +179,7 @@ fn only_root_can_mount() {
 
 #[test]
 fn a_device_is_not_promised_where_there_is_none() {
-    let step = "  - action: filesystem-deploy\n  - action: run\n    command: dd if=/dev/zero of=$IMAGE count=1\n";
+    let step = "  - action: filesystem-deploy\n    first-boot: false\n  - action: run\n    command: dd if=/dev/zero of=$IMAGE count=1\n";
     let actions = format!("{}{step}", image("ext4", "", "").replace("    strategy: mounted\n", ""));
     let Some(project) = Project::new().tiny(&actions) else { skip!("needs a static busybox") };
     project.run(["check", "recipe.yaml"]).code(2).says("there is no `$IMAGE`").says("strategy: mounted");

@@ -19,12 +19,14 @@ const SLOTS: &str = "
       - {mountpoint: /, partition: root-b, slot: b}
       - {mountpoint: /data, partition: data}
   - action: filesystem-deploy
+    first-boot: false
     slot: a
     append-kernel-cmdline: slot=a quiet
   - action: run
     chroot: true
     command: echo a > /etc/slot; echo of a > /data/of-a; cp /etc/fstab /etc/fstab.a
   - action: filesystem-deploy
+    first-boot: false
     slot: b
     append-kernel-cmdline: slot=b quiet
   - action: run
@@ -74,6 +76,7 @@ const PROTECTED: &str = "
       - {mountpoint: /, partition: root}
       - {mountpoint: /boot, partition: boot}
   - action: filesystem-deploy
+    first-boot: false
   - action: run
     chroot: true
     command: mkdir /boot/loader; cp /etc/kernel/cmdline /boot/loader/entry; chown 5:6 /boot/loader/entry; chmod 640 /boot/loader/entry

@@ -21,6 +21,7 @@ const IMAGE: &str = "
       - {mountpoint: /, partition: root}
       - {mountpoint: /boot, partition: boot}
   - action: filesystem-deploy
+    first-boot: false
 ";
 
 fn actions() -> String {

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::harness::Project;
 use crate::image::disk::{
-    CAPABILITY, FILES, archive_listing, assert_same, mounted_listing, partition, with_capability,
+    CAPABILITY, FILES, archive_listing, assert_same, debugfs, mounted_listing, partition, reads, with_capability,
 };
 use crate::whole::places::places;
 
@@ -111,6 +111,21 @@ fn contents_that_do_not_fit_are_a_fault_at_the_recipes_line() {
     project.set_actions(&format!("{}{large}", actions()));
     let finished = project.build([]).code(1).says("recipe.yaml:6").says("`root`").says("imagesize: auto");
     assert!(!project.path("out").join("disk.img").exists(), "{finished}");
+}
+
+#[test]
+fn an_image_is_as_large_as_its_contents_want() {
+    let project = project!();
+    let sized = |margin: &str| {
+        project.set_actions(&actions().replace("imagesize: 64 MiB", &format!("imagesize: auto\n    margin: {margin}")));
+        project.build([]).success();
+        reads("e2fsck", &["-fn"], &partition(&project, 2));
+        assert!(debugfs(&partition(&project, 2), "cat /etc/hostname").contains("tiny"));
+        fs::metadata(project.path("out/disk.img")).unwrap().len()
+    };
+    let (tight, roomy) = (sized("0"), sized("20 MiB"));
+    assert!(tight < 24 << 20, "{tight} bytes for 16 MiB of /boot and less than 3 MB of files");
+    assert!((19 << 20..24 << 20).contains(&(roomy - tight)), "{tight}, {roomy}");
 }
 
 #[test]

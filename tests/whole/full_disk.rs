@@ -55,6 +55,31 @@ fn the_store_fills_in_packing() {
     store_fills("  - action: unpack\n    origin: recipe\n    file: large.tar\n", "36M");
 }
 
+/// An image with 12 MB of what nothing makes smaller.
+const IMAGE: &str = "  - action: image-partition
+    imagename: disk.img
+    imagesize: 64 MiB
+    partitiontype: gpt
+    partitions: [{name: root, fs: ext4, size: rest}]
+    mountpoints: [{mountpoint: /, partition: root}]
+  - action: filesystem-deploy
+    first-boot: false
+  - action: run
+    chroot: true
+    command: head -c 12000000 /dev/urandom > /srv-large
+";
+
+// The root, the archive of it and the copy of that take 45 MB.
+#[test]
+fn the_store_fills_in_writing_an_image() {
+    store_fills(IMAGE, "51M");
+}
+
+#[test]
+fn the_store_fills_in_keeping_an_image() {
+    store_fills(IMAGE, "66M");
+}
+
 #[test]
 fn the_artifacts_disk_fills() {
     needs_root!();

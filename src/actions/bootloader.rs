@@ -51,6 +51,10 @@ use crate::image::{self, Spec, Write, WriteSource, WriteTarget};
 /// system partition, which they share, then offers all of them. systemd-boot's entries are copies of
 /// the kernels, unless /boot is on the partition that it reads.
 ///
+/// Where dm-verity protects the root, the kernel command line names its root hash, which the protected
+/// partition cannot hold itself: systemd-boot's entries are elsewhere anyway, GRUB and U-Boot want a
+/// /boot of its own.
+///
 /// ```yaml
 /// - action: image-partition
 ///   imagename: box.img
@@ -83,7 +87,7 @@ pub struct Bootloader {
     #[serde(default)]
     pub kernel_cmdline: Option<String>,
     /// Further words for the kernel command line.
-    #[serde(default, alias = "append")]
+    #[serde(default)]
     pub append_kernel_cmdline: Option<String>,
     /// Seconds that the menu waits. Where it is left out: GRUB and U-Boot 5, systemd-boot none.
     #[serde(default)]
@@ -221,7 +225,8 @@ impl Action for Bootloader {
         }
         let slots: Vec<&str> = spec.deploys.iter().map(|deploy| deploy.slot.as_deref().unwrap_or("-")).collect();
         cx.add("deploys", slots.join(" "));
-        cx.add("root of the kernel command line", crate::build::image::root_words(spec, None, None).join(" "));
+        let slot = spec.deploys.last().and_then(|deploy| deploy.slot.as_deref());
+        cx.add("root of the kernel command line", crate::build::image::root_words(spec, slot, None).join(" "));
         Ok(())
     }
 
@@ -269,9 +274,8 @@ mod tests {
     #[test]
     fn names_are_those_of_recipes() {
         for kind in ["grub", "grub-efi", "grub-bios", "systemd-boot", "extlinux", "raspberrypi"] {
-            let action: Bootloader = serde_json::from_value(json!({"type": kind, "append": "quiet"})).unwrap();
+            let action: Bootloader = serde_json::from_value(json!({ "type": kind })).unwrap();
             assert_eq!(action.kind.name(), kind);
-            assert_eq!(action.append_kernel_cmdline.as_deref(), Some("quiet"));
         }
     }
 }

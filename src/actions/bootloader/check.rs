@@ -126,6 +126,17 @@ fn check_layout(action: &Bootloader, cx: &CheckContext<'_>, spec: &Spec, out: &m
     for error in faults.into_iter().flatten() {
         report("type", &error);
     }
+    let beside_kernels = !matches!(action.kind, LoaderKind::SystemdBoot | LoaderKind::RaspberryPi);
+    if let Ok(boot) = &boot
+        && beside_kernels
+        && spec.hashes_of(&boot.partition.name).is_some()
+    {
+        let name = &boot.partition.name;
+        out.push(
+            cx.error("type", format!("the root hash of `{name}` cannot be in a file of `{name}` itself"))
+                .hint("give /boot a partition of its own, or use `systemd-boot`"),
+        );
+    }
     if spec.deploys.len() > 1 && bios {
         out.push(
             cx.error("type", "GRUB for BIOS starts one deploy only").hint("`grub-efi` and `systemd-boot` know several"),

@@ -7,6 +7,7 @@ mod deploy;
 pub mod disk;
 mod filesystem_image;
 mod filesystems;
+mod iso;
 mod layout;
 mod layout_properties;
 mod mounted;

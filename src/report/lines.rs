@@ -11,7 +11,7 @@ use crate::diagnostics::{Fault, FaultKind};
 use crate::plan::{Plan, PlanStep};
 
 /// Columns of the action's name and of the summary.
-const ACTION: usize = 16;
+const ACTION: usize = 17;
 const SUMMARY: usize = 34;
 
 /// What is built, and where.

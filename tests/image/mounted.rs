@@ -178,6 +178,21 @@ fn only_root_can_mount() {
 }
 
 #[test]
+fn what_the_kernel_cannot_mount_is_said_before_anything_runs() {
+    needs_loops!();
+    let system = nix::sys::utsname::uname().unwrap();
+    let modules = Path::new("/lib/modules").join(system.release());
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap();
+    if known.contains("f2fs") || modules.is_dir() {
+        skip!("needs a kernel without f2fs");
+    }
+    let actions = format!("{}  - action: filesystem-deploy\n", image("f2fs", "", ""));
+    let project = project!(actions);
+    let finished = project.build([]).code(3).says("this kernel cannot mount f2fs").says("leave `strategy` out");
+    finished.says_nothing_of("unpack");
+}
+
+#[test]
 fn a_device_is_not_promised_where_there_is_none() {
     let step = "  - action: filesystem-deploy\n    first-boot: false\n  - action: run\n    command: dd if=/dev/zero of=$IMAGE count=1\n";
     let actions = format!("{}{step}", image("ext4", "", "").replace("    strategy: mounted\n", ""));

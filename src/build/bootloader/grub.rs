@@ -143,6 +143,12 @@ fn csv(names: &EfiNames) -> String {
 }
 
 fn install_unsigned(site: &Site<'_>, names: &EfiNames, esp: &str, vendor: &str, boot: &OnDisk<'_>) -> Result<()> {
+    if site.spec.deploys.len() > 1 {
+        // Such an image finds one directory of GRUB's; the signed one reads a menu of deploys first.
+        let signed = format!("{}-signed", names.package);
+        let fault = site.missing("only the signed GRUB offers several deploys", &[&signed, "shim-signed"]);
+        return Err(fault.hint("or use `type: systemd-boot`").into());
+    }
     let file = format!("{vendor}/grub{}.efi", names.short);
     make_image(site, names.grub, &format!("{}-bin", names.package), boot, &[], &file)?;
     if site.options.removable {

@@ -287,3 +287,19 @@ fn u_boot_and_the_partitions_are_where_each_board_looks_for_them() {
         fs::remove_file(&image).unwrap();
     }
 }
+
+#[test]
+fn the_recipes_of_the_book_are_good() {
+    let book = fs::read_to_string(source_dir().join("docs/src/boards.md")).unwrap();
+    let recipes: Vec<&str> = book.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(recipes.len(), 2);
+    let project = Project::new();
+    for recipe in recipes {
+        project.write("recipe.yaml", recipe);
+        let finished = project.run(["check", "recipe.yaml", "--recipe-only"]).success();
+        assert!(!finished.stderr.contains("warning"), "{finished}");
+    }
+    for board in BOARDS {
+        assert!(book.contains(&format!("\n| `{}` |", board.name)), "{} is not in the book", board.name);
+    }
+}

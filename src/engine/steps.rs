@@ -261,6 +261,9 @@ impl Run<'_> {
                 true => self.root.seal(workspace, record.clone())?,
                 false => self.root.discard(workspace)?,
             }
+            if let Some(spec) = step.image.as_ref().filter(|_| step.mounted && action.changes().root) {
+                crate::build::image::extract_partitions(spec, &self.artifacts.staging)?;
+            }
         }
         if changes.artifacts {
             self.artifacts.save(id, &before, &record)?;

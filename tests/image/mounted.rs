@@ -15,7 +15,7 @@ fn image(kind: &str, more: &str, mount: &str) -> String {
     partitiontype: gpt
     strategy: mounted
     partitions:
-      - {{name: boot, fs: ext2, size: 8 MiB}}
+      - {{name: boot, fs: ext2, size: 8 MiB, artifact: boot.ext2}}
       - {{name: root, fs: {kind}, size: rest{more}}}
     mountpoints:
       - {{mountpoint: /, partition: root{mount}}}
@@ -75,6 +75,7 @@ fn steps_work_on_the_device_and_in_its_file_systems() {
     assert!(again.outcomes().iter().all(|outcome| outcome != "ran"), "{again}");
     let (boot, root) = (partition(&project, 1), partition(&project, 2));
     assert_eq!(debugfs(&boot, "cat /host"), "host\n");
+    assert_eq!(debugfs(&project.path("out/boot.ext2"), "cat /host"), "host\n");
     assert_eq!(debugfs(&root, "cat /etc/mark"), "MARK");
     assert!(debugfs(&root, "cat /etc/image").starts_with("/dev/loop"));
     assert!(debugfs(&root, "cat /etc/mounts").contains(" ext4 rw"));

@@ -22,7 +22,7 @@ pub use alone::{Room, make_alone};
 pub use fstab::{FindBy, command_line, device, fstab, is_protectable, root_words, split};
 pub use mounted::{MountedImage, refused};
 pub use trees::make_mount_points;
-pub use write::write;
+pub use write::{extract_partitions, write};
 
 /// The host's programs (and the Debian package of each) that write an image.
 pub fn programs(spec: &Spec) -> BTreeMap<&'static str, &'static str> {

@@ -36,6 +36,26 @@ pub fn write(cx: &mut BuildContext<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Copies the partitions that are artifacts of their own out of an image that steps changed.
+pub fn extract_partitions(spec: &Spec, artifacts: &Path) -> Result<()> {
+    let file = File::open(artifacts.join(&spec.name)).with_context(|| format!("opening {}", spec.name))?;
+    extract(&file, spec, &table::layout_of(&file, spec)?, artifacts)
+}
+
+fn extract(image: &File, spec: &Spec, layout: &Layout, artifacts: &Path) -> Result<()> {
+    for (partition, placed) in spec.partitions.iter().zip(&layout.partitions) {
+        let Some(artifact) = &partition.artifact else { continue };
+        let target = artifacts.join(artifact);
+        if let Some(directory) = target.parent() {
+            fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+        }
+        let partial = partial(&target)?;
+        writes::extract(image, placed.start, placed.length, &partial)?;
+        fs::rename(&partial, &target).with_context(|| format!("naming {artifact}"))?;
+    }
+    Ok(())
+}
+
 fn partial(target: &Path) -> Result<PathBuf> {
     let name = target.file_name().context("an image without a name")?;
     Ok(target.with_file_name(format!(".{}.partial", name.display())))
@@ -79,12 +99,7 @@ impl Writer<'_> {
         trees.map_or(Ok(()), Trees::put_back)?;
         table::write(self.file, spec, &layout).context("writing the partition table")?;
         writes::apply(cx, self.file, spec, &layout)?;
-        for (partition, placed) in spec.partitions.iter().zip(&layout.partitions) {
-            if let Some(artifact) = &partition.artifact {
-                self.extract(placed, artifact)?;
-            }
-        }
-        Ok(())
+        extract(self.file, spec, &layout, cx.artifacts)
     }
 
     /// What was written stays where it is.
@@ -189,16 +204,6 @@ impl Writer<'_> {
             scratch,
             tools,
         }
-    }
-
-    fn extract(&self, placed: &Placed, artifact: &str) -> Result<()> {
-        let target = self.cx.artifacts.join(artifact);
-        if let Some(directory) = target.parent() {
-            fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
-        }
-        let partial = partial(&target)?;
-        writes::extract(self.file, placed.start, placed.length, &partial)?;
-        fs::rename(&partial, &target).with_context(|| format!("naming {artifact}"))
     }
 
     fn scratch(&self, name: &str) -> Result<PathBuf> {

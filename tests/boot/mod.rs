@@ -8,6 +8,7 @@ mod qemu;
 #[macro_use]
 mod systems;
 
+mod boards;
 mod first_boot;
 mod grub;
 mod iso;

@@ -49,10 +49,10 @@ use crate::image::{Strategy, TableKind};
 ///
 /// ```yaml
 /// - action: image-partition
-///   imagename: small.img
-///   imagesize: auto
-///   margin: 10%
+///   imagename: tree.img
+///   imagesize: 4 GiB
 ///   partitiontype: gpt
+///   strategy: mounted
 ///   partitions:
 ///     - name: root
 ///       fs: btrfs
@@ -68,6 +68,9 @@ use crate::image::{Strategy, TableKind};
 ///       partition: root
 ///       subvolume: "@home"
 /// ```
+///
+/// Without `strategy: mounted`, subvolumes take btrfs-progs 6.12 or newer (Debian 13), and have the names
+/// of the directories that they are mounted on: `home` on /home.
 ///
 /// **Positions.** `start` and `end` say it exactly instead, as parted reads them: `1MiB`, `256MB`,
 /// `2048s` (sectors), `50%`, `-1MiB` (from the end); a number alone is in MB. A position in a decimal

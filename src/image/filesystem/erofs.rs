@@ -54,7 +54,8 @@ fn build(request: &Request<'_>) -> Result<PathBuf> {
 /// Refuses a compressor that the installed mkfs.erofs was built without.
 fn known(request: &Request<'_>, name: &str) -> Result<()> {
     let help = request.help("mkfs.erofs")?;
-    let line = help.lines().skip_while(|line| !line.contains("vailable compressors"));
+    // Version 1.5 calls them available, 1.8 supported.
+    let line = help.lines().skip_while(|line| !line.contains("compressors"));
     let names: Vec<&str> =
         line.flat_map(|line| line.split([' ', ',', ':', '\t'])).filter(|word| !word.is_empty()).collect();
     // A version that does not list them says itself what it lacks.

@@ -1,6 +1,8 @@
 //! Signatures of repositories, verified by gpgv or sqv.
 
+use std::collections::HashSet;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
@@ -11,7 +13,21 @@ use crate::diagnostics::Fault;
 const BROKEN_DIGESTS: [&str; 3] = ["1", "2", "3"];
 
 /// Verifies that at least one key of the binary keyring `keys` has signed `text`, as apt asks for it.
+///
+/// What this process has verified once it does not verify again: many steps read the same repositories.
 pub(super) fn detached(suite: &Suite, text: &[u8], signature: &[u8], keys: &[u8]) -> Result<()> {
+    static VERIFIED: Mutex<Option<HashSet<[blake3::Hash; 3]>>> = Mutex::new(None);
+    let what = [text, signature, keys].map(blake3::hash);
+    let verified = || VERIFIED.lock().unwrap_or_else(PoisonError::into_inner);
+    if verified().as_ref().is_some_and(|known| known.contains(&what)) {
+        return Ok(());
+    }
+    verify(suite, text, signature, keys)?;
+    verified().get_or_insert_default().insert(what);
+    Ok(())
+}
+
+fn verify(suite: &Suite, text: &[u8], signature: &[u8], keys: &[u8]) -> Result<()> {
     let dir = tempfile::tempdir().context("verifying a signature")?;
     let file = |name: &str, contents: &[u8]| -> Result<std::path::PathBuf> {
         let path = dir.path().join(name);

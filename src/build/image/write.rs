@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -27,10 +28,12 @@ pub fn write(cx: &mut BuildContext<'_>) -> Result<()> {
     } else if let Some(directory) = partial.parent() {
         fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
     }
+    let started = Instant::now();
     let options = File::options().read(true).write(true).create(!spec.written).clone();
     let file = options.open(&partial).with_context(|| format!("opening {}", spec.name))?;
     Writer { cx, spec, path: &partial, file: &file }.write()?;
     fs::rename(&partial, &target).with_context(|| format!("naming {}", spec.name))?;
+    cx.log(format!("wrote {} in {:.3} s", spec.name, started.elapsed().as_secs_f64()));
     let meta = file.metadata()?;
     cx.detail = format!("{}, {} of data", shown(meta.len()), shown(meta.blocks() * 512));
     Ok(())

@@ -46,7 +46,8 @@ const SMALL: u64 = 32 << 20;
 
 pub(super) fn make(request: &Request<'_>) -> Result<()> {
     let contents = request.contents;
-    let census = Census::of(request.tree)?;
+    let rough = Census::rough(request.tree)?;
+    let census = if is_roomy(contents, &rough, request.length) { rough } else { Census::of(request.tree)? };
     let block = block_size(contents, &census, request.length, request.sector_size);
     let needed = size(contents, &census, block);
     // What is needed leaves nothing free, not even for root; so less is certain to fail.
@@ -66,6 +67,13 @@ pub(super) fn make(request: &Request<'_>) -> Result<()> {
     }
     std::fs::remove_file(&configuration).context("removing mke2fs.conf")?;
     ext_inodes::settle(&request.open_image()?, request.offset, request.tree.top.as_deref(), request.epoch)
+}
+
+/// Whether a tree fits with large blocks by far, whatever attributes its files have: then the file system
+/// is the same without knowing more of it.
+fn is_roomy(contents: &Contents, rough: &Census, length: u64) -> bool {
+    let block = given_block_size(contents).unwrap_or(4096);
+    length >= SMALL && size(contents, rough, block) + rough.inodes * block <= length
 }
 
 pub(super) fn minimum(request: &Request<'_>) -> Result<u64> {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use rayon::prelude::*;
 use walkdir::WalkDir;
 
 use super::Tree;
@@ -86,14 +87,35 @@ pub(super) struct FileSize {
     pub runs: u64,
 }
 
+/// Of one file: its size where it is a regular one, and the lengths of its attributes.
+type Measured = (Option<FileSize>, Vec<(usize, usize)>);
+
 impl Census {
     /// Counts a tree. Only what files hold decides, not how the host stores it, because the sizes of
     /// images follow from this.
     pub fn of(tree: &Tree) -> Result<Self> {
+        Self::count(tree, |entry| {
+            let size = entry.meta.is_file().then(|| FileSize::of(entry)).transpose()?;
+            let attributes = attributes(&entry.source)?;
+            Ok((size, attributes.iter().map(|(name, value)| (name.len(), value.len())).collect()))
+        })
+    }
+
+    /// Counts a tree without reading its files: as if they had no holes and no attributes.
+    pub fn rough(tree: &Tree) -> Result<Self> {
+        Self::count(tree, |entry| {
+            let length = entry.meta.len();
+            Ok((entry.meta.is_file().then_some(FileSize { length, data: length, runs: 1 }), Vec::new()))
+        })
+    }
+
+    fn count(tree: &Tree, measure: impl Fn(&Entry) -> Result<Measured> + Sync + Send) -> Result<Self> {
+        let entries = entries(tree)?;
+        let measured: Vec<Measured> = entries.par_iter().map(measure).collect::<Result<_>>()?;
         let mut census = Self { inodes: 1, ..Self::default() };
         let mut seen = HashSet::new();
         let mut open: Vec<(PathBuf, usize)> = Vec::new();
-        for entry in entries(tree)? {
+        for (entry, (size, attributes)) in entries.iter().zip(measured) {
             let kind = entry.meta.file_type();
             if let (Some(parent), Some(name)) = (entry.path.parent(), entry.path.file_name()) {
                 while open.last().is_some_and(|(path, _)| path != parent) {
@@ -112,13 +134,10 @@ impl Census {
             if entry.path.components().next().is_some() {
                 census.inodes += 1;
             }
-            if kind.is_file() {
-                census.files.push(FileSize::of(&entry)?);
-            } else if kind.is_symlink() {
+            census.files.extend(size);
+            if kind.is_symlink() {
                 census.links.push(entry.meta.len());
             }
-            let attributes: Vec<_> =
-                attributes(&entry.source)?.iter().map(|(name, value)| (name.len(), value.len())).collect();
             if !attributes.is_empty() {
                 census.attributes.push(attributes);
             }

@@ -17,6 +17,8 @@ done
 echo "report root $(df --output=size -BM / | tail -n1)"
 echo "report failed $(systemctl --failed --plain --no-legend | cut -d' ' -f1 | tr '\n' ' ')"
 echo "report networkd $(systemctl is-enabled systemd-networkd.service)"
+# The machine is switched off when this is seen.
+sync
 echo "report done"
 "#;
 

@@ -44,7 +44,6 @@ actions:
 
 #[test]
 fn a_live_image_boots_from_cd_and_stick_by_bios_and_efi() {
-    slow!();
     for machine in [Machine::Amd64Bios, Machine::Amd64Efi] {
         needs_machine!(machine);
     }

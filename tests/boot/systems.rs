@@ -7,19 +7,23 @@ use crate::harness::{Project, source_dir};
 pub const DONE: &str = "report done";
 
 /// A script that says what differs between machines, and the service that runs it when all else is up.
+///
+/// It is said all at once: whoever opens the console meanwhile throws away what is still on its way.
 const REPORT: &str = r#"#!/bin/sh
-exec >/dev/console 2>&1
-echo
-echo "report machine-id $(cat /etc/machine-id)"
-for key in /etc/ssh/ssh_host_*_key.pub; do
-    [ -e "$key" ] && echo "report key $(ssh-keygen -lf "$key")"
-done
-echo "report root $(df --output=size -BM / | tail -n1)"
-echo "report failed $(systemctl --failed --plain --no-legend | cut -d' ' -f1 | tr '\n' ' ')"
-echo "report networkd $(systemctl is-enabled systemd-networkd.service)"
+{
+    echo
+    echo "report machine-id $(cat /etc/machine-id)"
+    for key in /etc/ssh/ssh_host_*_key.pub; do
+        [ -e "$key" ] && echo "report key $(ssh-keygen -lf "$key")"
+    done
+    echo "report root $(df --output=size -BM / | tail -n1)"
+    echo "report failed $(systemctl --failed --plain --no-legend | cut -d' ' -f1 | tr '\n' ' ')"
+    echo "report networkd $(systemctl is-enabled systemd-networkd.service)"
+    echo "report done"
+} >/run/report 2>&1
 # The machine is switched off when this is seen.
 sync
-echo "report done"
+cat /run/report >/dev/console
 "#;
 
 const SERVICE: &str = "[Unit]
@@ -62,7 +66,7 @@ actions:
     destination: /etc/systemd/system/
   - action: run
     chroot: true
-    command: systemctl enable report.service
+    command: systemctl enable report.service && systemctl mask getty.target
 {}"#,
         actions.trim_start_matches('\n')
     );

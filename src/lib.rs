@@ -2,7 +2,8 @@
 //!
 //! The rooms, from the top down; imports run downwards only:
 //! [`cli`] → [`machine`] → [`engine`] → [`plan`] → [`recipe`] → [`actions`] → [`inspect`] →
-//! [`build`] → [`store`], [`sandbox`] → [`debian`], [`diagnostics`] → [`sys`]. [`report`] stands beside [`cli`].
+//! [`build`] → [`image`], [`store`], [`sandbox`] → [`debian`], [`diagnostics`] → [`sys`].
+//! [`report`] stands beside [`cli`].
 
 pub mod actions;
 pub mod build;

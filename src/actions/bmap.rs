@@ -8,10 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::artifact::{self, Output};
-use super::pack::size_shown;
 use super::{Action, Changes, Needs};
 use crate::build::{BuildContext, CheckContext, InputContext};
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostics, size_shown};
 use crate::image::format::bmap;
 
 /// Write the block map of a disk image, for `bmaptool`.

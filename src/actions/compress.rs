@@ -8,11 +8,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::artifact::{self, Output};
-use super::pack::{size_shown, tool_version, unknown_compression};
+use super::pack::{tool_version, unknown_compression};
 use super::{Action, Changes, Needs};
 use crate::build::archive::{Compression, compress};
 use crate::build::{BuildContext, CheckContext, InputContext};
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostics, size_shown};
 
 /// Compress an artifact.
 ///

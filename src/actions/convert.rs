@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::artifact::{self, Output};
-use super::pack::{size_shown, tool_version};
+use super::pack::tool_version;
 use super::{Action, Changes, Needs};
 use crate::build::{BuildContext, CheckContext, InputContext, interrupted};
-use crate::diagnostics::{Diagnostics, Fault, FaultKind, suggest};
+use crate::diagnostics::{Diagnostics, Fault, FaultKind, size_shown, suggest};
 use crate::image::format::identity::{self, settle};
 use crate::image::format::qcow2;
 use crate::image::sparse;

@@ -9,12 +9,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::pack::{size_shown, unknown_compression};
+use super::pack::unknown_compression;
 use super::{Action, Changes, Needs};
 use crate::build::archive::{Archive, Compression, unpack};
 use crate::build::inside::Inside;
 use crate::build::{BuildContext, CheckContext, InputContext};
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostics, size_shown};
 use crate::store::fetch::Request;
 
 /// Download a file for later actions.

@@ -9,13 +9,13 @@ use uuid::Uuid;
 
 use super::artifact::Output;
 use super::overlay::check_destination;
-use super::pack::{check_artifact_name, size_shown};
+use super::pack::check_artifact_name;
 use super::{Action, Changes, Needs};
 use crate::build::image::{Room, make_alone};
 use crate::build::inside::{Inside, Kind};
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::debian::host;
-use crate::diagnostics::{Diagnostics, Fault, suggest};
+use crate::diagnostics::{Diagnostics, Fault, size_shown, suggest};
 use crate::image::filesystem::{self, Tree};
 use crate::image::{Contents, FilesystemKind, Size, Spec};
 

@@ -14,13 +14,13 @@ use self::firmware::{Firmware, Loaders};
 use self::system::System;
 use super::artifact::Output;
 use super::filesystem_image::check_compression;
-use super::pack::{check_artifact_name, size_shown, tool_version};
+use super::pack::{check_artifact_name, tool_version};
 use super::{Action, Changes, Needs};
 use crate::build::image::{Room, make_alone};
 use crate::build::inside::Inside;
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::debian::host;
-use crate::diagnostics::{Diagnostics, suggest};
+use crate::diagnostics::{Diagnostics, size_shown, suggest};
 use crate::image::filesystem::{self, Tree};
 use crate::image::{Contents, FilesystemKind, Spec};
 

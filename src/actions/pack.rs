@@ -12,7 +12,7 @@ use super::{Action, Changes, Needs};
 use crate::build::archive::{Compression, pack};
 use crate::build::inside::{Inside, Kind};
 use crate::build::{BuildContext, CheckContext, InputContext};
-use crate::diagnostics::{Diagnostics, Fault};
+use crate::diagnostics::{Diagnostics, Fault, size_shown};
 
 /// Pack the root into a tar archive.
 ///
@@ -192,15 +192,4 @@ pub(super) fn tool_version(program: &str) -> String {
     let output = std::process::Command::new(program).arg("--version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.lines().next().unwrap_or_default().to_owned()
-}
-
-/// A size as shown to people: "61 MB".
-pub(super) fn size_shown(bytes: u64) -> String {
-    match bytes {
-        0..1000 => format!("{bytes} B"),
-        1000..1_000_000 => format!("{} kB", bytes.div_ceil(1000)),
-        1_000_000..10_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        10_000_000..1_000_000_000 => format!("{} MB", (bytes + 500_000) / 1_000_000),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
-    }
 }

@@ -265,7 +265,7 @@ impl Action for Raw {
         let kept = cx.scratch.join("bytes");
         reflink_copy::reflink_or_copy(&located.path, &kept).with_context(|| format!("keeping `{name}`"))?;
         cx.origin = Some(PathBuf::from("bytes"));
-        cx.detail = super::pack::size_shown(length);
+        cx.detail = crate::diagnostics::size_shown(length);
         Ok(())
     }
 }

@@ -8,13 +8,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::overlay::check_destination;
-use super::pack::{size_shown, tool_version, unknown_compression};
+use super::pack::{tool_version, unknown_compression};
 use super::{Action, Changes, Needs};
 use crate::build::archive::{Archive, Compression, Unpacked, unpack};
 use crate::build::inside::Inside;
 use crate::build::origin::Origin;
 use crate::build::{BuildContext, CheckContext, InputContext};
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostics, size_shown};
 
 /// Unpack an archive into the root.
 ///

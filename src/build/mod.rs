@@ -17,11 +17,10 @@ mod guard;
 pub mod image;
 pub mod inputs;
 pub mod inside;
-pub mod interrupt;
 pub mod origin;
 
+pub use crate::sys::interrupt::interrupted;
 pub use check::{CheckContext, FileKind, Files};
 pub use context::{BuildContext, RenderFile};
 pub use event::{Event, Reporter};
 pub use inputs::{Input, InputContext};
-pub use interrupt::interrupted;

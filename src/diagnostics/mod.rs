@@ -6,10 +6,12 @@
 
 mod fault;
 mod render;
+mod size;
 mod source;
 mod suggest;
 
 pub use fault::{Fault, FaultKind, Remedy, fault_of};
+pub use size::size_shown;
 pub use source::{Place, Source, Span, Spans};
 pub use suggest::suggest;
 

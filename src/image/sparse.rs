@@ -21,35 +21,45 @@ pub fn copy_into(from: &File, to: &File, offset: u64, length: u64) -> io::Result
 /// The same from somewhere in `from`.
 pub fn copy_range(from: &File, skip: u64, to: &File, offset: u64, length: u64) -> io::Result<()> {
     let mut source = from;
-    let mut buffer = vec![0; 1 << 20];
     for (start, end) in data_ranges(from, skip + length)? {
         let start = start.max(skip);
         if end <= start {
             continue;
         }
         source.seek(SeekFrom::Start(start))?;
-        let mut reader = source.take(end - start);
-        let mut at = offset + (start - skip);
-        loop {
-            let mut filled = 0;
-            while filled < buffer.len() {
-                match reader.read(&mut buffer[filled..])? {
-                    0 => break,
-                    n => filled += n,
-                }
-            }
-            if filled == 0 {
-                break;
-            }
-            for block in buffer[..filled].chunks(BLOCK) {
-                if block.iter().any(|byte| *byte != 0) {
-                    to.write_all_at(block, at)?;
-                }
-                at += block.len() as u64;
-            }
-        }
+        write_data(&mut source.take(end - start), to, offset + (start - skip), || Ok(()))?;
     }
     Ok(())
+}
+
+/// Writes all that a reader has from the byte `at` on, where the file holds zeros; says where that ends.
+/// Blocks of zeros are not written. `go_on` is asked now and then.
+pub fn write_data(
+    reader: &mut dyn Read,
+    to: &File,
+    mut at: u64,
+    mut go_on: impl FnMut() -> io::Result<()>,
+) -> io::Result<u64> {
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        go_on()?;
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match reader.read(&mut buffer[filled..])? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        if filled == 0 {
+            return Ok(at);
+        }
+        for block in buffer[..filled].chunks(BLOCK) {
+            if block.iter().any(|byte| *byte != 0) {
+                to.write_all_at(block, at)?;
+            }
+            at += block.len() as u64;
+        }
+    }
 }
 
 /// Makes a part of a file zeros: a hole, where the file system can.

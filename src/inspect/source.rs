@@ -3,7 +3,6 @@
 use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,10 +12,8 @@ use super::Window;
 use crate::build::archive::Compression;
 use crate::build::interrupted;
 use crate::diagnostics::{Fault, FaultKind};
+use crate::image::sparse;
 use crate::store::Scratch;
-
-/// Blocks of zeros of this size become holes.
-const BLOCK: usize = 4096;
 
 /// A scratch directory that is made when something first needs it.
 pub struct Workplace<'a> {
@@ -149,29 +146,15 @@ fn compression_of(bytes: &Window) -> Compression {
 
 /// Writes all that a reader has into an empty file, zeros as holes.
 pub(super) fn write_sparse(reader: &mut dyn Read, to: &File) -> Result<()> {
-    let mut buffer = vec![0; 1 << 20];
-    let mut at = 0;
-    loop {
-        if interrupted() {
-            return Err(Fault::new(FaultKind::Interrupted, "interrupted").into());
-        }
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match reader.read(&mut buffer[filled..])? {
-                0 => break,
-                read => filled += read,
-            }
-        }
-        if filled == 0 {
-            break;
-        }
-        for block in buffer[..filled].chunks(BLOCK) {
-            if block.iter().any(|byte| *byte != 0) {
-                to.write_all_at(block, at)?;
-            }
-            at += block.len() as u64;
-        }
+    let mut ended = false;
+    let written = sparse::write_data(reader, to, 0, || {
+        ended = interrupted();
+        if ended { Err(std::io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+    });
+    if ended {
+        return Err(Fault::new(FaultKind::Interrupted, "interrupted").into());
     }
+    let at = written?;
     to.set_len(at)?;
     (&mut &*to).seek(SeekFrom::Start(0))?;
     Ok(())

@@ -67,7 +67,7 @@ static SIGNALS: AtomicI32 = AtomicI32::new(0);
 
 /// First asks the engine to end, then makes it; without one, the second signal ends this process.
 fn pass_on(_: Signal) {
-    crate::build::interrupt::interrupt();
+    crate::sys::interrupt::interrupt();
     let engine = ENGINE.load(Ordering::Relaxed);
     let again = SIGNALS.fetch_add(1, Ordering::Relaxed) > 0;
     match (engine, again) {
@@ -232,7 +232,7 @@ fn read_line<T: serde::de::DeserializeOwned>(from: &mut impl BufRead) -> Result<
 
 /// Becomes what the setting says, then waits for the job.
 fn enter(setting: &Setting, voice: &Voice, job: &mut dyn FnMut() -> Result<Job>) -> Result<Job> {
-    on_termination(|_| crate::build::interrupt::interrupt()).context("setting up signal handlers")?;
+    on_termination(|_| crate::sys::interrupt::interrupt()).context("setting up signal handlers")?;
     die_with(setting.front)?;
     let refused = |what: &'static str| move |error| Fault::machine(format!("{what}: {error}"));
     let job = if let Identity::Mapped { .. } = setting.identity {

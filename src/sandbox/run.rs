@@ -26,7 +26,7 @@ const ATTENTION: u16 = 100;
 impl Sandbox {
     /// Runs a command to its end, handing over each line of its output as it comes.
     ///
-    /// When [`crate::build::interrupted`] becomes true, the command and all its descendants are
+    /// When [`crate::sys::interrupt::interrupted`] becomes true, the command and all its descendants are
     /// killed. An error is that it could not be started; how it ended is the [`Exit`].
     pub fn run(&self, command: &Command, on_line: &mut dyn FnMut(Stream, &str)) -> Result<Exit> {
         if command.input == Input::Terminal {
@@ -181,7 +181,7 @@ impl Started {
                 }
                 return Ok(());
             }
-            if !asked_to_end && crate::build::interrupted() {
+            if !asked_to_end && crate::sys::interrupt::interrupted() {
                 asked_to_end = true;
                 self.end();
             }

@@ -3,6 +3,7 @@
 
 pub mod file;
 pub mod filter;
+pub mod interrupt;
 pub mod loops;
 pub mod mount;
 pub mod network;

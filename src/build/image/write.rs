@@ -14,6 +14,7 @@ use super::trees::Trees;
 use super::verity::{self, RootHashes};
 use super::writes;
 use crate::build::BuildContext;
+use crate::diagnostics::size_shown;
 use crate::image::filesystem::{self, Tree};
 use crate::image::{Layout, Partition, Placed, Spec, Strategy, sparse, table};
 
@@ -35,7 +36,7 @@ pub fn write(cx: &mut BuildContext<'_>) -> Result<()> {
     fs::rename(&partial, &target).with_context(|| format!("naming {}", spec.name))?;
     cx.log(format!("wrote {} in {:.3} s", spec.name, started.elapsed().as_secs_f64()));
     let meta = file.metadata()?;
-    cx.detail = format!("{}, {} of data", shown(meta.len()), shown(meta.blocks() * 512));
+    cx.detail = format!("{}, {} of data", size_shown(meta.len()), size_shown(meta.blocks() * 512));
     Ok(())
 }
 
@@ -62,15 +63,6 @@ fn extract(image: &File, spec: &Spec, layout: &Layout, artifacts: &Path) -> Resu
 fn partial(target: &Path) -> Result<PathBuf> {
     let name = target.file_name().context("an image without a name")?;
     Ok(target.with_file_name(format!(".{}.partial", name.display())))
-}
-
-/// A size as people say it.
-fn shown(bytes: u64) -> String {
-    match bytes {
-        0..1_000_000 => format!("{} kB", bytes.div_ceil(1000)),
-        1_000_000..1_000_000_000 => format!("{} MB", (bytes + 500_000) / 1_000_000),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
-    }
 }
 
 struct Writer<'a> {

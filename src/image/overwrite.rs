@@ -99,10 +99,11 @@ impl Layout {
                     hint: "make `imagesize` larger, or `offset` smaller".into(),
                 });
             }
-            for area in self.areas(spec) {
+            let areas = self.areas(spec);
+            for area in &areas {
                 let inside = area.owner == Owner::Room && area.start <= start && end <= area.end;
                 if start < area.end && area.start < end && !inside {
-                    found.push(hit(spec, name, &area, (start, end)));
+                    found.push(hit(spec, name, area, (start, end), first_free(&areas, area.end)));
                 }
             }
         }
@@ -155,7 +156,7 @@ impl Layout {
     }
 }
 
-fn hit(spec: &Spec, name: &str, area: &Area, (start, end): (u64, u64)) -> Overwrite {
+fn hit(spec: &Spec, name: &str, area: &Area, (start, end): (u64, u64), free: u64) -> Overwrite {
     let (from, to) = (exact(area.start), exact(area.end));
     let message = format!("`{name}` overwrites {}, from {from} to {to}", area.name);
     let next = exact(end.next_multiple_of(spec.alignment.max(1))).replace(' ', "");
@@ -166,13 +167,21 @@ fn hit(spec: &Spec, name: &str, area: &Area, (start, end): (u64, u64)) -> Overwr
         Owner::Table if spec.table == TableKind::Gpt && area.start > u64::from(spec.sector_size) => {
             format!("`gpt_gap: {next}` moves the entries behind it; or give it a later `offset`")
         }
-        Owner::Table => format!("the first place that is free is `offset: {}`", sectors_behind(spec, area.end)),
+        Owner::Table => format!("the first place that is free is `offset: {}`", sectors_behind(spec, free)),
         Owner::Backup => "make `imagesize` larger, or `offset` smaller".into(),
         Owner::Filesystem if start >= area.start => "only what is in front of the partition is free".into(),
         Owner::Filesystem => format!("let the partition start behind it: `start: {next}`"),
         Owner::Room => "what belongs there must lie in it as a whole; move one of them".into(),
     };
     Overwrite { message, hint }
+}
+
+/// The first byte from `at` on that no area has.
+fn first_free(areas: &[Area], mut at: u64) -> u64 {
+    while let Some(area) = areas.iter().find(|area| (area.start..area.end).contains(&at)) {
+        at = area.end;
+    }
+    at
 }
 
 /// The first sector behind so many bytes, as `offset` takes it.

@@ -38,12 +38,12 @@ pub(super) struct Plan<'a> {
 }
 
 /// An index to be fetched.
-struct Wanted {
-    url: String,
-    sha256: String,
+pub(super) struct Wanted {
+    pub url: String,
+    pub sha256: String,
     /// apt's name for it in the lists directory.
     file: String,
-    compression: &'static str,
+    pub compression: &'static str,
     suite: Suite,
 }
 
@@ -148,7 +148,7 @@ fn fill(cx: &BuildContext<'_>, plan: &Plan<'_>, releases: &BTreeMap<Suite, Strin
 }
 
 /// The package indexes of a suite that a source asks for.
-fn indexes(source: &Source, suite: &Suite, release: &Release, architectures: &[String]) -> Vec<Wanted> {
+pub(super) fn indexes(source: &Source, suite: &Suite, release: &Release, architectures: &[String]) -> Vec<Wanted> {
     let mut paths = Vec::new();
     if suite.is_flat() {
         paths.push("Packages".to_owned());
@@ -189,15 +189,21 @@ fn unpack(packed: &Path, compression: &str, to: &Path) -> Result<()> {
     if compression.is_empty() {
         return Ok(fs::copy(packed, to).map(drop)?);
     }
-    let mut reader: Box<dyn Read> = match compression {
-        ".xz" => Box::new(liblzma::read::XzDecoder::new_multi_decoder(file)),
-        ".gz" => Box::new(flate2::read::MultiGzDecoder::new(std::io::BufReader::with_capacity(1 << 16, file))),
-        _ => Box::new(bzip2::read::MultiBzDecoder::new(file)),
-    };
+    let mut reader = decoder(file, compression);
     let mut writer = BufWriter::with_capacity(1 << 18, File::create(to)?);
     std::io::copy(&mut reader, &mut writer)?;
     writer.flush()?;
     Ok(())
+}
+
+/// Reads an index that is compressed so.
+pub(super) fn decoder(file: File, compression: &str) -> Box<dyn Read> {
+    match compression {
+        "" => Box::new(file),
+        ".xz" => Box::new(liblzma::read::XzDecoder::new_multi_decoder(file)),
+        ".gz" => Box::new(flate2::read::MultiGzDecoder::new(std::io::BufReader::with_capacity(1 << 16, file))),
+        _ => Box::new(bzip2::read::MultiBzDecoder::new(file)),
+    }
 }
 
 /// apt's name for a file of a repository in its lists directory (`URItoFileName` in apt).

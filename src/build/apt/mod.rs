@@ -11,6 +11,7 @@ mod explain;
 pub(crate) mod first_start;
 mod install;
 mod lists;
+pub mod pick;
 mod release_file;
 pub mod repository;
 mod root;

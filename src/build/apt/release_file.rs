@@ -63,6 +63,12 @@ pub fn add_repositories(cx: &mut InputContext<'_>, sources: &Sources, trust: &Tr
     Ok(())
 }
 
+/// The Release file of a suite as it is now, verified.
+pub(super) fn verified(store: &Store, source: &Source, suite: &Suite, trust: &Trust) -> Result<Release> {
+    let state = fetch(store, suite, &trust.logins)?;
+    check(store, source, suite, &state, trust)
+}
+
 fn fetch(store: &Store, suite: &Suite, logins: &Logins) -> Result<ReleaseState> {
     check_address(&suite.uri).map_err(|error| Fault::recipe(format!("{error:#}")))?;
     let file = match get(store, suite, "InRelease", logins) {
@@ -106,7 +112,7 @@ fn is_clear_signed(file: &str) -> bool {
 }
 
 /// Verifies signature and age.
-fn check(store: &Store, source: &Source, suite: &Suite, state: &ReleaseState, trust: &Trust) -> Result<()> {
+fn check(store: &Store, source: &Source, suite: &Suite, state: &ReleaseState, trust: &Trust) -> Result<Release> {
     let path = store.blob(&state.sha256).with_context(|| format!("the store lost the Release file of {suite}"))?;
     let file = fs::read_to_string(&path).with_context(|| format!("reading the Release file of {suite}"))?;
     if source.trusted != Some(true) && !trust.unauthenticated {
@@ -133,7 +139,7 @@ fn check(store: &Store, source: &Source, suite: &Suite, state: &ReleaseState, tr
                 .hint("where an old state is what you want, say `check-valid-until: false` for the repository")
                 .into())
         }
-        _ => Ok(()),
+        _ => Ok(release),
     }
 }
 

@@ -5,6 +5,8 @@ pub mod local;
 mod probe;
 mod process;
 pub mod qemu;
+#[allow(dead_code)]
+pub mod vm;
 
 use std::ffi::OsString;
 

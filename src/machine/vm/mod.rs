@@ -1,0 +1,3 @@
+//! Virtual machines that builds run in.
+
+pub mod modules;

@@ -1,3 +1,5 @@
 //! Virtual machines that builds run in.
 
+pub mod initramfs;
 pub mod modules;
+mod program;

@@ -1,5 +1,6 @@
 //! Virtual machines that builds run in.
 
 pub mod initramfs;
+pub mod kernel;
 pub mod modules;
 mod program;

@@ -39,6 +39,8 @@ pub(super) struct Job {
     pub(super) reports: RawFd,
     /// Descriptor of a user namespace to enter first: the one with a private binfmt_misc.
     pub(super) user_namespace: Option<RawFd>,
+    /// Descriptors that the command keeps.
+    pub(super) kept: Vec<RawFd>,
 }
 
 /// What the process says about its job.
@@ -78,6 +80,7 @@ pub(super) fn run(fd: RawFd) -> Result<()> {
 fn outer(job: &Job, reports: &OwnedFd) -> Result<()> {
     umask(Mode::from_bits_truncate(0o022));
     process::close_on_exec_from(3);
+    process::keep_open(&job.kept)?;
     process::reset_signals();
     let terminal = job.command.input == Input::Terminal;
     if terminal {

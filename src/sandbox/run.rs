@@ -32,9 +32,21 @@ impl Sandbox {
         if command.input == Input::Terminal {
             return self.interactive(command);
         }
+        self.attend(command, &[], &crate::sys::interrupt::interrupted, on_line)
+    }
+
+    /// Runs a command as [`Sandbox::run`] does, which keeps some of our open files under their numbers
+    /// and is killed when `over` becomes true rather than when the user interrupts.
+    pub fn attend(
+        &self,
+        command: &Command,
+        kept: &[&OwnedFd],
+        over: &dyn Fn() -> bool,
+        on_line: &mut dyn FnMut(Stream, &str),
+    ) -> Result<Exit> {
         let copies = self.copies(command)?;
-        let mut started = Started::spawn(self, command, &stdin(&command.input)?, Output::Pipes)?;
-        let followed = started.follow(on_line);
+        let mut started = Started::spawn(self, command, &stdin(&command.input)?, Output::Pipes, kept)?;
+        let followed = started.follow(over, on_line);
         let ended = started.finish(followed);
         copies.map_or(Ok(()), Copies::release)?;
         ended
@@ -45,8 +57,8 @@ impl Sandbox {
         let command = Command { input: Input::Terminal, ..command.clone() };
         let copies = self.copies(&command)?;
         let terminal = Terminal::take()?;
-        let mut started = Started::spawn(self, &command, &terminal.input, Output::Terminal(&terminal.output))?;
-        let followed = started.follow(&mut |_, _| {});
+        let mut started = Started::spawn(self, &command, &terminal.input, Output::Terminal(&terminal.output), &[])?;
+        let followed = started.follow(&crate::sys::interrupt::interrupted, &mut |_, _| {});
         let ended = started.finish(followed);
         drop(terminal);
         copies.map_or(Ok(()), Copies::release)?;
@@ -128,7 +140,13 @@ struct Started {
 }
 
 impl Started {
-    fn spawn(sandbox: &Sandbox, command: &Command, input: &OwnedFd, output: Output<'_>) -> Result<Self> {
+    fn spawn(
+        sandbox: &Sandbox,
+        command: &Command,
+        input: &OwnedFd,
+        output: Output<'_>,
+        kept: &[&OwnedFd],
+    ) -> Result<Self> {
         let (reports, reports_there) = pipe2(OFlag::O_CLOEXEC)?;
         let namespace = sandbox.binfmt.as_ref().and_then(|binfmt| binfmt.namespace.as_ref());
         let job = Job {
@@ -136,6 +154,7 @@ impl Started {
             command: command.clone(),
             reports: number(&reports_there),
             user_namespace: namespace.map(number),
+            kept: kept.iter().map(|fd| number(fd)).collect(),
         };
         let job = memory(&serde_json::to_vec(&job)?)?;
         let mut program = std::process::Command::new(super::program());
@@ -144,14 +163,15 @@ impl Started {
             Output::Pipes => program.stdout(Stdio::piped()).stderr(Stdio::piped()),
             Output::Terminal(output) => program.stdout(output.try_clone()?).stderr(output.try_clone()?),
         };
-        let handed_over: Vec<&OwnedFd> = [&job, &reports_there].into_iter().chain(namespace).collect();
+        let handed_over: Vec<&OwnedFd> =
+            [&job, &reports_there].into_iter().chain(namespace).chain(kept.iter().copied()).collect();
         inherit(&mut program, &handed_over);
         let child = program.spawn().context("starting the sandbox")?;
         Ok(Self { child, reports: reports.into(), reported: Vec::new() })
     }
 
     /// Passes on output until the command and all its descendants are gone.
-    fn follow(&mut self, on_line: &mut dyn FnMut(Stream, &str)) -> Result<()> {
+    fn follow(&mut self, over: &dyn Fn() -> bool, on_line: &mut dyn FnMut(Stream, &str)) -> Result<()> {
         let mut streams = Vec::new();
         if let Some(out) = self.child.stdout.take() {
             streams.push(Reader::new(OwnedFd::from(out), Stream::Out)?);
@@ -181,7 +201,7 @@ impl Started {
                 }
                 return Ok(());
             }
-            if !asked_to_end && crate::sys::interrupt::interrupted() {
+            if !asked_to_end && over() {
                 asked_to_end = true;
                 self.end();
             }

@@ -58,6 +58,17 @@ pub fn close_on_exec_from(first: RawFd) {
     unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
+/// Takes back [`close_on_exec_from`] for some descriptors.
+pub fn keep_open(descriptors: &[RawFd]) -> Result<()> {
+    for fd in descriptors {
+        // SAFETY: changes a flag of a descriptor only; an unknown number gives EBADF.
+        if unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) } < 0 {
+            return Err(Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// Leaves these descriptors open in the command that is about to be spawned. They must stay open
 /// until it is.
 pub fn inherit(command: &mut Command, descriptors: &[&OwnedFd]) {
@@ -85,6 +96,14 @@ pub fn die_with_us(command: &mut Command) {
             // It may have ended before.
             if nix::unistd::getppid() == parent { Ok(()) } else { Err(Error::from_raw_os_error(libc::ESRCH)) }
         });
+    }
+}
+
+/// Sets variables of this process's environment; for a program that has but one thread yet.
+pub fn set_environment(variables: &std::collections::BTreeMap<String, String>) {
+    for (name, value) in variables {
+        // SAFETY: nobody else reads or writes the environment meanwhile.
+        unsafe { std::env::set_var(name, value) };
     }
 }
 

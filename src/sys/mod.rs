@@ -8,3 +8,4 @@ pub mod loops;
 pub mod mount;
 pub mod network;
 pub mod process;
+pub mod terminal;

@@ -73,6 +73,28 @@ pub fn support(architecture: Architecture) -> Support {
     }
 }
 
+/// The emulator that a machine of our own would need for an architecture; `None` where the processor runs
+/// its programs. A fault with the way out where there is none.
+pub fn needed_emulator(architecture: Architecture) -> Result<Option<PathBuf>> {
+    if architecture == Architecture::host() {
+        return Ok(None);
+    }
+    emulator(architecture).map(Some).ok_or_else(|| {
+        let qemu = architecture.qemu();
+        Fault::machine(format!("no emulator runs programs of {architecture}: qemu-{qemu}-static is missing"))
+            .hint("sudo apt install qemu-user-static")
+            .into()
+    })
+}
+
+/// Registers an emulator with the kernel of a machine that is ours alone.
+pub fn register_for_all(architecture: Architecture, emulator: &Path) -> Result<()> {
+    let mount = private::registered(architecture, emulator)?;
+    let at = std::fs::File::open(REGISTRATIONS)?;
+    crate::sys::mount::attach(&mount, &at)?;
+    Ok(())
+}
+
 impl Sandbox {
     /// The same sandbox, whose commands may be programs of the architecture; in the engine's process.
     /// A fault with the way out where they cannot.

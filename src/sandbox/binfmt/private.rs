@@ -82,8 +82,8 @@ impl PrivateBinfmt {
     }
 }
 
-/// Mounts a binfmt_misc of this user namespace's own and registers the emulator with it.
-fn registered(architecture: Architecture, emulator: &Path) -> Result<OwnedFd> {
+/// Mounts the binfmt_misc of this user namespace, not yet anywhere, and registers the emulator with it.
+pub(super) fn registered(architecture: Architecture, emulator: &Path) -> Result<OwnedFd> {
     let mount = sys::mount::detached(c"binfmt_misc").context("mounting binfmt_misc")?;
     let escape = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
     let (magic, mask) = Elf::of(architecture).pattern();

@@ -155,7 +155,8 @@ impl<'a> Artifacts<'a> {
         for (path, artifact) in &self.files {
             let target = into.join(path);
             if artifact.staged {
-                place(&self.staging.join(path), &target).map_err(|error| unplaced(error, &target))?;
+                place(&self.staging.join(path), &target, self.store.is_precarious())
+                    .map_err(|error| unplaced(error, &target))?;
             }
             let (size, sha256) = (artifact.size, artifact.sha256.clone());
             reporter.report(Event::Artifact { path: target, size, sha256 });
@@ -212,8 +213,9 @@ fn unplaced(error: anyhow::Error, target: &Path) -> anyhow::Error {
     error.context(format!("putting {} into its place", target.display()))
 }
 
-/// Moves a file, over another file system by a copy under a temporary name.
-fn place(from: &Path, to: &Path) -> Result<()> {
+/// Moves a file, over another file system by a copy under a temporary name, which is on the disk before
+/// it gets its own where the machine may be switched off at any moment.
+fn place(from: &Path, to: &Path, precarious: bool) -> Result<()> {
     let directory = to.parent().context("an artifact without a directory")?;
     fs::create_dir_all(directory)?;
     if fs::rename(from, to).is_ok() {
@@ -227,6 +229,9 @@ fn place(from: &Path, to: &Path) -> Result<()> {
     }
     // Named by what makes it, so that nobody else's file is in the way; holes stay holes.
     let temporary = tempfile::Builder::new().make_in(directory, |path| copy_file(from, path))?;
+    if precarious {
+        fs::File::open(temporary.path())?.sync_all()?;
+    }
     temporary.persist(to)?;
     Ok(())
 }

@@ -35,6 +35,8 @@ pub enum Job {
         /// Which.
         surplus: Surplus,
     },
+    /// Nothing: a machine is only to be seen starting.
+    Idle,
 }
 
 /// A plan and its surroundings.
@@ -45,6 +47,9 @@ pub struct Build {
     pub plan: Plan,
     /// The store.
     pub store: PathBuf,
+    /// In a machine of our own, the store of the machine around it; see [`Store::open_borrowing`].
+    #[serde(default)]
+    pub lender: Option<PathBuf>,
     /// Where artifacts go and come from.
     pub artifact_dir: PathBuf,
     /// How commands are run.
@@ -73,6 +78,7 @@ pub fn serve(job: serde_json::Value, reporter: Arc<dyn Reporter>) -> Result<()> 
             let fault = steps::build(*build, &reporter, &mut at).err().map(|error| fault_of(&error));
             reporter.report(Event::Finished { fault, step: at });
         }
+        Job::Idle => reporter.report(Event::Finished { fault: None, step: None }),
         Job::Remove { store, surplus } => {
             let removed = Store::open(&store).and_then(|store| store.remove(surplus));
             let fault = match removed {

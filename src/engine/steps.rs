@@ -25,7 +25,11 @@ pub(super) fn build(mut build: Build, reporter: &dyn Reporter, at: &mut Option<u
     if build.shell.is_some() || runs_programs(&build)? {
         build.sandbox = build.sandbox.emulating(build.plan.architecture)?;
     }
-    let store = Store::open(&build.store)?;
+    let store = Store::open_borrowing(&build.store, build.lender.as_deref())?;
+    if build.lender.is_some() {
+        // The plan was made where nobody could look into this store.
+        plan::look_again(&mut build.plan, &store, &build.id_map)?;
+    }
     let scratch = store.scratch()?;
     let mut run = Run {
         root: Root::new(&store, &build.id_map, build.checkpoints, &scratch.path)?,
@@ -171,6 +175,7 @@ impl Run<'_> {
                 self.reporter.report(Event::StepStarted { step: number });
                 let (facts, detail) = self.run(step, action)?;
                 self.resolver.made();
+                self.store.persist()?;
                 self.finished(step, Outcome::Ran, started.elapsed().as_secs_f64(), detail);
                 self.resolver.advance(step, action, facts);
             }

@@ -17,6 +17,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use crate::store::Elsewhere;
 pub use history::{History, HistoryStep};
 pub use needed::{Course, Facts, Kept, courses};
 pub use order::{mounted, needs, step_count};
@@ -139,6 +140,8 @@ pub struct Request<'a> {
     pub store: &'a Store,
     /// Whose trees count.
     pub id_map: &'a IdMap,
+    /// What another store has, in whose machine the plan will be carried out; else this one's counts.
+    pub elsewhere: Option<&'a Elsewhere>,
     /// Where artifacts go and come from.
     pub artifact_dir: &'a Path,
     /// `-e` variables.
@@ -167,6 +170,9 @@ pub fn plan(recipe: &Recipe, request: Request<'_>) -> Result<Plan> {
         releases: BTreeMap::new(),
     };
     let mut resolver = Resolver::new(&plan, request.store, request.id_map, request.artifact_dir);
+    if let Some(elsewhere) = request.elsewhere {
+        resolver = resolver.elsewhere(elsewhere);
+    }
     for (mut step, action) in order::order(recipe) {
         resolver.resolve(&mut step, action, request.progress).map_err(|error| at(error, &step))?;
         if !step.hit {
@@ -177,6 +183,18 @@ pub fn plan(recipe: &Recipe, request: Request<'_>) -> Result<Plan> {
     }
     plan.releases = resolver.into_releases();
     Ok(plan)
+}
+
+/// Finds out anew for each step of a plan whether the store has its result.
+pub fn look_again(plan: &mut Plan, store: &Store, map: &IdMap) -> Result<()> {
+    for step in &mut plan.steps {
+        let changes = step.changes(step.action()?.as_ref());
+        step.hit = match &step.id {
+            Some(id) => in_store(store, map, id, changes)?,
+            None => false,
+        };
+    }
+    Ok(())
 }
 
 /// Adds the recipe's place to an error that has none.

@@ -11,7 +11,7 @@ use super::{EPOCH_WITHOUT_REPOSITORY, Plan, PlanStep, in_store};
 use crate::actions::Action;
 use crate::build::InputContext;
 use crate::build::inputs::ReleaseState;
-use crate::store::{EntryId, IdMap, Store};
+use crate::store::{Elsewhere, EntryId, IdMap, Store};
 
 /// What later steps want to know of a root after a step. Kept longer than the root's layers.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -52,6 +52,8 @@ pub struct Resolver<'a> {
     heads: Option<Heads>,
     epoch: i64,
     planned_artifacts: Vec<String>,
+    /// Which store is asked for hits, where it is not this one.
+    elsewhere: Option<&'a Elsewhere>,
     /// Id that the last step would have had, had it not been asked to be run anew, and its salt.
     anew: Option<(EntryId, String)>,
 }
@@ -68,7 +70,22 @@ impl<'a> Resolver<'a> {
         let plan = Plan { steps: Vec::new(), ..plan.clone() };
         let (epoch, facts) = (plan.epoch.unwrap_or(EPOCH_WITHOUT_REPOSITORY), Some(RootFacts::default()));
         let heads = Some(Heads { root: step_id::nothing(), all: step_id::nothing(), facts });
-        Self { plan, store, map, artifact_dir, heads, epoch, planned_artifacts: Vec::new(), anew: None }
+        Self {
+            plan,
+            store,
+            map,
+            artifact_dir,
+            heads,
+            epoch,
+            planned_artifacts: Vec::new(),
+            elsewhere: None,
+            anew: None,
+        }
+    }
+
+    /// The same, with hits in another store.
+    pub fn elsewhere(self, elsewhere: &'a Elsewhere) -> Self {
+        Self { elsewhere: Some(elsewhere), ..self }
     }
 
     /// Fills in a step's inputs, id, epoch and whether the store has it. Where the root before it
@@ -126,7 +143,11 @@ impl<'a> Resolver<'a> {
             None => plain.clone(),
         };
         self.anew = anew.map(|salt| (plain, salt));
-        step.hit = in_store(self.store, self.map, &id, step.changes(action))?;
+        let changes = step.changes(action);
+        step.hit = match self.elsewhere {
+            Some(elsewhere) => elsewhere.has(&id, changes.root || changes.origin || changes.write, changes.artifacts),
+            None => in_store(self.store, self.map, &id, changes)?,
+        };
         step.epoch = Some(self.epoch);
         step.id = Some(id);
         Ok(())

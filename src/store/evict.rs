@@ -41,11 +41,14 @@ pub enum Kind {
     State,
     /// The first part of a file whose transfer broke off.
     Partial,
+    /// The disk of machines, with a store of its own.
+    Machine,
 }
 
 impl Kind {
     /// In the order in which they are shown.
-    pub const ALL: [Self; 6] = [Self::Tree, Self::Output, Self::Download, Self::Package, Self::State, Self::Partial];
+    pub const ALL: [Self; 7] =
+        [Self::Tree, Self::Output, Self::Download, Self::Package, Self::State, Self::Partial, Self::Machine];
 
     /// In the plural.
     pub fn plural(self) -> &'static str {
@@ -56,6 +59,7 @@ impl Kind {
             Self::Package => "packages",
             Self::State => "state",
             Self::Partial => "partial",
+            Self::Machine => "machines",
         }
     }
 }
@@ -126,6 +130,7 @@ impl Store {
         for (kind, dir) in [(Kind::Download, BLOBS), (Kind::Package, PACKAGES), (Kind::Partial, "partial")] {
             found.extend(children(&self.dir(dir)).iter().filter_map(|path| listed_file(kind, path)));
         }
+        found.extend(listed_file(Kind::Machine, &self.machine_disk()));
         found.sort_by(|a, b| (a.kind, a.used, &a.id).cmp(&(b.kind, b.used, &b.id)));
         Ok(found)
     }
@@ -150,6 +155,11 @@ impl Store {
             forget_oldest(&self.dir(dir), VALIDATORS);
         }
         self.remove_entries(entries, |_, left| left > limit)
+    }
+
+    /// Has the disk hold all that was sealed, where the machine may be switched off at any moment.
+    pub fn persist(&self) -> Result<()> {
+        if self.is_precarious() { self.settle(&self.entries()?) } else { Ok(()) }
     }
 
     /// Removes what was not used for a time.
@@ -200,6 +210,7 @@ impl Store {
                 }
                 self.remove_file(entry)
             }
+            Kind::Machine => self.remove_machine_disk(),
             Kind::Partial => {
                 let name = entry.id.trim_end_matches(".json");
                 match MakeLock::try_take(self.dir("locks").join(format!("fetch-{name}")))? {
@@ -236,7 +247,7 @@ impl Store {
         let unsynced = entries.iter().filter(|entry| !entry.synced);
         let Some(age) = unsynced.filter_map(|entry| now.duration_since(entry.made).ok()).max() else { return Ok(()) };
         let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        if age < UNSYNCED || (age < OVERDUE && waiting_to_be_written(&meminfo) > MUCH) {
+        if !self.is_precarious() && (age < UNSYNCED || (age < OVERDUE && waiting_to_be_written(&meminfo) > MUCH)) {
             return Ok(());
         }
         let root = std::fs::File::open(self.root())?;
@@ -246,7 +257,7 @@ impl Store {
             let _ = match entry.kind {
                 Kind::Tree | Kind::Output | Kind::State => std::fs::write(entry.path.join(SYNCED), ""),
                 Kind::Download | Kind::Package => mark_synced(&entry.path),
-                Kind::Partial => Ok(()),
+                Kind::Partial | Kind::Machine => Ok(()),
             };
         }
         Ok(())

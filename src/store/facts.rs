@@ -1,5 +1,6 @@
 //! Small facts that builds keep for later ones, such as what a step was made from last time.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -7,6 +8,9 @@ use super::Store;
 
 /// How many facts are kept.
 const BOUND: usize = 4096;
+
+/// Where facts stand.
+const FACTS: &str = "facts";
 
 impl Store {
     /// Keeps a small fact under a key: best effort, bounded in number.
@@ -18,17 +22,41 @@ impl Store {
         }
         // Names are digests: one in 16 of the new facts counts them all.
         if fresh && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('0')) {
-            forget_oldest(&self.dir("facts"), BOUND);
+            forget_oldest(&self.dir(FACTS), BOUND);
         }
     }
 
     /// A fact that was kept.
     pub fn recall(&self, key: &str) -> Option<serde_json::Value> {
-        serde_json::from_slice(&std::fs::read(self.fact_path(key)).ok()?).ok()
+        let path = self.fact_path(key);
+        let text = std::fs::read(&path).ok().or_else(|| {
+            let name = path.file_name()?;
+            std::fs::read(self.lent(Path::new(FACTS).join(name))?).ok()
+        })?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// All facts that were written at or after a time, under the names of their files.
+    pub fn facts_since(&self, time: SystemTime) -> BTreeMap<String, serde_json::Value> {
+        let entries = std::fs::read_dir(self.dir(FACTS)).into_iter().flatten().flatten();
+        let fresh =
+            entries.filter(|entry| entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| at >= time));
+        let read = |path: PathBuf| serde_json::from_slice(&std::fs::read(path).ok()?).ok();
+        fresh.filter_map(|entry| Some((entry.file_name().into_string().ok()?, read(entry.path())?))).collect()
+    }
+
+    /// Takes over facts of another store's [`Store::facts_since`].
+    pub fn adopt_facts(&self, facts: &BTreeMap<String, serde_json::Value>) {
+        for (name, value) in facts.iter().filter(|(name, _)| name.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+            if let Err(error) = self.write_atomically(&self.dir(FACTS).join(name), value.to_string().as_bytes()) {
+                tracing::debug!("{error:#}");
+            }
+        }
+        forget_oldest(&self.dir(FACTS), BOUND);
     }
 
     fn fact_path(&self, key: &str) -> PathBuf {
-        self.dir("facts").join(&blake3::hash(key.as_bytes()).to_hex()[..32])
+        self.dir(FACTS).join(&blake3::hash(key.as_bytes()).to_hex()[..32])
     }
 }
 

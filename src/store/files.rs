@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
 use super::Store;
+use super::copy::copy_file;
 use super::lock::is_at;
 
 const FRESH: u32 = 0o644;
@@ -31,7 +32,10 @@ impl Store {
     /// The file of a digest, marked as used; `None` where it is not there or damaged.
     pub(super) fn hand_out(&self, dir: &Path, sha256: &str) -> Option<PathBuf> {
         let path = dir.join(file_name(sha256)?);
-        let file = File::open(&path).ok()?;
+        let file = File::open(&path).ok().or_else(|| {
+            self.borrow(dir, &path, sha256).inspect_err(|error| tracing::debug!("{error:#}")).ok()?;
+            File::open(&path).ok()
+        })?;
         let stat = file.metadata().ok().filter(|stat| stat.is_file())?;
         if is_doubtful(&stat) && sha256_of(&path).ok()? != sha256.to_ascii_lowercase() {
             let _ = std::fs::remove_file(&path);
@@ -41,6 +45,16 @@ impl Store {
         // Failing means a store that can only be read, where nothing is evicted.
         let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
         is_at(&file, &path).then_some(path)
+    }
+
+    /// Copies a file that the lending store has to its place in this one.
+    fn borrow(&self, dir: &Path, path: &Path, sha256: &str) -> Result<()> {
+        let lent = self.lent(path.strip_prefix(self.dir(""))?).context("nobody has it")?;
+        let scratch = self.scratch()?;
+        let fresh = scratch.path.join("borrowed");
+        copy_file(&lent, &fresh).with_context(|| format!("copying {}", lent.display()))?;
+        ensure!(sha256_of(&fresh)?.eq_ignore_ascii_case(sha256), "{} is damaged", lent.display());
+        self.take_in(&fresh, dir, sha256).map(drop)
     }
 
     /// Moves a file that has just been written, and whose contents are known, to its place.

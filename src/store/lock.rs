@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use crate::diagnostics::{Fault, FaultKind};
 
 /// How often a waiting build looks again.
-const POLL: Duration = Duration::from_millis(40);
+pub(super) const POLL: Duration = Duration::from_millis(40);
 
 static CANCELLED: OnceLock<fn() -> bool> = OnceLock::new();
 

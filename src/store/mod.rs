@@ -5,6 +5,7 @@
 
 mod copy;
 pub mod digest;
+mod elsewhere;
 mod entry;
 mod evict;
 mod facts;
@@ -12,6 +13,7 @@ pub mod fetch;
 mod files;
 mod http;
 mod lock;
+mod machine_disk;
 mod outputs;
 mod overlay;
 mod packages;
@@ -35,8 +37,10 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 pub use copy::copy_file;
+pub use elsewhere::Elsewhere;
 pub use evict::{Cleared, Kind, Listed, Surplus};
 pub use lock::set_cancelled;
+pub use machine_disk::DiskLock;
 pub use overlay::MountedRoot;
 pub use scratch::Scratch;
 pub use state::StateDir;
@@ -100,6 +104,8 @@ struct Inner {
     root: PathBuf,
     /// `root` and the version of the layout.
     base: PathBuf,
+    /// Another store, only to be read, that is asked for files and facts that this one lacks.
+    lender: Option<PathBuf>,
     opened: SystemTime,
     /// How many entries this session has marked as used.
     used: AtomicU64,
@@ -112,6 +118,9 @@ struct Inner {
 /// The way out of a full disk.
 const ROOM: &str = "`debforge store prune --to SIZE` makes room; DEBFORGE_STORE names a place on another disk";
 
+/// The same in a machine.
+const MORE: &str = "`--scratchsize SIZE` gives it a larger one";
+
 /// Free bytes of a disk on which hardly anything can be written any more.
 const NO_ROOM: u64 = 1 << 20;
 
@@ -119,12 +128,13 @@ const NO_ROOM: u64 = 1 << 20;
 const LAYOUT: &str = "v1";
 
 /// Directories of the layout.
-const DIRECTORIES: [&str; 14] = [
+const DIRECTORIES: [&str; 15] = [
     "blobs/sha256",
     "blobs/sha512",
     "facts",
     "fresh",
     "locks",
+    "machines",
     "outputs",
     "packages",
     "partial",
@@ -149,6 +159,12 @@ impl Store {
 
     /// Opens a store, making it where there is none, and removes what killed builds left in it.
     pub fn open(root: &Path) -> Result<Self> {
+        Self::open_borrowing(root, None)
+    }
+
+    /// The same for the store of a machine that can be switched off at any moment: what it lacks is taken
+    /// from the store at `lender`, which is only read, and what it seals is on the disk at once.
+    pub fn open_borrowing(root: &Path, lender: Option<&Path>) -> Result<Self> {
         let base = root.join(LAYOUT);
         for dir in DIRECTORIES {
             let dir = base.join(dir);
@@ -163,6 +179,7 @@ impl Store {
         let inner = Inner {
             root,
             base,
+            lender: lender.map(|lender| lender.join(LAYOUT)),
             opened: SystemTime::now(),
             used: AtomicU64::new(0),
             session: OnceLock::new(),
@@ -179,6 +196,17 @@ impl Store {
 
     fn dir(&self, name: &str) -> PathBuf {
         self.inner.base.join(name)
+    }
+
+    /// Whether the machine may be switched off, so that what is done has to be on the disk.
+    pub fn is_precarious(&self) -> bool {
+        self.inner.lender.is_some()
+    }
+
+    /// A file that another store is willing to lend, by its path below the layout.
+    fn lent(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
+        let path = self.inner.lender.as_ref()?.join(path);
+        path.is_file().then_some(path)
     }
 
     /// The time to mark an entry as used with. Within a session it runs backwards in microseconds:
@@ -208,7 +236,10 @@ impl Store {
             return error;
         }
         let mut fault = crate::diagnostics::fault_of(&error);
-        let hint = format!("the disk of the store {} is full: {ROOM}", self.root().display());
+        let hint = match self.is_precarious() {
+            true => format!("the machine's disk is full: {MORE}"),
+            false => format!("the disk of the store {} is full: {ROOM}", self.root().display()),
+        };
         fault.hints.insert(0, hint);
         fault.into()
     }
@@ -218,6 +249,9 @@ impl Store {
         let error: anyhow::Error = error.into();
         if !is_disk_full(&error) {
             return error;
+        }
+        if self.is_precarious() {
+            return Fault::failed("the machine's disk is full").hint(MORE).into();
         }
         let message = format!("the disk of the store {} is full", self.root().display());
         Fault::failed(message).hint(ROOM).into()

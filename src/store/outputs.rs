@@ -89,7 +89,7 @@ impl Store {
         for part in &manifest.parts {
             check_cancelled()?;
             let to = into.join(&part.path);
-            if !restore_part(&dir.join(FILES).join(&part.path), part, &to, &placed)? {
+            if !restore_part(&dir.join(FILES).join(&part.path), part, &to, &placed, self.is_precarious())? {
                 drop(lock);
                 self.discard(&dir)?;
                 return Ok(None);
@@ -187,7 +187,7 @@ fn save_part(from: &Path, path: &Path, files: &Path, parts: &mut Vec<Part>) -> R
 }
 
 /// Puts one part in its place; false where the store's copy is damaged.
-fn restore_part(stored: &Path, part: &Part, to: &Path, placed: &[Seen]) -> Result<bool> {
+fn restore_part(stored: &Path, part: &Part, to: &Path, placed: &[Seen], precarious: bool) -> Result<bool> {
     let context = || format!("restoring {}", to.display());
     match &part.kind {
         PartKind::Directory { mode } => {
@@ -215,7 +215,8 @@ fn restore_part(stored: &Path, part: &Part, to: &Path, placed: &[Seen]) -> Resul
                 return Ok(false);
             }
             let fresh = temporary(to);
-            let copied = copy_file(stored, &fresh).and_then(|()| std::fs::rename(&fresh, to));
+            let on_disk = || if precarious { std::fs::File::open(&fresh)?.sync_all() } else { Ok(()) };
+            let copied = copy_file(stored, &fresh).and_then(|()| on_disk()).and_then(|()| std::fs::rename(&fresh, to));
             if copied.is_err() {
                 let _ = std::fs::remove_file(&fresh);
             }

@@ -54,6 +54,11 @@ pub enum Event {
         /// Without its newline.
         line: String,
     },
+    /// A line of the console of the machine that the build runs in.
+    Console {
+        /// Without its newline.
+        line: String,
+    },
     /// Something the user should know that is no error.
     Warning {
         /// Which, if any.

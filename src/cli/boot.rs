@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use super::StoreArgs;
+use super::machine::mebibytes;
 use super::output::print;
 use crate::build::archive::Compression;
 use crate::debian::Architecture;
@@ -351,14 +352,6 @@ impl Args {
     }
 }
 
-/// `-m 2048` is in MiB, as for QEMU and debos.
-fn mebibytes(text: &str) -> Result<u64> {
-    if let Ok(number) = text.parse() {
-        return Ok(number);
-    }
-    Ok(parse(text)?.div_ceil(1 << 20))
-}
-
 fn create(path: &Path) -> Result<File> {
     File::create(path).with_context(|| format!("writing {}", path.display()))
 }
@@ -390,14 +383,6 @@ fn shell_line(words: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn memory_is_in_mebibytes() {
-        assert_eq!(mebibytes("2048").unwrap(), 2048);
-        assert_eq!(mebibytes("2G").unwrap(), 2048);
-        assert_eq!(mebibytes("1GB").unwrap(), 954);
-        assert!(mebibytes("much").is_err());
-    }
 
     #[test]
     fn words_are_quoted_where_a_shell_wants_it() {

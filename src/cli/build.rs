@@ -2,14 +2,15 @@
 
 use anyhow::Result;
 
-use super::debos::MachineArgs;
 use super::recipe::{Ready, RecipeArgs};
 use crate::build::Event;
 use crate::diagnostics::{Remedy, fault_of};
-use crate::engine::{Build, Job};
-use crate::machine::local;
+use crate::engine::Build;
+use crate::machine::Machine;
 use crate::plan::{History, Plan};
 use crate::report::{BuildLog, Report, Style};
+use crate::sandbox::{Isolation, Sandbox};
+use crate::store::Checkpoints;
 
 /// Build a recipe.
 #[derive(Debug, clap::Args)]
@@ -48,9 +49,6 @@ pub struct Args {
     /// Shell for `--debug-shell`.
     #[arg(short, long, value_name = "PROGRAM", default_value = "/bin/bash")]
     shell: String,
-
-    #[command(flatten)]
-    machine: MachineArgs,
 }
 
 /// Runs the subcommand.
@@ -58,10 +56,10 @@ pub fn run(args: &Args) -> Result<u8> {
     if args.print_recipe {
         print!("{}", args.recipe.printed()?);
     }
-    if let Some(note) = args.machine.note() {
-        eprintln!("{}", crate::report::note(&note));
-    }
     let ready = args.recipe.ready()?;
+    if let (Machine::Local(_), Some(unheeded)) = (&ready.machine, args.recipe.machine.unheeded()) {
+        eprintln!("{}", crate::report::note(&unheeded));
+    }
     let plan = ready.plan(&args.recipe, args.from.or(args.no_cache.then_some(1)))?;
     if args.dry_run {
         super::plan::print(&plan, &ready);
@@ -87,7 +85,8 @@ pub(super) fn carry_out(
     adjust: impl Fn(&mut Build),
 ) -> Result<u8> {
     let log = BuildLog::start(&ready.store.root().join("logs"), &plan).ok();
-    let mut report = Report::start(style, verbose, &plan, &ready.local, log)?;
+    let mut report = Report::start(style, verbose, &plan, &ready.machine, log)?;
+    report.show_boot(args.machine.show_boot);
     let mut broken = None;
     let mut note = |shown: Result<()>| {
         if let Err(error) = shown {
@@ -97,7 +96,7 @@ pub(super) fn carry_out(
     if let Some(end) = attempt(ready, args, &plan, &adjust, &mut |event| note(report.event(event)))? {
         let end = match renewed(ready, args, &plan) {
             Ok(Some(renewed)) => {
-                note(report.renew(&renewed, &ready.local, &moved(&plan, &renewed)));
+                note(report.renew(&renewed, &ready.machine, &moved(&plan, &renewed)));
                 attempt(ready, args, &renewed, &adjust, &mut |event| note(report.event(event)))?
             }
             Ok(None) => Some(end),
@@ -123,10 +122,12 @@ fn attempt(
 ) -> Result<Option<Event>> {
     let mut build = Build {
         store: ready.store.root().to_owned(),
+        lender: None,
         artifact_dir: ready.artifact_dir.clone(),
-        sandbox: ready.local.sandbox.clone(),
-        checkpoints: ready.local.checkpoints,
-        id_map: ready.local.id_map.clone(),
+        // What the machine makes of these is its own.
+        sandbox: Sandbox::new(Isolation::Namespaces),
+        checkpoints: Checkpoints::None,
+        id_map: ready.machine.id_map(),
         environment: args.proxies(),
         until: None,
         shell: None,
@@ -134,12 +135,15 @@ fn attempt(
         plan: plan.clone(),
     };
     adjust(&mut build);
-    let job = serde_json::to_value(Job::Build(Box::new(build)))?;
     let mut outdated = None;
-    local::start(&ready.local, &job, &mut |event| match &event {
+    let done = ready.machine.build(&ready.store, build, &mut |event| match &event {
         Event::Finished { fault: Some(fault), .. } if fault.remedy == Remedy::PlanAnew => outdated = Some(event),
         event => show(event),
-    })?;
+    });
+    if let Err(error) = done {
+        // Not a step, but what carries out the steps.
+        show(&Event::Finished { fault: Some(fault_of(&error)), step: None });
+    }
     Ok(outdated)
 }
 

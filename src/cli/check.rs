@@ -21,7 +21,7 @@ pub fn run(args: &Args) -> Result<u8> {
         (args.recipe.load()?, String::new())
     } else {
         let ready = args.recipe.ready()?;
-        (ready.recipe, format!(" · {}", ready.local.description))
+        (ready.recipe, format!(" · {}", ready.machine.description()))
     };
     let steps = match recipe.steps.len() {
         1 => "1 step".to_owned(),

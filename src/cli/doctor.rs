@@ -9,10 +9,12 @@ use super::StoreArgs;
 use super::output::print;
 use crate::debian::{Architecture, host};
 use crate::diagnostics::{Fault, fault_of};
+use crate::machine::vm::{self, Hypervisor, Options};
 use crate::machine::{find_program, local};
+use crate::report;
 use crate::sandbox::Isolation;
 use crate::sandbox::binfmt::{self, Support};
-use crate::store::Checkpoints;
+use crate::store::{Checkpoints, Store};
 
 /// Show what this machine can do, and how to get what is missing
 #[derive(Debug, Clone, clap::Args)]
@@ -70,7 +72,10 @@ const TOOLS: [(&[&str], &str, &str); 8] = [
 /// Prints what is there. The fault at the end, if nothing can be built, is of the kind that exits with 3.
 pub fn run(args: &Args) -> Result<()> {
     let store = args.store.path();
-    let (mut rows, usable) = backend(&store);
+    let (mut rows, local) = backend(&store);
+    let (machines, virtual_ones) = machines(&store);
+    let usable = local || virtual_ones;
+    rows.extend(machines);
     rows.push(foreign());
     rows.push(loop_devices());
     rows.extend(tools());
@@ -124,6 +129,31 @@ fn backend(store: &Path) -> (Vec<Row>, bool) {
     let text = format!("{description}: {}", parts.join(", "));
     let place = Row { name: "store", state: State::Info, text: store.display().to_string(), hints: Vec::new() };
     (vec![Row { name: "local backend", state, text, hints: local.notes }, place], true)
+}
+
+/// Machines of a build's own, each seen starting; and whether any does.
+fn machines(store: &Path) -> (Vec<Row>, bool) {
+    let Ok(store) = Store::open(store) else { return (Vec::new(), false) };
+    let waiting = super::Waiting::start();
+    let row = |hypervisor: Hypervisor| {
+        let name = hypervisor.name();
+        waiting.say(&format!("starting a machine ({name})"));
+        match vm::working(hypervisor, Options::default(), &store, &mut |message| waiting.say(message)) {
+            Ok(working) => {
+                let (kernel, start) = (working.machine.kernel_shown(), report::seconds(working.start.as_secs_f64()));
+                let state = if working.machine.notes.is_empty() { State::Ok } else { State::Weak };
+                let text = format!("first process after {start} ({kernel})");
+                Row { name, state, text, hints: working.machine.notes }
+            }
+            Err(error) => {
+                let fault = fault_of(&error);
+                Row { name, state: State::No, text: fault.message, hints: fault.hints }
+            }
+        }
+    };
+    let rows: Vec<Row> = vm::KINDS.into_iter().map(row).collect();
+    let usable = rows.iter().any(|row| row.state != State::No);
+    (rows, usable)
 }
 
 fn foreign() -> Row {

@@ -6,10 +6,10 @@ mod build;
 mod check;
 mod columns;
 pub mod completions;
-mod debos;
 mod diff;
 pub mod doctor;
 mod inspect;
+mod machine;
 pub mod manual;
 pub mod output;
 mod plan;
@@ -160,6 +160,33 @@ impl StoreArgs {
                 .hint("name another directory with `--store` or DEBFORGE_STORE")
                 .into()
         })
+    }
+}
+
+/// A line that says what is waited for, where it can be taken away again; gone when dropped.
+struct Waiting(Option<indicatif::ProgressBar>);
+
+impl Waiting {
+    fn start() -> Self {
+        let spinner = interactive().then(indicatif::ProgressBar::new_spinner);
+        if let Some(spinner) = &spinner {
+            spinner.enable_steady_tick(std::time::Duration::from_millis(120));
+        }
+        Self(spinner)
+    }
+
+    fn say(&self, message: &str) {
+        if let Some(spinner) = &self.0 {
+            spinner.set_message(message.to_owned());
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(spinner) = &self.0 {
+            spinner.finish_and_clear();
+        }
     }
 }
 

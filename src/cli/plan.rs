@@ -41,7 +41,7 @@ pub fn run(args: &Args) -> Result<u8> {
 
 /// The plan for people, on standard output.
 pub(super) fn print(plan: &Plan, ready: &Ready) {
-    println!("{}\n", report::header(plan, &ready.local.description));
+    println!("{}\n", report::header(plan, ready.machine.description()));
     for step in &plan.steps {
         println!("{}", report::planned(step, plan.steps.len()));
     }

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use clap::ValueEnum;
 
 use super::StoreArgs;
+use super::machine::{Backend, MachineArgs};
 use crate::build::command::shell_words;
-use crate::diagnostics::{Fault, FaultKind};
+use crate::diagnostics::{Fault, FaultKind, fault_of};
 use crate::machine::local::{self, Local};
+use crate::machine::{Machine, vm};
 use crate::plan::{Plan, Request};
 use crate::recipe::{DiskLoader, Options, Recipe};
 use crate::sandbox::binfmt::{self, Support};
@@ -38,27 +39,17 @@ pub struct RecipeArgs {
     #[arg(long, value_name = "DIR")]
     pub templatedir: Vec<PathBuf>,
 
-    /// Where the build runs.
-    #[arg(short = 'b', long, alias = "fakemachine-backend", value_enum, default_value_t = Backend::Auto)]
-    pub backend: Backend,
+    #[command(flatten)]
+    pub machine: MachineArgs,
 
     #[command(flatten)]
     pub store: StoreArgs,
 }
 
-/// Where a build runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Backend {
-    /// The best that works here.
-    Auto,
-    /// Namespaces of this machine.
-    Local,
-}
-
 /// A recipe ready to be planned, with the machine that it would run on.
 pub struct Ready {
     pub recipe: Recipe,
-    pub local: Local,
+    pub machine: Machine,
     pub store: Store,
     pub artifact_dir: PathBuf,
 }
@@ -90,10 +81,61 @@ impl RecipeArgs {
     pub fn ready(&self) -> Result<Ready> {
         let recipe = self.load()?;
         let store = self.store.open()?;
-        let local = local::probe(store.root())?;
-        missing(&recipe)?;
-        unmountable(&recipe, &local)?;
-        Ok(Ready { recipe, local, store, artifact_dir: std::path::absolute(&self.artifactdir)? })
+        let machine = self.find_machine(&recipe, &store)?;
+        missing(&recipe, &machine)?;
+        if let Machine::Local(local) = &machine {
+            unmountable(&recipe, local)?;
+        }
+        Ok(Ready { recipe, machine, store, artifact_dir: std::path::absolute(&self.artifactdir)? })
+    }
+
+    /// Where the recipe is built: what the user asks for, else the best of what works.
+    fn find_machine(&self, recipe: &Recipe, store: &Store) -> Result<Machine> {
+        let mut options = self.machine.options()?;
+        options.memory = options.memory.max(recipe.machine.memory);
+        let waiting = super::Waiting::start();
+        let mut progress = |message: &str| waiting.say(message);
+        if let Some(hypervisor) = self.machine.wanted().hypervisor() {
+            return vm::find(hypervisor, options, store, &mut progress).map(Machine::Virtual);
+        }
+        let wanted = self.machine.wanted();
+        if recipe.machine.required && wanted == Backend::Local {
+            return Err(Fault::recipe("the recipe has `machine: required`, and `--backend local` is none")
+                .hint("leave `--backend` out, or name `uml`, `kvm` or `qemu`")
+                .into());
+        }
+        let refused = match recipe.machine.required {
+            true => Fault::machine("the recipe has `machine: required`, and no machine works here"),
+            false => match local::probe(store.root()) {
+                Ok(local) => return Ok(Machine::Local(local)),
+                Err(error) if wanted == Backend::Local => return Err(error),
+                Err(error) => fault_of(&error),
+            },
+        };
+        if refused.kind == FaultKind::Interrupted {
+            return Err(refused.into());
+        }
+        let mut hints = Vec::new();
+        for hypervisor in vm::KINDS {
+            match vm::working(hypervisor, options.clone(), store, &mut progress) {
+                Ok(working) => {
+                    let mut machine = working.machine;
+                    if !recipe.machine.required {
+                        machine.notes.insert(0, format!("in a machine, since {}", refused.message));
+                    }
+                    return Ok(Machine::Virtual(machine));
+                }
+                Err(error) => {
+                    let fault = fault_of(&error);
+                    if fault.kind == FaultKind::Interrupted {
+                        return Err(error);
+                    }
+                    hints.push(format!("{}: {}", hypervisor.name(), fault.message));
+                    hints.extend(fault.hints.into_iter().take(1));
+                }
+            }
+        }
+        Err(hints.into_iter().fold(refused, Fault::hint).into())
     }
 
     /// Variables of `-e`, unset ones left out.
@@ -134,6 +176,7 @@ impl RecipeArgs {
         let directories = directories
             .chain(self.templatedir.iter().map(|directory| ("--templatedir", directory)))
             .chain(self.store.given().map(|directory| ("--store", directory)));
+        words.extend(self.machine.again());
         words.extend(directories.flat_map(|(option, path)| [option.to_owned(), path.display().to_string()]));
         shell_words(words.iter().map(String::as_str))
     }
@@ -161,35 +204,26 @@ impl Ready {
             })?),
             Err(_) => None,
         };
-        let spinner = super::interactive().then(indicatif::ProgressBar::new_spinner);
-        if let Some(spinner) = &spinner {
-            spinner.enable_steady_tick(std::time::Duration::from_millis(120));
-        }
-        let plan = crate::plan::plan(
+        let waiting = super::Waiting::start();
+        let elsewhere = self.machine.elsewhere(&self.store);
+        crate::plan::plan(
             &self.recipe,
             Request {
                 store: &self.store,
-                id_map: &self.local.id_map,
+                id_map: &self.machine.id_map(),
+                elsewhere: elsewhere.as_ref(),
                 artifact_dir: &self.artifact_dir,
                 environment: args.environment(),
                 epoch,
                 fresh_from,
-                progress: &mut |message| {
-                    if let Some(spinner) = &spinner {
-                        spinner.set_message(message.to_owned());
-                    }
-                },
+                progress: &mut |message| waiting.say(message),
             },
-        );
-        if let Some(spinner) = spinner {
-            spinner.finish_and_clear();
-        }
-        plan
+        )
     }
 }
 
 /// All that the recipe needs and this machine does not have, at once.
-fn missing(recipe: &Recipe) -> Result<()> {
+fn missing(recipe: &Recipe, machine: &Machine) -> Result<()> {
     let mut tools = BTreeMap::new();
     let mut emulation = false;
     for (action, needs) in crate::plan::needs(recipe) {
@@ -204,6 +238,9 @@ fn missing(recipe: &Recipe) -> Result<()> {
         let packages = packages.into_iter().collect::<Vec<_>>().join(" ");
         let message = format!("this machine lacks {}", shown.join(", "));
         return Err(Fault::machine(message).hint(format!("apt install {packages}")).into());
+    }
+    if let Machine::Virtual(_) = machine {
+        return if emulation { binfmt::needed_emulator(recipe.architecture).map(drop) } else { Ok(()) };
     }
     if emulation && let Support::Missing { why, hint } = binfmt::support(recipe.architecture) {
         let message = format!("programs of {} do not run here: {why}", recipe.architecture);

@@ -34,6 +34,14 @@ pub struct Range {
 pub enum Identity {
     /// Root already, of the machine or of a container.
     Root,
+    /// An ordinary user, who is root in a user namespace that has no other ids: enough to keep a process
+    /// apart, not to own a system's files.
+    Alone {
+        /// The user.
+        uid: u32,
+        /// The user's group.
+        gid: u32,
+    },
     /// An ordinary user, who is root in a user namespace.
     Mapped {
         /// The user.
@@ -46,6 +54,14 @@ pub enum Identity {
 }
 
 impl Identity {
+    /// That of this process's user where no files with other owners are to be made.
+    pub fn for_a_process() -> Self {
+        match Uid::effective().is_root() {
+            true => Self::Root,
+            false => Self::Alone { uid: Uid::effective().as_raw(), gid: Gid::effective().as_raw() },
+        }
+    }
+
     /// That of this process's user; a fault with the way out where the machine grants too little.
     pub fn current() -> Result<Self> {
         if Uid::effective().is_root() {
@@ -78,6 +94,7 @@ impl Identity {
         match self {
             Self::Root if in_initial_user_namespace() => IdMap("root".into()),
             Self::Root => IdMap(format!("root-{}", own_map().unwrap_or_default().trim().replace(['\n', ' '], "-"))),
+            Self::Alone { uid, .. } => IdMap(format!("alone-{uid}")),
             Self::Mapped { uids, gids, .. } => IdMap(format!("{}+{}", text(uids, "-", "_"), text(gids, "-", "_"))),
         }
     }
@@ -87,6 +104,7 @@ impl Identity {
         match self {
             Self::Root if in_initial_user_namespace() => "root".into(),
             Self::Root => "root of a container".into(),
+            Self::Alone { uid, .. } => format!("rootless (uid {uid} alone)"),
             Self::Mapped { uid, uids, .. } => {
                 let ranges: Vec<String> =
                     uids.iter().skip(1).map(|range| format!("{}+{}", range.outside, range.count)).collect();
@@ -152,6 +170,16 @@ fn map(own: u32, grants: &[Grant]) -> Option<Vec<Range>> {
 
 fn next_free(all: &[Grant]) -> u32 {
     all.iter().map(|grant| grant.first.saturating_add(grant.count)).max().unwrap_or(0).max(FIRST_SUBORDINATE)
+}
+
+/// Makes this process, which has just entered a user namespace of its own, root there.
+pub(super) fn map_alone(uid: u32, gid: u32) -> Result<()> {
+    let files =
+        [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))];
+    for (name, text) in files {
+        std::fs::write(Path::new("/proc/self").join(name), text).with_context(|| format!("writing {name}"))?;
+    }
+    Ok(())
 }
 
 /// Writes the maps of a process that has just entered a user namespace of its own.

@@ -67,7 +67,7 @@ pub fn probe(store_root: &Path) -> Result<Local> {
             );
             Ok(local(identity, Isolation::Chroot, &findings, vec![note]))
         }
-        (Err(why), tried, Identity::Mapped { .. }) => {
+        (Err(why), tried, Identity::Mapped { .. } | Identity::Alone { .. }) => {
             // A fault that names its way out stays as it is.
             if let Err(error) = tried
                 && !fault_of(&error).hints.is_empty()
@@ -77,6 +77,14 @@ pub fn probe(store_root: &Path) -> Result<Local> {
             Err(no_user_namespace(&why).into())
         }
         (Ok(()), Err(error), _) => Err(error),
+    }
+}
+
+/// Whether a process of this identity can be kept in namespaces; why not.
+pub(super) fn try_confining(identity: &Identity, store: &Path) -> Result<(), String> {
+    match ask(identity, Isolation::Namespaces, store) {
+        Ok(findings) => findings.sandbox,
+        Err(error) => Err(format!("{error:#}")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The engine's process: started by the front, in its own namespaces, spoken to through two pipes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -18,11 +18,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid, pipe2};
 use serde::{Deserialize, Serialize};
 
-use super::identity::{Identity, write_maps};
-use super::probe;
+use super::identity::{Identity, map_alone, write_maps};
+use super::{probe, vm};
 use crate::build::{Event, Reporter};
 use crate::diagnostics::{Fault, FaultKind, fault_of};
 use crate::sandbox::Isolation;
+use crate::store::Elsewhere;
 use crate::sys::process::{adopt, inherit, on_termination};
 
 /// Last lines of the engine's own messages that a fault shows.
@@ -44,6 +45,8 @@ pub(super) enum Job {
     Serve(serde_json::Value),
     /// See [`probe`].
     Probe(probe::Question),
+    /// Start a machine and watch over it; see [`vm`].
+    Machine(Box<vm::Start>),
 }
 
 /// What the engine's process says, a line each.
@@ -55,6 +58,12 @@ pub(super) enum Message {
     Event(Event),
     /// What [`Job::Probe`] found.
     Findings(probe::Findings),
+    /// A machine's first process is there, and still is.
+    Alive,
+    /// Facts that a machine's store keeps for later builds.
+    Facts(BTreeMap<String, serde_json::Value>),
+    /// What a machine's store has.
+    Contents(Elsewhere),
     /// It is done.
     Done(Option<Fault>),
 }
@@ -83,6 +92,15 @@ fn pass_on(_: Signal) {
 pub fn interruptible() -> Result<()> {
     crate::store::set_cancelled(crate::build::interrupted);
     on_termination(pass_on).context("setting up signal handlers")
+}
+
+/// Asks the engine to end, if there is one.
+pub(super) fn interrupt_engine() {
+    crate::sys::interrupt::interrupt();
+    let engine = ENGINE.load(Ordering::Relaxed);
+    if engine > 0 {
+        let _ = kill(Pid::from_raw(engine), Signal::SIGTERM);
+    }
 }
 
 /// Runs a job in an engine process to its end, handing over what it says.
@@ -219,6 +237,7 @@ fn serve(job: OwnedFd, voice: &Arc<Voice>) -> Result<()> {
             voice.say(&Message::Findings(probe::answer(&question, setting.isolation)));
             Ok(())
         }
+        Job::Machine(start) => vm::watch(&start, setting.isolation, &mut |message| voice.say(&message)),
     })
 }
 
@@ -235,7 +254,12 @@ fn enter(setting: &Setting, voice: &Voice, job: &mut dyn FnMut() -> Result<Job>)
     on_termination(|_| crate::sys::interrupt::interrupt()).context("setting up signal handlers")?;
     die_with(setting.front)?;
     let refused = |what: &'static str| move |error| Fault::machine(format!("{what}: {error}"));
-    let job = if let Identity::Mapped { .. } = setting.identity {
+    let job = if let Identity::Alone { uid, gid } = setting.identity {
+        unshare(CloneFlags::CLONE_NEWUSER).map_err(refused("no user namespace"))?;
+        map_alone(uid, gid)?;
+        die_with(setting.front)?;
+        job()?
+    } else if let Identity::Mapped { .. } = setting.identity {
         unshare(CloneFlags::CLONE_NEWUSER).map_err(refused("no user namespace"))?;
         voice.say(&Message::Unmapped);
         let job = job()?;

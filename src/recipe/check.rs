@@ -16,7 +16,7 @@ use super::source_map::{Origin, SourceMap};
 use super::template::{self, Rendered};
 use super::template_fault;
 use super::yaml::{self, Node, NodeKind};
-use super::{Options, Recipe, Step};
+use super::{MachineWish, Options, Recipe, Step};
 use crate::actions::{self, ImageWalk, Kind};
 use crate::build::CheckContext;
 use crate::debian::Architecture;
@@ -46,6 +46,7 @@ pub(super) struct Loading<'a> {
     schemas: HashMap<&'static str, Arc<Value>>,
     top_dir: PathBuf,
     pub(super) sector_size: Option<(u32, Span)>,
+    pub(super) machine: MachineWish,
     downloads: Vec<String>,
     artifacts: Vec<String>,
     has_root: bool,
@@ -111,6 +112,7 @@ impl<'a> Loading<'a> {
             schemas: HashMap::new(),
             top_dir: directory_of(path),
             sector_size: None,
+            machine: MachineWish::default(),
             downloads: Vec::new(),
             artifacts: Vec::new(),
             has_root: false,
@@ -141,6 +143,7 @@ impl<'a> Loading<'a> {
                 path: path.to_owned(),
                 architecture,
                 sector_size: self.sector_size.map_or(DEFAULT_SECTOR_SIZE, |(size, _)| size),
+                machine: self.machine,
                 steps: self.steps,
                 files: self.files,
             }),

@@ -14,7 +14,7 @@ use crate::diagnostics::suggest;
 const SECTOR_SIZES: [u32; 4] = [512, 1024, 2048, 4096];
 
 /// Keys of a recipe.
-const HEADER: [&str; 3] = ["architecture", "sectorsize", "actions"];
+const HEADER: [&str; 5] = ["architecture", "sectorsize", "machine", "memory", "actions"];
 
 impl Loading<'_> {
     /// Reads the keys above the actions, and reports those that no recipe has.
@@ -42,6 +42,12 @@ impl Loading<'_> {
         }
         if let Some(entry) = given.iter().find(|entry| entry.name() == "sectorsize") {
             self.sector_size(scope, entry);
+        }
+        if let Some(entry) = given.iter().find(|entry| entry.name() == "machine") {
+            self.machine(scope, entry);
+        }
+        if let Some(entry) = given.iter().find(|entry| entry.name() == "memory") {
+            self.memory(scope, entry);
         }
         if let Some(architecture) = scope.architecture {
             scope.rendered.define("architecture", architecture.name());
@@ -91,6 +97,35 @@ impl Loading<'_> {
                     None => format!("there are {}", names.join(", ")),
                 };
                 self.push(scope, origin.error(message).hint(hint));
+            }
+        }
+    }
+
+    fn machine(&mut self, scope: &Scope, entry: &Entry) {
+        match entry.value.text() {
+            Some("required") => self.machine.required = true,
+            Some("auto") => {}
+            text => {
+                let origin = scope.locate(&entry.value);
+                let diagnostic = origin.error(format!("`machine` cannot be {}", text.unwrap_or("that")));
+                self.push(
+                    scope,
+                    diagnostic.hint("`machine: required` wants a machine of its own, `auto` takes what there is"),
+                );
+            }
+        }
+    }
+
+    fn memory(&mut self, scope: &Scope, entry: &Entry) {
+        let text = entry.value.text().unwrap_or_default();
+        match crate::store::size::parse(text) {
+            Ok(bytes) if bytes >= 1 << 20 => {
+                let mebibytes = bytes.div_ceil(1 << 20);
+                self.machine.memory = self.machine.memory.max(Some(mebibytes));
+            }
+            _ => {
+                let diagnostic = scope.locate(&entry.value).error("`memory` is not a size of memory");
+                self.push(scope, diagnostic.hint("write it like `memory: 4GiB`; a machine gets at least so much"));
             }
         }
     }

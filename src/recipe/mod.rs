@@ -41,10 +41,21 @@ pub struct Recipe {
     pub architecture: Architecture,
     /// Of disk images, in bytes.
     pub sector_size: u32,
+    /// What it wants to be built in.
+    pub machine: MachineWish,
     /// Its actions and those of nested recipes, in order; without those whose `when` is false.
     pub steps: Vec<Step>,
     /// Every file that was read: the recipe, its includes, nested recipes.
     pub files: Vec<PathBuf>,
+}
+
+/// What a recipe wants to be built in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MachineWish {
+    /// Whether a machine of its own and nothing less.
+    pub required: bool,
+    /// The least memory of such a machine, in MiB.
+    pub memory: Option<u64>,
 }
 
 /// An action in its place.

@@ -24,6 +24,12 @@ pub fn schema() -> Value {
                 ]
             },
             "sectorsize": { "description": "Of disk images, in bytes.", "enum": [512, 1024, 2048, 4096], "default": 512 },
+            "machine": {
+                "description": "`required` where the build needs a machine of its own (UML, QEMU).",
+                "enum": ["auto", "required"],
+                "default": "auto"
+            },
+            "memory": { "description": "The least memory of such a machine, such as 4GiB.", "type": "string" },
             "actions": {
                 "description": "What is done, in order.",
                 "type": "array",

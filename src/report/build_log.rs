@@ -52,6 +52,7 @@ impl BuildLog {
     pub(super) fn event(&mut self, event: &Event) {
         match event {
             Event::Log { step, line } => self.line(&format!("{step:>3} │ {line}")),
+            Event::Console { line } => self.line(&format!("    ╎ {line}")),
             Event::StepStarted { step } => self.line(&format!("{step:>3} ┌ started")),
             Event::StepFinished { step, outcome, seconds, detail } => {
                 self.line(&format!("{step:>3} └ {outcome:?} {seconds:.2} s {detail}"));

@@ -18,7 +18,7 @@ pub use units::{bytes, seconds};
 use crate::build::Event;
 use crate::build::event::{Outcome, StepTitle};
 use crate::diagnostics::{Fault, FaultKind};
-use crate::machine::local::Local;
+use crate::machine::Machine;
 use crate::plan::{Plan, PlanStep};
 
 /// Characters of a failed command that fit into a hint.
@@ -39,6 +39,8 @@ pub enum Style {
 pub struct Report {
     style: Style,
     verbose: bool,
+    /// Whether the console of the machine is shown.
+    show_boot: bool,
     /// Steps as shown: number, action, summary.
     steps: Vec<PlanStep>,
     /// How many of them are over.
@@ -55,16 +57,16 @@ pub struct Report {
 
 impl Report {
     /// For a plan about to be carried out; says what is built and where.
-    pub fn start(style: Style, verbose: bool, plan: &Plan, local: &Local, log: Option<BuildLog>) -> Result<Self> {
-        let machine = &local.description;
+    pub fn start(style: Style, verbose: bool, plan: &Plan, machine: &Machine, log: Option<BuildLog>) -> Result<Self> {
         if style != Style::Json {
-            eprintln!("{}", header(plan, machine));
-            local.notes.iter().for_each(|weakness| eprintln!("{}", note(weakness)));
+            eprintln!("{}", header(plan, machine.description()));
+            machine.notes().iter().for_each(|weakness| eprintln!("{}", note(weakness)));
             eprintln!();
         }
         let mut report = Self {
             style,
             verbose,
+            show_boot: false,
             steps: plan.steps.clone(),
             finished: 0,
             progress: progress::Progress::new(style == Style::Terminal),
@@ -75,17 +77,22 @@ impl Report {
             fault: None,
             visited: false,
         };
-        report.event(&started(plan, local))?;
+        report.event(&started(plan, machine))?;
         Ok(report)
     }
 
+    /// Shows the console of the machine too, if asked to.
+    pub fn show_boot(&mut self, show: bool) {
+        self.show_boot = show;
+    }
+
     /// Goes over to another plan of the same build, which begins again; says why.
-    pub fn renew(&mut self, plan: &Plan, local: &Local, why: &str) -> Result<()> {
+    pub fn renew(&mut self, plan: &Plan, machine: &Machine, why: &str) -> Result<()> {
         self.progress.end();
         self.event(&Event::Warning { step: None, message: why.to_owned() })?;
         self.steps.clone_from(&plan.steps);
         self.finished = 0;
-        self.event(&started(plan, local))
+        self.event(&started(plan, machine))
     }
 
     /// Takes the next event.
@@ -107,6 +114,7 @@ impl Report {
             }
             Event::Progress { message, fraction, .. } => self.progress.say(&lines::progress(message, *fraction)),
             Event::Log { step, line } if self.verbose => self.print(&format!("  {step:>3}  │ {line}")),
+            Event::Console { line } if self.show_boot => self.print(&format!("       ╎ {line}")),
             Event::Log { line, .. } => self.progress.overhear(line),
             Event::Warning { message, .. } => self.print(&lines::warning(message)),
             Event::StepFinished { step, outcome, seconds, detail } => {
@@ -136,6 +144,7 @@ impl Report {
                 self.print("");
                 self.fault = Some((*step, fault.clone()));
             }
+            Event::Console { .. } => {}
             Event::Started { .. } | Event::Cleared { .. } | Event::Finished { fault: None, .. } => {}
         }
         Ok(())
@@ -196,12 +205,12 @@ fn from_home(path: &Path) -> String {
     below.map_or_else(|| path.display().to_string(), |below| format!("~/{}", below.display()))
 }
 
-fn started(plan: &Plan, local: &Local) -> Event {
+fn started(plan: &Plan, machine: &Machine) -> Event {
     let title = |step: &PlanStep| StepTitle { action: step.action.clone(), summary: step.summary.clone() };
     Event::Started {
         recipe: plan.recipe.clone(),
         architecture: plan.architecture,
-        machine: local.description.clone(),
+        machine: machine.description().to_owned(),
         steps: plan.steps.iter().map(title).collect(),
     }
 }

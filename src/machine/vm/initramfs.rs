@@ -33,7 +33,6 @@ pub struct Initramfs {
 
 #[derive(Debug)]
 enum Entry {
-    Directory,
     Device { mode: u32, major: u32, minor: u32 },
     File { mode: u32, contents: Vec<u8> },
     Program(Needed),
@@ -63,20 +62,19 @@ impl Initramfs {
     /// Adds modules, to be loaded after those that are there: `/modules/NNN-NAME.ko`.
     pub fn modules(&mut self, modules: &[Module]) {
         for module in modules {
-            let name = format!("{MODULES}/{:03}-{}.ko", self.modules, module.name);
+            self.add(place(self.modules, module), Entry::Module(module.clone()));
             self.modules += 1;
-            self.add(name, Entry::Module(module.clone()));
         }
+    }
+
+    /// Where modules come to lie that are added to an initramfs without any.
+    pub fn paths(modules: &[Module]) -> Vec<PathBuf> {
+        modules.iter().enumerate().map(|(number, module)| place(number, module)).collect()
     }
 
     /// Adds a file, with its permission bits.
     pub fn file(&mut self, at: &Path, mode: u32, contents: Vec<u8>) {
         self.add(at, Entry::File { mode, contents });
-    }
-
-    /// Adds an empty directory.
-    pub fn directory(&mut self, at: &Path) {
-        self.add(at, Entry::Directory);
     }
 
     fn add(&mut self, at: impl Into<PathBuf>, entry: Entry) {
@@ -89,11 +87,8 @@ impl Initramfs {
         let mut archive =
             Archive { file: BufWriter::with_capacity(1 << 18, File::create(to).with_context(writing)?), inode: 0 };
         let mut directories = BTreeSet::new();
-        for (path, entry) in &self.entries {
+        for (path, _) in &self.entries {
             directories.extend(path.ancestors().skip(1).filter(|parent| parent.parent().is_some()));
-            if matches!(entry, Entry::Directory) {
-                directories.insert(path);
-            }
         }
         // A directory's name sorts before those of what is in it.
         for directory in directories {
@@ -104,6 +99,10 @@ impl Initramfs {
         }
         archive.finish().with_context(writing)
     }
+}
+
+fn place(number: usize, module: &Module) -> PathBuf {
+    format!("{MODULES}/{number:03}-{}.ko", module.name).into()
 }
 
 /// What a member's header says beside its name and inode.
@@ -129,7 +128,6 @@ struct Archive {
 impl Archive {
     fn entry(&mut self, path: &Path, entry: &Entry) -> Result<()> {
         match entry {
-            Entry::Directory => Ok(()),
             Entry::Device { mode, major, minor } => {
                 let head = Head { mode: CHARACTER_DEVICE | mode, size: 0, major: *major, minor: *minor };
                 Ok(self.member(path, &head)?)
@@ -229,7 +227,6 @@ mod tests {
         let compressed = crate::build::archive::Compression::Xz;
         initramfs.modules(&[Module { name: "x".into(), path: module, compressed }]);
         initramfs.file(Path::new("/etc/a/job.json"), 0o600, b"12345".to_vec());
-        initramfs.directory(Path::new("/proc"));
         let to = dir.path().join("initramfs");
         initramfs.write(&to).unwrap();
 
@@ -245,7 +242,6 @@ mod tests {
         assert!(program.3.starts_with(b"\x7fELF"));
         let place = |name: &str| all.iter().position(|member| member.0 == name).unwrap();
         assert!(place("etc") < place("etc/a") && place("etc/a") < place("etc/a/job.json"));
-        assert_eq!(member("proc").1, 0o040_755);
         let names: BTreeSet<_> = all.iter().map(|member| &member.0).collect();
         assert_eq!(names.len(), all.len(), "a name is there twice");
     }

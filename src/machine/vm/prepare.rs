@@ -1,0 +1,185 @@
+//! What a machine is started from, laid out in a directory of its own.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::initramfs::Initramfs;
+use super::lines::Lines;
+use super::modules::{self, Module};
+use super::orders::{Orders, Share, Way};
+use super::surroundings::{self, Surroundings};
+use super::{Hypervisor, Start, qemu, uml};
+use crate::debian::Architecture;
+use crate::diagnostics::Fault;
+use crate::sandbox::{Bind, Command, Input, Isolation, View};
+
+/// Where the guest sees this machine's store.
+pub(in crate::machine) const LENDER: &str = "/run/debforge/store";
+
+/// Lays out what the guest finds in `own`, and gives the command that starts the machine.
+pub(super) fn prepare(start: &Start, isolation: Isolation, disk: &Path, own: &Path, lines: &Lines) -> Result<Command> {
+    let seen = [&[PathBuf::from("/usr")], start.visible.as_slice()].concat();
+    let surroundings = Surroundings::new(&seen, std::slice::from_ref(&start.artifact_dir))?;
+    let etc = own.join("etc");
+    surroundings::settings(&etc)?;
+    let mut shared: Vec<(PathBuf, PathBuf, bool)> =
+        surroundings.directories.iter().map(|(path, read_only)| (path.clone(), path.clone(), *read_only)).collect();
+    shared.push((etc, "/etc".into(), true));
+    // At the store's own place the guest mounts its disk.
+    shared.push((start.store.clone(), LENDER.into(), true));
+    let layout =
+        Layout { start, surroundings: &surroundings, disk, own, lines, program: super::own_program()?, shared };
+    let (argv, mut files) = match start.hypervisor {
+        Hypervisor::Uml => layout.uml()?,
+        Hypervisor::Kvm | Hypervisor::Qemu => layout.qemu()?,
+    };
+    files.push((own.to_owned(), false));
+    files.push((disk.to_owned(), false));
+    let path = [("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("TMPDIR", "/tmp")];
+    let view = match isolation {
+        Isolation::Namespaces => View::Chroot { root: jail(own, &surroundings)? },
+        Isolation::Chroot => View::Host { root: None, writable: Vec::new() },
+    };
+    let confined = isolation == Isolation::Namespaces;
+    Ok(Command {
+        argv,
+        environment: path.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        directory: None,
+        view,
+        binds: if confined { layout.binds(&files) } else { Vec::new() },
+        // UML's network is a line to a process outside.
+        network: start.network && start.hypervisor != Hypervisor::Uml,
+        input: Input::Null,
+    })
+}
+
+/// A root for the machine's own process, so that whoever breaks out of the guest finds nothing.
+fn jail(own: &Path, surroundings: &Surroundings) -> Result<PathBuf> {
+    let root = own.join("root");
+    fs::create_dir(&root)?;
+    for (name, target) in &surroundings.links {
+        std::os::unix::fs::symlink(target, root.join(name))?;
+    }
+    Ok(root)
+}
+
+struct Layout<'a> {
+    start: &'a Start,
+    surroundings: &'a Surroundings,
+    disk: &'a Path,
+    own: &'a Path,
+    lines: &'a Lines,
+    program: PathBuf,
+    /// What is shared: from, to, and whether it is only read.
+    shared: Vec<(PathBuf, PathBuf, bool)>,
+}
+
+/// A command line, and files that the machine's process has to see; whether they are only read.
+type Laid = (Vec<String>, Vec<(PathBuf, bool)>);
+
+impl Layout<'_> {
+    fn uml(&self) -> Result<Laid> {
+        let place = self.own.join("modules");
+        fs::create_dir(&place)?;
+        let lay = |(number, module): (usize, Module)| {
+            let path = place.join(format!("{number:02}-{}.ko", module.name));
+            fs::write(&path, module.contents()?).with_context(|| format!("writing {}", path.display()))?;
+            Ok(path)
+        };
+        let modules = self.modules(&[])?.into_iter().enumerate().map(lay).collect::<Result<_>>()?;
+        let ways = self.shared.iter().map(|(from, ..)| Way::Hostfs(from.clone())).collect();
+        let orders = self.orders(modules, ways, uml::DISK, uml::CHANNEL, uml::TERMINAL, uml::INTERFACE);
+        let file = self.own.join("orders.json");
+        fs::write(&file, serde_json::to_vec(&orders)?).context("writing the machine's orders")?;
+        let uml_dir = self.own.join("uml");
+        fs::create_dir(&uml_dir)?;
+        let words = uml::command(self.start, self.disk, &self.program, &file, &uml_dir, self.lines);
+        Ok((words, vec![(self.program.clone(), true), (self.start.kernel.clone(), true)]))
+    }
+
+    fn qemu(&self) -> Result<Laid> {
+        let architecture = Architecture::host();
+        let emulator = crate::machine::qemu::program(architecture)?;
+        let shares: Vec<qemu::Shared> = self
+            .shared
+            .iter()
+            .enumerate()
+            .map(|(number, (from, _, read_only))| qemu::share(number, from, *read_only))
+            .collect();
+        let mut initramfs = Initramfs::new();
+        initramfs.program(&self.program, Path::new(qemu::PROGRAM))?;
+        let modules = self.modules(&qemu::MODULES)?;
+        initramfs.modules(&modules);
+        let paths = Initramfs::paths(&modules);
+        let ways = shares.iter().map(|share| share.way.clone()).collect();
+        let orders = self.orders(paths, ways, qemu::DISK, qemu::CHANNEL, qemu::TERMINAL, qemu::INTERFACE);
+        initramfs.file(Path::new(qemu::ORDERS), 0o644, serde_json::to_vec(&orders)?);
+        let file = self.own.join("initramfs");
+        initramfs.write(&file)?;
+        let parts =
+            qemu::Parts { program: &emulator, disk: self.disk, initramfs: &file, shares: &shares, lines: self.lines };
+        let words = qemu::command(self.start, architecture, &parts);
+        let mut files: Vec<(PathBuf, bool)> = qemu::own_files().into_iter().map(|path| (path, true)).collect();
+        files.push((self.start.kernel.clone(), true));
+        if self.start.hypervisor == Hypervisor::Kvm {
+            files.push(("/dev/kvm".into(), false));
+        }
+        Ok((words, files))
+    }
+
+    /// The modules that the guest loads: those for the machine's devices first.
+    fn modules(&self, devices: &[&str]) -> Result<Vec<Module>> {
+        let Some(directory) = &self.start.modules_dir else { return Ok(Vec::new()) };
+        let wanted = self.start.modules.iter().map(String::as_str);
+        let wanted: Vec<&str> = devices.iter().copied().chain(wanted).collect();
+        let mut closure = modules::closure(directory, &wanted)?;
+        closure.missing.retain(|name| !qemu::PERHAPS.contains(&name.as_str()));
+        // Of a kernel of the user's own nobody knows what it has built in.
+        if !closure.missing.is_empty() && !self.start.own_kernel {
+            let missing = closure.missing.join(", ");
+            return Err(Fault::machine(format!("the kernel {} has no {missing}", self.start.kernel.display()))
+                .hint("`--kernel FILE` names another one")
+                .into());
+        }
+        Ok(closure.modules)
+    }
+
+    fn orders(
+        &self,
+        modules: Vec<PathBuf>,
+        ways: Vec<Way>,
+        disk: &str,
+        channel: &str,
+        terminal: &str,
+        interface: &str,
+    ) -> Orders {
+        let start = self.start;
+        let shares = ways.into_iter().zip(&self.shared);
+        Orders {
+            modules,
+            shares: shares
+                .map(|(way, (_, at, read_only))| Share { way, at: at.clone(), read_only: *read_only })
+                .collect(),
+            links: self.surroundings.links.clone(),
+            disk: disk.into(),
+            store: start.store.clone(),
+            interface: start.network.then(|| interface.into()),
+            channel: channel.into(),
+            terminal: terminal.into(),
+            window: crate::sys::terminal::size(&std::io::stdin().as_fd()).ok().filter(|(rows, _)| *rows > 0),
+            emulator: start.emulator.clone(),
+            environment: start.environment.clone(),
+            job: start.job.clone(),
+        }
+    }
+
+    /// What the machine's process sees: what the guest sees, and `files`.
+    fn binds(&self, files: &[(PathBuf, bool)]) -> Vec<Bind> {
+        let bind = |path: &Path, read_only| Bind { source: path.into(), target: path.into(), read_only };
+        let shared = self.shared.iter().map(|(from, _, read_only)| bind(from, *read_only));
+        shared.chain(files.iter().map(|(path, read_only)| bind(path, *read_only))).collect()
+    }
+}

@@ -1,0 +1,62 @@
+//! User-mode Linux: a kernel that is a program, its devices given by numbers of open files.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use super::Start;
+use super::lines::Lines;
+
+/// How often a processor counts its delay loop in a tick, about: measuring it takes a quarter of a second, and
+/// nothing that a build does depends on it.
+const DELAY_LOOP: u32 = 24_000_000;
+
+/// Name of the network interface.
+pub(super) const INTERFACE: &str = "vec0";
+/// The guest's end of the channel.
+pub(super) const CHANNEL: &str = "/dev/ttyS0";
+/// The guest's terminal for shells.
+pub(super) const TERMINAL: &str = "/dev/ttyS1";
+/// The disk.
+pub(super) const DISK: &str = "/dev/ubda";
+
+/// The command line. `program` and `orders` are paths that the kernel can open, `own` a directory of its own.
+pub(super) fn command(
+    start: &Start,
+    disk: &Path,
+    program: &Path,
+    orders: &Path,
+    own: &Path,
+    lines: &Lines,
+) -> Vec<String> {
+    let number = |file: &OwnedFd| file.as_raw_fd();
+    let mut words = vec![
+        start.kernel.display().to_string(),
+        format!("mem={}M", start.memory),
+        format!("uml_dir={}/", own.display()),
+        format!("ubd0={}", disk.display()),
+        // The console goes out and takes nothing in. Left to itself UML puts its name last, behind what is
+        // for the first process.
+        "console=tty0".into(),
+        "con=null".into(),
+        "con0=null,fd:1".into(),
+        "ssl=null".into(),
+        format!("ssl0=fd:{0},fd:{0}", number(&lines.channel)),
+        format!("ssl1=fd:{0},fd:{0}", number(&lines.terminal)),
+        "root=/dev/root".into(),
+        "rootfstype=hostfs".into(),
+        "rootflags=/".into(),
+        "ro".into(),
+        // A panic ends the machine; started anew it would do the same again.
+        "panic=-1".into(),
+        "noreboot".into(),
+        format!("lpj={DELAY_LOOP}"),
+        "cryptomgr.notests".into(),
+    ];
+    if let Some(network) = &lines.network {
+        words.push(format!("{INTERFACE}:transport=fd,fd={},vec=0", number(network)));
+    }
+    words.push(format!("init={}", program.display()));
+    words.extend(["--", super::guest::NAME].map(str::to_owned));
+    words.push(orders.display().to_string());
+    words
+}

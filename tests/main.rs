@@ -10,6 +10,7 @@ mod boot;
 mod cli;
 mod golden;
 mod image;
+mod machine;
 mod recipes;
 mod root;
 mod sandbox;

@@ -1,0 +1,162 @@
+//! What can happen to a machine: each has its own words, leaves nothing behind, and costs no artifact.
+
+use std::fs;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Project, has_program};
+
+const PACK: &str = "  - action: pack\n    file: out.tar.gz\n";
+
+/// A project with an artifact of a good build, and a recipe whose last step but one is `command`, run
+/// beside the root.
+fn project(command: &str) -> Option<(Project, Vec<u8>)> {
+    let project = Project::new().tiny(PACK)?;
+    project.build(["-b", "uml"]).success();
+    let artifact = fs::read(project.path("out/out.tar.gz")).expect("an artifact");
+    project.set_actions(&format!("  - action: run\n    command: |\n{}{PACK}", indented(command)));
+    Some((project, artifact))
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("      {line}\n")).collect()
+}
+
+/// Nothing is left, and the artifact is still the last good one.
+fn unharmed(project: &Project, artifact: &[u8]) {
+    assert!(project.leftovers().is_empty(), "left behind: {:#?}", project.leftovers());
+    assert!(fs::read(project.path("out/out.tar.gz")).expect("an artifact") == artifact, "the last good artifact");
+    assert_eq!(fs::read_dir(project.path("out")).expect("artifacts").count(), 1, "half an artifact is left");
+}
+
+/// The next build works in the machine that had the trouble.
+fn works_again(project: &Project) {
+    project.set_actions(PACK);
+    project.build(["-b", "uml"]).success();
+}
+
+#[test]
+fn a_panic_of_the_kernel_is_named() {
+    needs_uml!();
+    let crash = "mkdir /tmp/proc; mount -t proc proc /tmp/proc; echo c > /tmp/proc/sysrq-trigger; sleep 60";
+    let Some((project, artifact)) = project(crash) else { skip!("needs a static busybox") };
+    project.build(["-b", "uml"]).code(1).says("the machine's kernel panicked: sysrq triggered crash");
+    unharmed(&project, &artifact);
+    works_again(&project);
+}
+
+#[test]
+fn a_machine_without_memory_left_says_who_was_ended_and_what_helps() {
+    needs_uml!();
+    let Some((project, artifact)) = project("tail /dev/zero") else { skip!("needs a static busybox") };
+    project.build(["-b", "uml", "-m", "300M"]).code(1).says("its kernel ended tail").says("`-m 4G`");
+    unharmed(&project, &artifact);
+}
+
+#[test]
+fn a_full_disk_of_the_machine_names_the_option() {
+    needs_uml!();
+    let fill = "dd if=/dev/zero of=\"$ROOTDIR/big\" bs=1M count=3000";
+    let Some((project, artifact)) = project(fill) else { skip!("needs a static busybox") };
+    project.build(["-b", "uml", "--scratchsize", "1GiB"]).code(1).says("`--scratchsize SIZE` gives it a larger one");
+    unharmed(&project, &artifact);
+}
+
+/// The process ids of UML kernels that were started for a project.
+fn kernels(project: &Project) -> Vec<String> {
+    let store = project.store().display().to_string();
+    let output = Command::new("pgrep").args(["-f", &format!("linux.uml .*{store}")]).output().expect("starting pgrep");
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+fn killed(signal: &str, patience: &str, expected: &str) {
+    needs_uml!();
+    if !has_program("pgrep") {
+        skip!("needs pgrep (package procps)");
+    }
+    let Some((project, artifact)) = project("touch \"$ARTIFACTDIR/begun\"; sleep 600") else {
+        skip!("needs a static busybox");
+    };
+    let args = ["build", "recipe.yaml", "--artifactdir", "out", "-b", "uml", "-v"];
+    let log = fs::File::create(project.path("said")).expect("a log");
+    let mut build = project.start_with(args, |command| {
+        command.env("DEBFORGE_MACHINE_PATIENCE", patience).stderr(log);
+    });
+    build.wait_until("the machine", || !kernels(&project).is_empty());
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    for process in kernels(&project) {
+        let _ = Command::new("kill").args([signal, &process]).status();
+    }
+    build.finish().code(1);
+    let said = project.read("said");
+    assert!(said.contains(expected), "{said}");
+    fs::remove_file(project.path("said")).expect("a log");
+    unharmed(&project, &artifact);
+    works_again(&project);
+}
+
+#[test]
+fn a_killed_machine_is_named() {
+    killed("-KILL", "60", "uml was killed by signal 9");
+}
+
+#[test]
+fn a_machine_that_hangs_is_ended() {
+    killed("-STOP", "8", "the machine has not answered for 8 s");
+}
+
+#[test]
+fn ctrl_c_ends_the_machine_in_good_order() {
+    needs_uml!();
+    let Some((project, artifact)) = project("sleep 600") else { skip!("needs a static busybox") };
+    let log = fs::File::create(project.path("said")).expect("a log");
+    let args = ["build", "recipe.yaml", "--artifactdir", "out", "-b", "uml"];
+    let mut build = project.start_with(args, |command| {
+        command.stderr(log);
+    });
+    build.wait_until("the machine", || !kernels(&project).is_empty());
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    build.signal(Signal::SIGINT);
+    build.finish().code(130);
+    assert!(project.read("said").contains("interrupted"), "{}", project.read("said"));
+    fs::remove_file(project.path("said")).expect("a log");
+    unharmed(&project, &artifact);
+    works_again(&project);
+}
+
+#[test]
+fn a_killed_debforge_takes_its_machine_along() {
+    needs_uml!();
+    let Some((project, artifact)) = project("sleep 600") else { skip!("needs a static busybox") };
+    let mut build = project.start(["build", "recipe.yaml", "--artifactdir", "out", "-b", "uml"]);
+    build.wait_until("the machine", || !kernels(&project).is_empty());
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    build.signal(Signal::SIGKILL);
+    build.finish();
+    unharmed(&project, &artifact);
+    works_again(&project);
+}
+
+#[test]
+fn a_kernel_that_is_none_is_said_at_once() {
+    needs_uml!();
+    let Some(project) = Project::new().tiny(PACK) else { skip!("needs a static busybox") };
+    project.write("kernel", "#!/bin/sh\necho no kernel at all\nexit 7\n");
+    project.chmod("kernel", 0o755);
+    project
+        .build(["-b", "uml", "--kernel", "kernel"])
+        .code(1)
+        .says("uml ended with exit code 7 before its work was done")
+        .says("no kernel at all");
+}
+
+#[test]
+fn a_machine_that_is_too_small_is_refused_before_it_starts() {
+    needs_uml!();
+    let Some(project) = Project::new().tiny(PACK) else { skip!("needs a static busybox") };
+    let refused = project.build(["-b", "uml", "-m", "16M"]).code(2);
+    assert!(refused.stderr.contains("a machine with 16 MiB of memory cannot build anything"), "{refused}");
+    project.build(["-b", "uml", "--scratchsize", "1MB"]).code(2).says("too small to build anything");
+    project.build(["-b", "uml", "-c", "0"]).code(2).says("a machine without processors does nothing");
+}

@@ -1,0 +1,47 @@
+//! Builds in machines of their own: UML and QEMU. One machine runs at a time, since each takes a processor
+//! for itself.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Ends a test unless UML can be had.
+macro_rules! needs_uml {
+    () => {
+        if debforge::debian::Architecture::host() != debforge::debian::Architecture::Amd64 {
+            skip!("UML is for amd64 alone");
+        }
+        needs_program!("linux.uml", "user-mode-linux");
+        needs_program!("libslirp-helper", "libslirp-helper");
+        needs_program!("mke2fs", "e2fsprogs");
+        let _turn = $crate::machine::turn();
+    };
+}
+
+/// Ends a test unless QEMU and a kernel for it can be had.
+macro_rules! needs_qemu {
+    () => {
+        needs_program!("qemu-system-x86_64", "qemu-system-x86");
+        needs_program!("mke2fs", "e2fsprogs");
+        if std::fs::read_dir("/boot")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .all(|entry| !entry.file_name().to_string_lossy().starts_with("vmlinuz-"))
+        {
+            skip!("needs a kernel (package linux-image-amd64)");
+        }
+        let _turn = $crate::machine::turn();
+    };
+}
+
+/// Waits for the one machine that may run.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+mod auto;
+mod confined;
+mod faults;
+mod images;
+mod same;
+mod shell;

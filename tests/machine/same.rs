@@ -1,0 +1,113 @@
+//! The same recipe gives the same, wherever it is built, and once.
+
+use std::fs;
+
+use crate::harness::Project;
+
+/// Files with owners, modes, capabilities and links, as an archive and as an ext4 image.
+const RECIPE: &str = "
+  - action: run
+    chroot: true
+    command: |
+      mkdir -p /srv/data
+      echo text > /srv/data/file
+      chown 33:33 /srv/data/file
+      chmod 4755 /srv/data/file
+      ln /srv/data/file /srv/data/same
+      ln -s file /srv/data/link
+      echo forge > /etc/hostname
+  - action: image-partition
+    imagename: disk.img
+    imagesize: 32MB
+    partitiontype: gpt
+    partitions:
+      - { name: efi, fs: vfat, size: 8MiB, flags: [esp] }
+      - { name: root, fs: ext4, size: rest }
+    mountpoints:
+      - { mountpoint: /, partition: root }
+      - { mountpoint: /boot/efi, partition: efi }
+  - action: filesystem-deploy
+  - action: pack
+    file: root.tar.gz
+";
+
+/// What a recipe gives in a place: archive and image.
+fn built(place: &str, arguments: &[&str]) -> Option<[Vec<u8>; 2]> {
+    let project = Project::new().tiny(RECIPE)?;
+    project.build(["-b", place].into_iter().chain(arguments.iter().copied())).success();
+    Some(["root.tar.gz", "disk.img"].map(|name| fs::read(project.path("out").join(name)).expect("an artifact")))
+}
+
+fn same(place: &str, arguments: &[&str]) {
+    let (Some(here), Some(there)) = (built("local", &[]), built(place, arguments)) else {
+        skip!("needs a static busybox");
+    };
+    for (here, there, what) in [(&here[0], &there[0], "archive"), (&here[1], &there[1], "image")] {
+        assert!(here == there, "the {what} differs between this machine and {place}");
+    }
+}
+
+#[test]
+fn uml_gives_the_same_bytes_as_this_machine() {
+    needs_root!();
+    needs_uml!();
+    same("uml", &[]);
+}
+
+#[test]
+fn qemu_gives_the_same_bytes_as_this_machine() {
+    needs_root!();
+    needs_qemu!();
+    same("qemu", &["-m", "1G"]);
+}
+
+#[test]
+fn a_step_is_never_run_twice_in_machines_either() {
+    needs_uml!();
+    let Some(project) = Project::new().tiny(RECIPE) else { skip!("needs a static busybox") };
+    let first = project.build(["-b", "uml", "--json"]).success();
+    // Only what says how the image is to be has nothing to do.
+    let ran = first.outcomes().iter().filter(|outcome| *outcome == "ran").count();
+    assert!(ran >= 4, "{first}");
+    // The plan knows it before the machine starts.
+    project.run(["plan", "recipe.yaml", "--artifactdir", "out", "-b", "uml"]).success().prints("cached");
+    let second = project.build(["-b", "uml", "--json"]).success();
+    assert!(second.outcomes().iter().all(|outcome| outcome == "cached"), "{second}");
+    // What changes costs itself and what follows.
+    project.set_actions(&RECIPE.replace("echo forge", "echo anvil"));
+    fs::remove_file(project.path("out/disk.img")).expect("an artifact");
+    let third = project.build(["-b", "uml", "--json"]).success();
+    assert_eq!(third.outcomes()[0], "cached", "{third}");
+    assert_eq!(third.outcomes()[1], "ran", "{third}");
+    assert!(project.path("out/disk.img").exists());
+}
+
+#[test]
+fn what_a_step_did_before_another_failed_is_kept() {
+    needs_uml!();
+    let failing = "  - action: run\n    chroot: true\n    command: echo one > /etc/one\n  - action: run\n    chroot: true\n    command: exit 3\n";
+    let Some(project) = Project::new().tiny(failing) else { skip!("needs a static busybox") };
+    project.build(["-b", "uml"]).code(1).says("exit 3");
+    project.set_actions(&failing.replace("exit 3", "true"));
+    let again = project.build(["-b", "uml", "--json"]).success();
+    assert_eq!(again.outcomes(), ["cached", "cached", "ran"], "{again}");
+}
+
+#[test]
+fn a_debian_that_is_bootstrapped_in_uml_is_that_of_this_machine() {
+    needs_root!();
+    needs_uml!();
+    let recipe = "architecture: amd64
+actions:
+  - { action: mmdebstrap, suite: trixie, variant: minbase }
+  - { action: apt, packages: [iproute2] }
+  - { action: pack, file: root.tar.zst, compression: zstd }
+";
+    // One store, so that what is fetched once serves both.
+    let project = Project::new().shared_store().recipe(recipe);
+    project.build(["-b", "local"]).success();
+    let here = fs::read(project.path("out/root.tar.zst")).expect("an archive");
+    fs::remove_file(project.path("out/root.tar.zst")).expect("an archive");
+    project.build(["-b", "uml"]).success();
+    assert!(here == fs::read(project.path("out/root.tar.zst")).expect("an archive"), "the archives differ");
+}

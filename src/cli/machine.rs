@@ -34,6 +34,10 @@ pub struct MachineArgs {
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
 
+    /// Use programs that debforge builds a root of, in place of those of this machine.
+    #[arg(long)]
+    pub machine_root: bool,
+
     /// Show what the machine's kernel says.
     #[arg(long)]
     pub show_boot: bool,
@@ -86,6 +90,7 @@ impl MachineArgs {
             processors: self.cpus,
             disk_size: self.scratchsize.as_deref().map(size::parse).transpose()?,
             kernel: self.kernel.clone(),
+            root: None,
         })
     }
 
@@ -95,6 +100,7 @@ impl MachineArgs {
         if let (true, Some(name)) = (self.wanted() != Backend::Auto, self.wanted().to_possible_value()) {
             words.extend(["-b".to_owned(), name.get_name().to_owned()]);
         }
+        words.extend(self.machine_root.then(|| "--machine-root".to_owned()));
         let kernel = self.kernel.as_ref().map(|path| path.display().to_string());
         let cpus = self.cpus.map(|number| number.to_string());
         for (option, value) in
@@ -112,6 +118,7 @@ impl MachineArgs {
             ("--cpus", self.cpus.is_some()),
             ("--scratchsize", self.scratchsize.is_some()),
             ("--kernel", self.kernel.is_some()),
+            ("--machine-root", self.machine_root),
             ("--show-boot", self.show_boot),
         ];
         let names: Vec<&str> = given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();

@@ -8,8 +8,10 @@ use anyhow::Result;
 use super::StoreArgs;
 use super::machine::{Backend, MachineArgs};
 use crate::build::command::shell_words;
+use crate::debian::Architecture;
 use crate::diagnostics::{Fault, FaultKind, fault_of};
 use crate::machine::local::{self, Local};
+use crate::machine::vm::MachineRoot;
 use crate::machine::{Machine, vm};
 use crate::plan::{Plan, Request};
 use crate::recipe::{DiskLoader, Options, Recipe};
@@ -93,6 +95,11 @@ impl RecipeArgs {
     fn find_machine(&self, recipe: &Recipe, store: &Store) -> Result<Machine> {
         let mut options = self.machine.options()?;
         options.memory = options.memory.max(recipe.machine.memory);
+        if self.machine.machine_root && self.machine.wanted() != Backend::Local {
+            let root = MachineRoot::find(store, recipe.architecture != Architecture::host())?;
+            crate::debian::host::use_tools_of(root.packages()?);
+            options.root = Some(root);
+        }
         let waiting = super::Waiting::start();
         let mut progress = |message: &str| waiting.say(message);
         if let Some(hypervisor) = self.machine.wanted().hypervisor() {
@@ -231,7 +238,8 @@ fn missing(recipe: &Recipe, machine: &Machine) -> Result<()> {
         emulation |= needs.emulation;
     }
     let lacking: Vec<_> = tools.into_iter().filter(|(tool, _)| crate::machine::find_program(tool).is_none()).collect();
-    if !lacking.is_empty() {
+    let own_tools = matches!(machine, Machine::Virtual(machine) if machine.has_root());
+    if !lacking.is_empty() && !own_tools {
         let shown: Vec<String> =
             lacking.iter().map(|(tool, (_, action))| format!("`{tool}` (for `{action}`)")).collect();
         let packages: BTreeSet<&str> = lacking.iter().map(|(_, (package, _))| *package).collect();
@@ -240,7 +248,7 @@ fn missing(recipe: &Recipe, machine: &Machine) -> Result<()> {
         return Err(Fault::machine(message).hint(format!("apt install {packages}")).into());
     }
     if let Machine::Virtual(_) = machine {
-        return if emulation { binfmt::needed_emulator(recipe.architecture).map(drop) } else { Ok(()) };
+        return if emulation && !own_tools { binfmt::needed_emulator(recipe.architecture).map(drop) } else { Ok(()) };
     }
     if emulation && let Support::Missing { why, hint } = binfmt::support(recipe.architecture) {
         let message = format!("programs of {} do not run here: {why}", recipe.architecture);

@@ -10,11 +10,19 @@ use super::package_list;
 use super::sources::{Source, Sources};
 use crate::diagnostics::Fault;
 
+/// dpkg's database of the system whose tools do the work.
+static STATUS: OnceLock<String> = OnceLock::new();
+
 /// Version of an installed package of this machine; `None` without it or without dpkg.
 pub fn package_version(name: &str) -> Option<String> {
-    static STATUS: OnceLock<String> = OnceLock::new();
     let status = STATUS.get_or_init(|| fs::read_to_string("/var/lib/dpkg/status").unwrap_or_default());
     package_list::status_of(status, name)?.get("Version").map(str::to_owned)
+}
+
+/// Has another system's tools count as this machine's: `status` is dpkg's database there. Only before the
+/// first [`package_version`].
+pub fn use_tools_of(status: String) {
+    let _ = STATUS.set(status);
 }
 
 /// A program of the PATH, or of an sbin directory, which ordinary users' PATHs lack.

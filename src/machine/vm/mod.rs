@@ -28,6 +28,7 @@ mod probe;
 mod program;
 mod qemu;
 mod relay;
+mod root;
 mod surroundings;
 mod uml;
 mod watch;
@@ -40,6 +41,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::outside::{Machine, Options, contents, find, id_map};
 pub use self::probe::{KINDS, Working, working};
+pub use self::root::MachineRoot;
 pub(super) use self::watch::watch;
 use crate::debian::Architecture;
 
@@ -80,6 +82,8 @@ pub struct Start {
     pub modules_dir: Option<PathBuf>,
     /// Names of the modules that the build wants.
     pub modules: Vec<String>,
+    /// A root of its own, as an ext4 in a file; else it uses the programs of this machine.
+    pub root: Option<PathBuf>,
     /// In MiB.
     pub memory: u64,
     /// Number of processors; UML has one.
@@ -100,6 +104,20 @@ pub struct Start {
     pub environment: BTreeMap<String, String>,
     /// What the engine is to do; see [`crate::engine::Job`].
     pub job: serde_json::Value,
+}
+
+/// Names of a machine's devices in the guest.
+struct Devices {
+    /// The disk with the store.
+    disk: &'static str,
+    /// The disk with a root of its own.
+    root: &'static str,
+    /// The line to the machine around it.
+    channel: &'static str,
+    /// The terminal for shells.
+    terminal: &'static str,
+    /// The network interface.
+    interface: &'static str,
 }
 
 /// This program, as a file that a machine can be shown.

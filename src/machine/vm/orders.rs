@@ -17,6 +17,10 @@ pub struct Orders {
     pub shares: Vec<Share>,
     /// Symbolic links at the top of its root: name and target.
     pub links: Vec<(String, String)>,
+    /// Device with a root of the guest's own; else what is shared makes one.
+    pub root: Option<PathBuf>,
+    /// Files to write in such a root: path and contents.
+    pub files: Vec<(PathBuf, String)>,
     /// Device with the store.
     pub disk: PathBuf,
     /// Where the store stands.

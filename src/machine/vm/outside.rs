@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::kernel::{self, Kernel};
 use super::network::{self, proxy};
-use super::{Hypervisor, Start, probe};
+use super::{Hypervisor, MachineRoot, Start, probe};
 use crate::build::Event;
 use crate::debian::Architecture;
 use crate::debian::host::find_program;
@@ -61,6 +61,8 @@ pub struct Options {
     pub disk_size: Option<u64>,
     /// A kernel of the user's own.
     pub kernel: Option<PathBuf>,
+    /// A root of its own.
+    pub root: Option<MachineRoot>,
 }
 
 /// A machine that can be started.
@@ -125,7 +127,12 @@ pub fn find(
         hypervisor,
         identity,
         isolation,
-        description: format!("{}, {}, {memory} MiB", hypervisor.name(), kernel.description),
+        description: format!(
+            "{}, {}, {memory} MiB{}",
+            hypervisor.name(),
+            kernel.description,
+            if options.root.is_some() { ", a root of its own" } else { "" }
+        ),
         kernel,
         options,
         notes,
@@ -176,6 +183,11 @@ impl Machine {
         process::run(&self.identity, self.isolation, &Task::Machine(Box::new(start)), on_message)
     }
 
+    /// Whether it has programs of its own.
+    pub fn has_root(&self) -> bool {
+        self.options.root.is_some()
+    }
+
     /// Its kernel, for people.
     pub fn kernel_shown(&self) -> &str {
         &self.kernel.description
@@ -194,6 +206,7 @@ impl Machine {
             own_kernel: self.options.kernel.is_some(),
             modules_dir: self.kernel.modules.clone(),
             modules: ALWAYS.map(str::to_owned).to_vec(),
+            root: self.options.root.as_ref().map(|root| root.image.clone()),
             memory: self.memory(),
             processors: self.processors(),
             disk_size: self.options.disk_size.unwrap_or(DISK).next_multiple_of(4096),
@@ -221,7 +234,12 @@ impl Machine {
             .with_context(|| format!("making {}", build.artifact_dir.display()))?;
         let artifact_dir = build.artifact_dir.canonicalize()?;
         let plan = &build.plan;
-        let emulator = binfmt::needed_emulator(plan.architecture)?.map(|by| (plan.architecture, by));
+        let emulator = match &self.options.root {
+            Some(_) if plan.architecture == Architecture::host() => None,
+            Some(_) => Some(MachineRoot::emulator(plan.architecture)),
+            None => binfmt::needed_emulator(plan.architecture)?,
+        };
+        let emulator = emulator.map(|by| (plan.architecture, by));
         let mut wanted: Vec<&str> = ALWAYS.to_vec();
         if plan.steps.iter().any(|step| step.image.as_ref().is_some_and(|image| image.strategy == Strategy::Mounted)) {
             wanted.extend(IMAGES);

@@ -11,7 +11,7 @@ use super::lines::Lines;
 use super::modules::{self, Module};
 use super::orders::{Orders, Share, Way};
 use super::surroundings::{self, Surroundings};
-use super::{Hypervisor, Start, qemu, uml};
+use super::{Devices, Hypervisor, Start, qemu, uml};
 use crate::debian::Architecture;
 use crate::diagnostics::Fault;
 use crate::sandbox::{Bind, Command, Input, Isolation, View};
@@ -21,26 +21,34 @@ pub(in crate::machine) const LENDER: &str = "/run/debforge/store";
 
 /// Lays out what the guest finds in `own`, and gives the command that starts the machine.
 pub(super) fn prepare(start: &Start, isolation: Isolation, disk: &Path, own: &Path, lines: &Lines) -> Result<Command> {
-    let seen = [&[PathBuf::from("/usr")], start.visible.as_slice()].concat();
-    let surroundings = Surroundings::new(&seen, std::slice::from_ref(&start.artifact_dir))?;
-    let etc = own.join("etc");
-    surroundings::settings(&etc)?;
+    let written = std::slice::from_ref(&start.artifact_dir);
+    // What the machine's own process needs, and what the guest sees.
+    let outside = Surroundings::with_programs(&start.visible, written);
+    let inside = match &start.root {
+        Some(_) => Surroundings::bare(&start.visible, written),
+        None => Surroundings::with_programs(&start.visible, written),
+    };
     let mut shared: Vec<(PathBuf, PathBuf, bool)> =
-        surroundings.directories.iter().map(|(path, read_only)| (path.clone(), path.clone(), *read_only)).collect();
-    shared.push((etc, "/etc".into(), true));
+        inside.directories.iter().map(|(path, read_only)| (path.clone(), path.clone(), *read_only)).collect();
+    if start.root.is_none() {
+        let etc = own.join("etc");
+        surroundings::settings(&etc)?;
+        shared.push((etc, "/etc".into(), true));
+    }
     // At the store's own place the guest mounts its disk.
     shared.push((start.store.clone(), LENDER.into(), true));
-    let layout =
-        Layout { start, surroundings: &surroundings, disk, own, lines, program: super::own_program()?, shared };
+    let layout = Layout { start, links: &inside.links, disk, own, lines, program: super::own_program()?, shared };
     let (argv, mut files) = match start.hypervisor {
         Hypervisor::Uml => layout.uml()?,
         Hypervisor::Kvm | Hypervisor::Qemu => layout.qemu()?,
     };
+    files.extend(outside.directories.iter().cloned());
+    files.extend(start.root.iter().map(|image| (image.clone(), true)));
     files.push((own.to_owned(), false));
     files.push((disk.to_owned(), false));
     let path = [("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("TMPDIR", "/tmp")];
     let view = match isolation {
-        Isolation::Namespaces => View::Chroot { root: jail(own, &surroundings)? },
+        Isolation::Namespaces => View::Chroot { root: jail(own, &outside)? },
         Isolation::Chroot => View::Host { root: None, writable: Vec::new() },
     };
     let confined = isolation == Isolation::Namespaces;
@@ -68,7 +76,8 @@ fn jail(own: &Path, surroundings: &Surroundings) -> Result<PathBuf> {
 
 struct Layout<'a> {
     start: &'a Start,
-    surroundings: &'a Surroundings,
+    /// Symbolic links at the top of the guest's root.
+    links: &'a [(String, String)],
     disk: &'a Path,
     own: &'a Path,
     lines: &'a Lines,
@@ -91,7 +100,7 @@ impl Layout<'_> {
         };
         let modules = self.modules(&[])?.into_iter().enumerate().map(lay).collect::<Result<_>>()?;
         let ways = self.shared.iter().map(|(from, ..)| Way::Hostfs(from.clone())).collect();
-        let orders = self.orders(modules, ways, uml::DISK, uml::CHANNEL, uml::TERMINAL, uml::INTERFACE);
+        let orders = self.orders(modules, ways, &uml::DEVICES);
         let file = self.own.join("orders.json");
         fs::write(&file, serde_json::to_vec(&orders)?).context("writing the machine's orders")?;
         let uml_dir = self.own.join("uml");
@@ -115,7 +124,7 @@ impl Layout<'_> {
         initramfs.modules(&modules);
         let paths = Initramfs::paths(&modules);
         let ways = shares.iter().map(|share| share.way.clone()).collect();
-        let orders = self.orders(paths, ways, qemu::DISK, qemu::CHANNEL, qemu::TERMINAL, qemu::INTERFACE);
+        let orders = self.orders(paths, ways, &qemu::DEVICES);
         initramfs.file(Path::new(qemu::ORDERS), 0o644, serde_json::to_vec(&orders)?);
         let file = self.own.join("initramfs");
         initramfs.write(&file)?;
@@ -147,15 +156,7 @@ impl Layout<'_> {
         Ok(closure.modules)
     }
 
-    fn orders(
-        &self,
-        modules: Vec<PathBuf>,
-        ways: Vec<Way>,
-        disk: &str,
-        channel: &str,
-        terminal: &str,
-        interface: &str,
-    ) -> Orders {
+    fn orders(&self, modules: Vec<PathBuf>, ways: Vec<Way>, devices: &Devices) -> Orders {
         let start = self.start;
         let shares = ways.into_iter().zip(&self.shared);
         Orders {
@@ -163,12 +164,21 @@ impl Layout<'_> {
             shares: shares
                 .map(|(way, (_, at, read_only))| Share { way, at: at.clone(), read_only: *read_only })
                 .collect(),
-            links: self.surroundings.links.clone(),
-            disk: disk.into(),
+            links: self.links.to_vec(),
+            root: start.root.as_ref().map(|_| devices.root.into()),
+            files: match start.root {
+                Some(_) => vec![
+                    ("/etc/resolv.conf".into(), surroundings::NAME_SERVER.into()),
+                    ("/etc/hostname".into(), "debforge\n".into()),
+                    ("/etc/hosts".into(), "127.0.0.1 localhost debforge\n".into()),
+                ],
+                None => Vec::new(),
+            },
+            disk: devices.disk.into(),
             store: start.store.clone(),
-            interface: start.network.then(|| interface.into()),
-            channel: channel.into(),
-            terminal: terminal.into(),
+            interface: start.network.then(|| devices.interface.into()),
+            channel: devices.channel.into(),
+            terminal: devices.terminal.into(),
             window: crate::sys::terminal::size(&std::io::stdin().as_fd()).ok().filter(|(rows, _)| *rows > 0),
             emulator: start.emulator.clone(),
             environment: start.environment.clone(),

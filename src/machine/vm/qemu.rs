@@ -5,17 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::lines::Lines;
 use super::orders::Way;
-use super::{Hypervisor, Start};
+use super::{Devices, Hypervisor, Start};
 use crate::debian::Architecture;
 
-/// Name of the network interface.
-pub(super) const INTERFACE: &str = "eth0";
-/// The guest's end of the channel: the second port of its only serial device.
-pub(super) const CHANNEL: &str = "/dev/vport0p1";
-/// The guest's terminal for shells: the first one.
-pub(super) const TERMINAL: &str = "/dev/hvc0";
-/// The disk.
-pub(super) const DISK: &str = "/dev/vda";
+/// As Linux names the devices below: the ports of its only serial device, its disks in their order.
+pub(super) const DEVICES: Devices =
+    Devices { disk: "/dev/vda", root: "/dev/vdb", channel: "/dev/vport0p1", terminal: "/dev/hvc0", interface: "eth0" };
 
 /// Modules for the devices that the machine has.
 pub(super) const MODULES: [&str; 9] = [
@@ -94,6 +89,11 @@ pub(super) fn command(start: &Start, architecture: Architecture, parts: &Parts<'
         &format!("file={disk},if=none,id=store,format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap"),
     ]);
     add(&["-device", "virtio-blk-pci,drive=store"]);
+    if let Some(root) = &start.root {
+        let root = escaped(root);
+        add(&["-drive", &format!("file={root},if=none,id=root,format=raw,readonly=on")]);
+        add(&["-device", "virtio-blk-pci,drive=root"]);
+    }
     if start.network {
         // Without a ROM nothing is tried over the network.
         add(&["-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network,romfile="]);

@@ -45,7 +45,7 @@ const SECRETS: [&str; 1] = ["private"];
 const PROGRAMS: [&str; 8] = ["bin", "lib", "lib32", "lib64", "libo32", "libx32", "sbin", "usr"];
 
 /// How user-mode networking answers questions for names.
-const NAME_SERVER: &str = "nameserver 10.0.2.3\n";
+pub(super) const NAME_SERVER: &str = "nameserver 10.0.2.3\n";
 
 /// What goes into the guest.
 pub(super) struct Surroundings {
@@ -56,10 +56,12 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
-    /// `seen` are directories to be read; `written` those that the guest may write to.
-    pub(super) fn new(seen: &[PathBuf], written: &[PathBuf]) -> Result<Self> {
+    /// With the programs of this machine. `seen` are directories to be read; `written` those that the guest
+    /// may write to.
+    pub(super) fn with_programs(seen: &[PathBuf], written: &[PathBuf]) -> Self {
         let mut links = Vec::new();
         let mut seen: Vec<PathBuf> = seen.to_vec();
+        seen.push("/usr".into());
         for name in PROGRAMS {
             let path = Path::new("/").join(name);
             match fs::read_link(&path) {
@@ -71,7 +73,12 @@ impl Surroundings {
         // Versions of tools are part of what steps depend on.
         seen.extend(["/var/lib/dpkg".into(), "/var/lib/ca-certificates".into()]);
         seen.retain(|path| path.is_dir());
-        Ok(Self { links, directories: order(&seen, written) })
+        Self { links, directories: order(&seen, written) }
+    }
+
+    /// The directories alone, for a guest that has programs of its own.
+    pub(super) fn bare(seen: &[PathBuf], written: &[PathBuf]) -> Self {
+        Self { links: Vec::new(), directories: order(seen, written) }
     }
 }
 

@@ -3,21 +3,16 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use super::Start;
 use super::lines::Lines;
+use super::{Devices, Start};
 
 /// How often a processor counts its delay loop in a tick, about: measuring it takes a quarter of a second, and
 /// nothing that a build does depends on it.
 const DELAY_LOOP: u32 = 24_000_000;
 
-/// Name of the network interface.
-pub(super) const INTERFACE: &str = "vec0";
-/// The guest's end of the channel.
-pub(super) const CHANNEL: &str = "/dev/ttyS0";
-/// The guest's terminal for shells.
-pub(super) const TERMINAL: &str = "/dev/ttyS1";
-/// The disk.
-pub(super) const DISK: &str = "/dev/ubda";
+/// As UML names its devices.
+pub(super) const DEVICES: Devices =
+    Devices { disk: "/dev/ubda", root: "/dev/ubdb", channel: "/dev/ttyS0", terminal: "/dev/ttyS1", interface: "vec0" };
 
 /// The command line. `program` and `orders` are paths that the kernel can open, `own` a directory of its own.
 pub(super) fn command(
@@ -52,8 +47,11 @@ pub(super) fn command(
         format!("lpj={DELAY_LOOP}"),
         "cryptomgr.notests".into(),
     ];
+    if let Some(root) = &start.root {
+        words.push(format!("ubd1r={}", root.display()));
+    }
     if let Some(network) = &lines.network {
-        words.push(format!("{INTERFACE}:transport=fd,fd={},vec=0", number(network)));
+        words.push(format!("{}:transport=fd,fd={},vec=0", DEVICES.interface, number(network)));
     }
     words.push(format!("init={}", program.display()));
     words.extend(["--", super::guest::NAME].map(str::to_owned));

@@ -27,6 +27,8 @@ pub(super) fn root(orders: &Orders) -> Result<()> {
     let new = Path::new(NEW);
     fs::create_dir_all(new).with_context(|| format!("making {NEW}"))?;
     put("tmpfs", "tmpfs", new, MsFlags::empty(), "mode=755")?;
+    let whole = orders.root.as_deref().map(|device| over(device, new)).transpose()?;
+    let new = whole.as_deref().unwrap_or(new);
     for name in DIRECTORIES {
         fs::create_dir_all(new.join(name)).with_context(|| format!("making /{name}"))?;
     }
@@ -50,10 +52,28 @@ pub(super) fn root(orders: &Orders) -> Result<()> {
     for share in &orders.shares {
         attach(share, new)?;
     }
+    for (path, contents) in &orders.files {
+        let path = new.join(path.strip_prefix("/").unwrap_or(path));
+        let _ = fs::remove_file(&path);
+        fs::write(&path, contents).with_context(|| format!("writing {}", path.display()))?;
+    }
     enter(new)?;
     fs::create_dir_all(&orders.store).with_context(|| format!("making {}", orders.store.display()))?;
     put(&orders.disk.to_string_lossy(), "ext4", &orders.store, MsFlags::MS_NOATIME, "discard")
         .context("mounting the disk with the store")
+}
+
+/// Makes the root on a device one that can be written to, in memory.
+fn over(device: &Path, place: &Path) -> Result<PathBuf> {
+    let [lower, upper, work, merged] = ["lower", "upper", "work", "merged"].map(|name| place.join(name));
+    for directory in [&lower, &upper, &work, &merged] {
+        fs::create_dir(directory).with_context(|| format!("making {}", directory.display()))?;
+    }
+    put(&device.to_string_lossy(), "ext4", &lower, MsFlags::MS_RDONLY, "")?;
+    let [lower, upper, work] = [&lower, &upper, &work].map(|path| path.display());
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    put("overlay", "overlay", &merged, MsFlags::empty(), &options)?;
+    Ok(merged)
 }
 
 fn attach(share: &Share, new: &Path) -> Result<()> {

@@ -53,6 +53,9 @@ pub struct Fault {
     pub message: String,
     /// Where in the recipe it was asked for, once known.
     pub place: Option<Place>,
+    /// The part of the step that it is about, a partition's name, where its place is not known here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
     /// Last lines of the failing tool's output.
     #[serde(default)]
     pub tail: Vec<String>,
@@ -80,6 +83,7 @@ impl Fault {
             kind,
             message: message.into(),
             place: None,
+            part: None,
             tail: Vec::new(),
             hints: Vec::new(),
             replay: None,
@@ -106,6 +110,13 @@ impl Fault {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
+        self
+    }
+
+    /// The same about a part of the step.
+    #[must_use]
+    pub fn about(mut self, part: impl Into<String>) -> Self {
+        self.part = Some(part.into());
         self
     }
 

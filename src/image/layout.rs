@@ -72,7 +72,11 @@ impl Layout {
     pub fn of(spec: &Spec, contents: &mut dyn FnMut(&str) -> Result<u64>) -> Result<Self> {
         let (layout, findings) = Self::solve(spec, contents)?;
         match findings.into_iter().find(|finding| finding.severity == Severity::Error) {
-            Some(finding) => Err(Fault::recipe(finding.message).hint(finding.hint).into()),
+            Some(finding) => {
+                let partition = finding.partition.and_then(|index| spec.partitions.get(index));
+                let fault = Fault::recipe(finding.message).hint(finding.hint);
+                Err(Fault { part: partition.map(|partition| partition.name.clone()), ..fault }.into())
+            }
             None => Ok(layout),
         }
     }

@@ -91,6 +91,9 @@ pub struct PlanStep {
     pub summary: String,
     /// Where the recipe asks for it.
     pub place: Option<Place>,
+    /// Where it describes the parts that a fault may be about: of an image that is written, each partition.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, Place>,
     /// Directory of the recipe file it stands in.
     pub recipe_dir: PathBuf,
     /// Variables of that recipe.
@@ -197,12 +200,11 @@ pub fn look_again(plan: &mut Plan, store: &Store, map: &IdMap) -> Result<()> {
     Ok(())
 }
 
-/// Adds the recipe's place to an error that has none.
+/// Adds the recipe's place to an error that has none: that of the part that it is about, else the step's.
 pub fn at(error: anyhow::Error, step: &PlanStep) -> anyhow::Error {
     let mut fault = crate::diagnostics::fault_of(&error);
-    if fault.place.is_none() {
-        fault.place.clone_from(&step.place);
-    }
+    let part = fault.part.as_ref().and_then(|part| step.parts.get(part));
+    fault.place = fault.place.or_else(|| part.or(step.place.as_ref()).cloned());
     fault.into()
 }
 

@@ -1,11 +1,12 @@
 //! The steps of a recipe in the order in which they run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::PlanStep;
 use crate::actions::first_boot::FirstBoot;
 use crate::actions::image::WriteImage;
 use crate::actions::{Action, FIRST_BOOT, ImageWalk, Needs, WRITE_IMAGE};
+use crate::diagnostics::Place;
 use crate::image::{FilesystemKind, Spec, Strategy};
 use crate::recipe::{Recipe, Step};
 
@@ -84,6 +85,7 @@ impl<'a> Order<'a> {
             action: WRITE_IMAGE.to_owned(),
             properties: serde_json::Value::Object(serde_json::Map::new()),
             summary,
+            parts: self.partitions(declared),
             ..self.planned(declared)
         };
         self.steps.push((step, &WriteImage {}));
@@ -101,6 +103,16 @@ impl<'a> Order<'a> {
         }
     }
 
+    /// Where the step that declares the image describes its partitions.
+    fn partitions(&self, declared: &Step) -> BTreeMap<String, Place> {
+        let partitions = self.walk.spec().map(|spec| spec.partitions.as_slice()).unwrap_or_default();
+        let places = partitions.iter().enumerate().filter_map(|(index, partition)| {
+            let span = declared.spans.value(&format!("partitions[{index}]"))?;
+            Some((partition.name.clone(), span.place()))
+        });
+        places.collect()
+    }
+
     fn planned(&self, step: &Step) -> PlanStep {
         PlanStep {
             number: self.steps.len() + 1,
@@ -110,6 +122,7 @@ impl<'a> Order<'a> {
             mounted: self.walk.is_mounted() && !step.action.postprocess(),
             summary: step.description.clone().unwrap_or_else(|| step.action.summary()),
             place: step.spans.whole.as_ref().map(|span| span.place()),
+            parts: BTreeMap::new(),
             recipe_dir: step.recipe_dir.clone(),
             variables: (*step.variables).clone(),
             inputs: Vec::new(),

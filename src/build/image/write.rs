@@ -14,9 +14,10 @@ use super::trees::Trees;
 use super::verity::{self, RootHashes};
 use super::writes;
 use crate::build::BuildContext;
-use crate::diagnostics::size_shown;
+use crate::diagnostics::{fault_of, size_shown};
 use crate::image::filesystem::{self, Tree};
 use crate::image::{Layout, Partition, Placed, Spec, Strategy, sparse, table};
+use crate::store::is_disk_full;
 
 /// Writes the image that `cx.image` describes: whole, or, where an earlier step wrote it, what was
 /// deployed and written since. It has its name only when it is whole.
@@ -65,6 +66,15 @@ fn partial(target: &Path) -> Result<PathBuf> {
     Ok(target.with_file_name(format!(".{}.partial", name.display())))
 }
 
+/// Does something for a partition, to which faults of it belong.
+fn about<T>(partition: &Partition, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    work().map_err(|error| match is_disk_full(&error) {
+        // That is no partition's fault, and the store knows the way out.
+        true => error,
+        false => fault_of(&error).about(&partition.name).into(),
+    })
+}
+
 struct Writer<'a> {
     cx: &'a BuildContext<'a>,
     spec: &'a Spec,
@@ -105,9 +115,11 @@ impl Writer<'_> {
         }
         Layout::of(spec, &mut |name| {
             let partition = spec.partition(name).with_context(|| format!("there is no partition `{name}`"))?;
-            let tree = trees.map_or(Ok(Tree::default()), |trees| trees.tree(name))?;
-            let scratch = self.scratch(&format!("measured-{}", partition.number))?;
-            filesystem::minimum(&self.request(partition, &tree, &scratch, tools))
+            about(partition, || {
+                let tree = trees.map_or(Ok(Tree::default()), |trees| trees.tree(name))?;
+                let scratch = self.scratch(&format!("measured-{}", partition.number))?;
+                filesystem::minimum(&self.request(partition, &tree, &scratch, tools))
+            })
         })
     }
 
@@ -126,14 +138,17 @@ impl Writer<'_> {
             if let Some(verity) = &partition.contents.verity {
                 // Also those of an earlier deploy: what is made next may name them.
                 let data = layout.partition(&verity.data).context("hashes of a partition that is not there")?;
-                hashes.insert(verity.data.clone(), self.hash(partition, placed, data, tools)?);
+                let hash = about(partition, || self.hash(partition, placed, data, tools))?;
+                hashes.insert(verity.data.clone(), hash);
             } else if changed.contains(partition.name.as_str()) {
-                let mut tree = trees.map_or(Ok(Tree::default()), |trees| trees.tree(&partition.name))?;
-                if !hashes.is_empty() && spec.hashes_of(&partition.name).is_none() {
-                    let scratch = self.scratch(&format!("told-{}", partition.number))?;
-                    verity::tell(spec, &hashes, &mut tree, &scratch, &mut named)?;
-                }
-                self.fill(partition, placed, &tree, tools)?;
+                about(partition, || {
+                    let mut tree = trees.map_or(Ok(Tree::default()), |trees| trees.tree(&partition.name))?;
+                    if !hashes.is_empty() && spec.hashes_of(&partition.name).is_none() {
+                        let scratch = self.scratch(&format!("told-{}", partition.number))?;
+                        verity::tell(spec, &hashes, &mut tree, &scratch, &mut named)?;
+                    }
+                    self.fill(partition, placed, &tree, tools)
+                })?;
             }
         }
         for name in hashes.keys().filter(|name| trees.is_some() && !named.contains(name)) {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::BuildContext;
 use super::guard::RootGuard;
 use crate::diagnostics::{Fault, FaultKind};
-use crate::sandbox::{Bind, Command, Exit, Input, Sandbox, Stream, View};
+use crate::sandbox::{Bind, Command, Exit, Input, Sandbox, Stream, Uniform, View};
 
 /// Lines of output that a fault shows.
 const TAIL: usize = 20;
@@ -87,6 +87,7 @@ impl BuildContext<'_> {
                 binds: Vec::new(),
                 network: false,
                 input: Input::Null,
+                uniform: None,
             },
             hints: Vec::new(),
             label: None,
@@ -140,6 +141,13 @@ impl Runner<'_> {
         self
     }
 
+    /// A tree that it is to see the same on every host; where that cannot be done, a warning says so.
+    #[must_use]
+    pub fn uniform(mut self, tree: Uniform) -> Self {
+        self.command.uniform = Some(tree);
+        self
+    }
+
     /// What it reads from standard input.
     #[must_use]
     pub fn input(mut self, text: impl Into<String>) -> Self {
@@ -190,6 +198,12 @@ impl Runner<'_> {
         let exit = cx
             .sandbox
             .run(&command, &mut |stream, line| {
+                if stream == Stream::Note {
+                    let program = &command.argv[0];
+                    return cx.warn(format!(
+                        "{doing}: this image is not reproducible: `{program}` takes the order of files from this machine, where it cannot be watched ({line})"
+                    ));
+                }
                 match &label {
                     Some(label) => cx.log(format!("{label} | {line}")),
                     None => cx.log(line),

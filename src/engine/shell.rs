@@ -43,6 +43,7 @@ pub(super) fn run(
         binds: Vec::new(),
         network: true,
         input: Input::Terminal,
+        uniform: None,
     };
     reporter.report(Event::Terminal { taken: true });
     let exit = crate::build::command::interactive(&build.sandbox, &command);

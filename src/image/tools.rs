@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use crate::sandbox::Uniform;
+
 /// A program to be run on the host's side, reading trees and writing images.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tool {
@@ -18,6 +20,8 @@ pub struct Tool {
     pub hidden: Vec<PathBuf>,
     /// Files that it sees in the place of others: (seen as, really).
     pub replaced: Vec<(PathBuf, PathBuf)>,
+    /// A tree that it is to see the same on every host.
+    pub uniform: Option<Uniform>,
     /// Files and directories that it writes, beside the scratch directory.
     pub writable: Vec<PathBuf>,
 }

@@ -55,6 +55,7 @@ fn try_sandbox(isolation: Isolation) -> Result<()> {
         binds: Vec::new(),
         network: false,
         input: Input::Null,
+        uniform: None,
     };
     match Sandbox::new(isolation).run(&command, &mut |_, _| {})? {
         Exit::Code(0) => Ok(()),

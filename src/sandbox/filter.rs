@@ -40,6 +40,8 @@ const RETURN: u16 = 0x06;
 const ALLOW: u32 = 0x7fff_0000;
 /// "Fails" with error number 0: the caller sees success.
 const SUCCEED: u32 = 0x0005_0000;
+/// Whoever listens answers.
+const HAND_OVER: u32 = 0x7fc0_0000;
 
 fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
     sock_filter { code, jt, jf, k }
@@ -65,13 +67,28 @@ pub(super) fn no_durable_writes() -> Vec<sock_filter> {
     program
 }
 
+/// A program that hands some calls of one architecture over to who listens.
+pub(super) fn handed_over(architecture: u32, calls: &[u32]) -> Vec<sock_filter> {
+    let count = calls.len() as u8;
+    let mut program = vec![
+        instruction(LOAD_WORD, 0, 0, ARCHITECTURE),
+        instruction(JUMP_IF_EQUAL, 0, count + 1, architecture),
+        instruction(LOAD_WORD, 0, 0, NUMBER),
+    ];
+    for (position, call) in calls.iter().enumerate() {
+        program.push(instruction(JUMP_IF_EQUAL, count - position as u8, 0, *call));
+    }
+    program.push(instruction(RETURN, 0, 0, ALLOW));
+    program.push(instruction(RETURN, 0, 0, HAND_OVER));
+    program
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Runs the program as the kernel would.
-    fn judge(architecture: u32, number: u32) -> u32 {
-        let program = no_durable_writes();
+    fn judge(program: &[sock_filter], architecture: u32, number: u32) -> u32 {
         let (mut at, mut accumulator) = (0usize, 0u32);
         loop {
             let now = &program[at];
@@ -88,18 +105,30 @@ mod tests {
 
     #[test]
     fn each_architecture_has_its_own_calls_and_no_others() {
+        let program = no_durable_writes();
         for (architecture, calls) in CALLS {
             for number in 0..600 {
                 let expected = if calls.contains(&number) { SUCCEED } else { ALLOW };
-                assert_eq!(judge(*architecture, number), expected, "{architecture:#x} {number}");
+                assert_eq!(judge(&program, *architecture, number), expected, "{architecture:#x} {number}");
             }
         }
     }
 
     #[test]
     fn x32_counts_as_x86_64_and_unknown_architectures_are_left_alone() {
-        assert_eq!(judge(0xc000_003e, X32_BIT | 74), SUCCEED);
-        assert_eq!(judge(0xc000_003e, X32_BIT | 1), ALLOW);
-        assert_eq!(judge(0x1234_5678, 74), ALLOW);
+        let program = no_durable_writes();
+        assert_eq!(judge(&program, 0xc000_003e, X32_BIT | 74), SUCCEED);
+        assert_eq!(judge(&program, 0xc000_003e, X32_BIT | 1), ALLOW);
+        assert_eq!(judge(&program, 0x1234_5678, 74), ALLOW);
+    }
+
+    #[test]
+    fn what_is_handed_over_is_of_one_architecture() {
+        let program = handed_over(0xc000_00b7, &[61, 79, 291]);
+        for number in 0..600 {
+            let expected = if [61, 79, 291].contains(&number) { HAND_OVER } else { ALLOW };
+            assert_eq!(judge(&program, 0xc000_00b7, number), expected, "{number}");
+        }
+        assert_eq!(judge(&program, 0xc000_003e, 79), ALLOW);
     }
 }

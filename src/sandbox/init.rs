@@ -24,6 +24,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::place::Created;
+use super::uniform::HandOver;
 use super::{Command, Exit, Input, Isolation, View, descendants, filter, view};
 use crate::sys::process::{self, Fork};
 
@@ -48,6 +49,8 @@ pub(super) struct Job {
 pub(super) enum Report {
     /// This has to be removed after the command.
     Created(Vec<Created>),
+    /// The command runs without something that was asked for.
+    Note(String),
     /// The command could not be started.
     Failed(String),
     /// The command ended.
@@ -123,6 +126,7 @@ fn outer(job: &Job, reports: &OwnedFd) -> Result<()> {
             nix::sys::prctl::set_child_subreaper(true)?;
             // Asked to end, it still has to end what the command started.
             nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+            let hand_over = hand_over(&job.command)?;
             match fork_victim()? {
                 Fork::Child => {
                     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
@@ -132,9 +136,10 @@ fn outer(job: &Job, reports: &OwnedFd) -> Result<()> {
                             fail(reports, &anyhow!("entering the root {}: {error}", root.display()));
                         }
                     }
-                    become_command(&job.command, reports)
+                    become_command(&job.command, hand_over, reports)
                 }
                 Fork::Parent(child) => {
+                    answer(&job.command, hand_over, child, reports);
                     let ended = wait_for(child)?;
                     descendants::kill_all();
                     if let Some(exit) = ended {
@@ -188,9 +193,14 @@ fn first(job: &Job, reports: &OwnedFd, alive: &OwnedFd) -> ! {
     if let Err(error) = set_up(job, reports, alive) {
         fail(reports, &error);
     }
+    let hand_over = match hand_over(&job.command) {
+        Ok(hand_over) => hand_over,
+        Err(error) => fail(reports, &error),
+    };
     match process::fork() {
-        Ok(Fork::Child) => become_command(&job.command, reports),
+        Ok(Fork::Child) => become_command(&job.command, hand_over, reports),
         Ok(Fork::Parent(child)) => {
+            answer(&job.command, hand_over, child, reports);
             if let Ok(Some(exit)) = wait_for(child) {
                 send(reports, &Report::Ended(exit));
             }
@@ -218,20 +228,34 @@ fn set_up(job: &Job, reports: &OwnedFd, alive: &OwnedFd) -> Result<()> {
     })
 }
 
+/// How the command is going to hand its system calls over, where it is to.
+fn hand_over(command: &Command) -> Result<Option<HandOver>> {
+    command.uniform.as_ref().map(|_| HandOver::new()).transpose().context("preparing to answer its system calls")
+}
+
+/// Answers the system calls of the command that `child` becomes, or says why that cannot be.
+fn answer(command: &Command, hand_over: Option<HandOver>, child: Pid, reports: &OwnedFd) {
+    if let (Some(uniform), Some(hand_over)) = (&command.uniform, hand_over)
+        && let Err(error) = hand_over.answer(uniform, child)
+    {
+        send(reports, &Report::Note(format!("{error:#}")));
+    }
+}
+
 fn fail(reports: &OwnedFd, error: &anyhow::Error) -> ! {
     send(reports, &Report::Failed(format!("{error:#}")));
     process::exit_now(70)
 }
 
-fn become_command(command: &Command, reports: &OwnedFd) -> ! {
-    let error = match try_become(command) {
+fn become_command(command: &Command, hand_over: Option<HandOver>, reports: &OwnedFd) -> ! {
+    let error = match try_become(command, hand_over) {
         Ok(never) => match never {},
         Err(error) => error,
     };
     fail(reports, &error)
 }
 
-fn try_become(command: &Command) -> Result<std::convert::Infallible> {
+fn try_become(command: &Command, hand_over: Option<HandOver>) -> Result<std::convert::Infallible> {
     let directory = command.directory.as_deref().unwrap_or(Path::new("/"));
     nix::unistd::chdir(directory).with_context(|| format!("entering the directory {}", directory.display()))?;
     if command.input == Input::Terminal {
@@ -242,6 +266,9 @@ fn try_become(command: &Command) -> Result<std::convert::Infallible> {
     let argv = strings(command.argv.iter().cloned())?;
     let environment = strings(command.environment.iter().map(|(name, value)| format!("{name}={value}")))?;
     let program = command.argv.first().context("an empty command")?;
+    if let (Some(uniform), Some(hand_over)) = (&command.uniform, hand_over) {
+        hand_over.give(uniform)?;
+    }
     let mut refused = None;
     for candidate in candidates(program, command.environment.get("PATH").map(String::as_str)) {
         let path = CString::new(Path::new(&candidate).as_os_str().as_bytes())?;

@@ -12,6 +12,7 @@ mod lines;
 mod place;
 mod plain;
 mod run;
+mod uniform;
 mod view;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
+
+pub use uniform::Uniform;
 
 /// What keeps a command apart from the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,15 +96,20 @@ pub struct Command {
     pub network: bool,
     /// What it reads from.
     pub input: Input,
+    /// A tree that it sees the same on every host, as far as the kernel lets that be done; where it does
+    /// not, [`Stream::Note`] has the reason.
+    pub uniform: Option<Uniform>,
 }
 
-/// Which of a command's outputs a line came from.
+/// Where a line about a command came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
     Out,
     /// Standard error.
     Err,
+    /// The sandbox: what it could not do for the command.
+    Note,
 }
 
 /// How a command ended.

@@ -45,9 +45,15 @@ impl Sandbox {
         on_line: &mut dyn FnMut(Stream, &str),
     ) -> Result<Exit> {
         let copies = self.copies(command)?;
+<<<<<<< HEAD
         let mut started = Started::spawn(self, command, &stdin(&command.input)?, Output::Pipes, kept)?;
         let followed = started.follow(over, on_line);
         let ended = started.finish(followed);
+=======
+        let mut started = Started::spawn(self, command, &stdin(&command.input)?, Output::Pipes)?;
+        let followed = started.follow(on_line);
+        let ended = started.finish(followed, on_line);
+>>>>>>> 2d18699 (Let a command see a tree the same on every host)
         copies.map_or(Ok(()), Copies::release)?;
         ended
     }
@@ -57,9 +63,15 @@ impl Sandbox {
         let command = Command { input: Input::Terminal, ..command.clone() };
         let copies = self.copies(&command)?;
         let terminal = Terminal::take()?;
+<<<<<<< HEAD
         let mut started = Started::spawn(self, &command, &terminal.input, Output::Terminal(&terminal.output), &[])?;
         let followed = started.follow(&crate::sys::interrupt::interrupted, &mut |_, _| {});
         let ended = started.finish(followed);
+=======
+        let mut started = Started::spawn(self, &command, &terminal.input, Output::Terminal(&terminal.output))?;
+        let followed = started.follow(&mut |_, _| {});
+        let ended = started.finish(followed, &mut |_, _| {});
+>>>>>>> 2d18699 (Let a command see a tree the same on every host)
         drop(terminal);
         copies.map_or(Ok(()), Copies::release)?;
         ended
@@ -213,7 +225,7 @@ impl Started {
     }
 
     /// Waits for the last process and takes away what was made for the command.
-    fn finish(mut self, followed: Result<()>) -> Result<Exit> {
+    fn finish(mut self, followed: Result<()>, on_line: &mut dyn FnMut(Stream, &str)) -> Result<Exit> {
         if followed.is_err() {
             self.end();
         }
@@ -224,6 +236,7 @@ impl Started {
         for line in self.reported.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice(line).context("reading how the command ended")? {
                 Report::Created(more) => created.extend(more),
+                Report::Note(why) => on_line(Stream::Note, &why),
                 Report::Failed(why) => failed = failed.or(Some(why)),
                 Report::Ended(exit) => ended = Some(exit),
             }

@@ -1,8 +1,11 @@
 //! Files.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{Error, Result};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
@@ -35,4 +38,37 @@ pub fn data_ranges(file: &File, length: u64) -> Result<Vec<(u64, u64)>> {
     }
     lseek(file, 0, Whence::SeekSet)?;
     Ok(ranges)
+}
+
+/// What statx(2) says of a path. `flags` are its `AT_…`, `mask` its `STATX_…`.
+pub fn statx(path: &Path, flags: i32, mask: u32) -> Result<libc::statx> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: plain integers, for which zeros are right.
+    let mut about: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: a live C string and a struct of the type that the call writes.
+    let result = unsafe { libc::syscall(libc::SYS_statx, libc::AT_FDCWD, path.as_ptr(), flags, mask, &raw mut about) };
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(about) }
+}
+
+/// What the kernel tells of a file, as it writes it into a caller's memory.
+pub trait Told {
+    /// Its bytes.
+    fn bytes(&self) -> &[u8];
+}
+
+impl Told for libc::stat {
+    fn bytes(&self) -> &[u8] {
+        told(self)
+    }
+}
+
+impl Told for libc::statx {
+    fn bytes(&self) -> &[u8] {
+        told(self)
+    }
+}
+
+fn told<T>(about: &T) -> &[u8] {
+    // SAFETY: only for the structs above, which are integers without gaps, all of them initialised.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(about).cast(), size_of::<T>()) }
 }

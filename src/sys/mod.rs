@@ -7,5 +7,6 @@ pub mod interrupt;
 pub mod loops;
 pub mod mount;
 pub mod network;
+pub mod notify;
 pub mod process;
 pub mod terminal;

@@ -31,6 +31,7 @@ fn an_ordinary_user_has_the_same_sandbox() {
         "sandbox::foreign",
         "sandbox::host",
         "sandbox::output",
+        "sandbox::uniform",
     ]);
     command.env("DEBFORGE_TEST_PROGRAM", program).env("DEBFORGE_TEST_DIR", dir.path()).current_dir("/");
     let output = command.output().unwrap();

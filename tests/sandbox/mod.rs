@@ -8,6 +8,7 @@ mod kill;
 mod local;
 mod output;
 mod plain;
+mod uniform;
 
 use std::path::{Path, PathBuf};
 
@@ -129,6 +130,7 @@ fn command(argv: &[&str], view: View) -> Command {
         binds: Vec::new(),
         network: false,
         input: Input::Null,
+        uniform: None,
     }
 }
 

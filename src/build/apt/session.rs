@@ -200,6 +200,7 @@ impl<'a> Apt<'a> {
             ],
             network: false,
             input: Input::Null,
+            uniform: None,
         };
         let mut output = Vec::new();
         let exit = self

@@ -67,6 +67,9 @@ impl Tools for SandboxTools<'_> {
                 }
             }
         }
+        if let Some(uniform) = &tool.uniform {
+            runner = runner.uniform(uniform.clone());
+        }
         for (name, value) in &tool.environment {
             runner = runner.env(name, value);
         }

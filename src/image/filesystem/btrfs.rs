@@ -1,7 +1,7 @@
 //! Btrfs, by `mkfs.btrfs --rootdir`.
 //!
-//! The same tree gives the same bytes; but where its files have other inode numbers on the host (before
-//! btrfs-progs 6.12), or the host lists its directories in another order, so does the file system.
+//! It takes the order of directories from the host, and before version 6.12 inode numbers too: so it sees
+//! the tree through [`Uniform`](crate::sandbox::Uniform), which makes the same bytes of the same tree.
 
 use std::collections::HashSet;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -33,11 +33,10 @@ pub(super) fn make(request: &Request<'_>) -> Result<()> {
     let path = request.scratch_file()?;
     let mut argv = arguments(request, &abilities);
     argv.push(path.display().to_string());
-    if let Err(error) = request.run(&request.tool(argv)) {
+    if let Err(error) = request.run(&request.uniform_tool(argv)) {
         return Err(if needed > request.length { request.too_small(needed).into() } else { error });
     }
-    let subvolumes = !request.tree.subvolumes.is_empty();
-    btrfs_nodes::settle(&path, &request.contents.uuid, entries.first(), subvolumes, request.epoch)
+    btrfs_nodes::settle(&path, &request.contents.uuid, entries.first(), request.epoch)
         .context("setting its dates and UUIDs")?;
     request.take(&path)
 }

@@ -50,28 +50,29 @@ const SUBVOLUME_ID: u8 = 251;
 /// Of a device item.
 const DEVICE_ID: usize = 66;
 const FILES_TREE: u64 = 5;
+const UUID_TREE: u64 = 9;
 const TOP: u64 = 256;
 
 /// What is written in the place of what there was.
 struct Settled<'a> {
     top: Option<&'a Entry>,
     epoch: i64,
+    /// Of the file system; the others follow from it.
+    uuid: &'a str,
     device: Uuid,
     chunk_tree: Uuid,
-    /// `None` where there are several subvolumes, whose order follows from their UUIDs.
-    subvolume: Option<Uuid>,
 }
 
 /// Sets dates, UUIDs, and the top directory's owner and mode.
-pub(super) fn settle(path: &Path, uuid: &str, top: Option<&Entry>, subvolumes: bool, epoch: i64) -> Result<()> {
+pub(super) fn settle(path: &Path, uuid: &str, top: Option<&Entry>, epoch: i64) -> Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let length = file.metadata()?.len();
     let settled = Settled {
         top,
         epoch,
         device: Spec::derived_uuid(uuid, "device"),
+        uuid,
         chunk_tree: Spec::derived_uuid(uuid, "chunk tree"),
-        subvolume: (!subvolumes).then(|| Spec::derived_uuid(uuid, "subvolume")),
     };
     let mut superblock = vec![0; SUPERBLOCK];
     file.read_exact_at(&mut superblock, SUPERBLOCKS[0])?;
@@ -117,6 +118,7 @@ impl Settled<'_> {
         if bytes[LEVEL] == 0 {
             self.leaf(&mut bytes)?;
         } else {
+            ensure!(long(&bytes, OWNER) != UUID_TREE, "it has more subvolumes than fit into one block");
             let end = HEADER + POINTER * number(&bytes, ITEMS) as usize;
             bytes.get_mut(end..).unwrap_or_default().fill(0);
         }
@@ -142,23 +144,51 @@ impl Settled<'_> {
                     let top = self.top.filter(|_| owner == FILES_TREE && object == TOP);
                     self.inode(data, top);
                 }
-                ROOT if data.len() >= 375 => self.root(data),
+                ROOT if data.len() >= 375 => self.root(object, data),
                 DEVICE_ITEM if data.len() >= 98 => put(data, DEVICE_ID, self.device.as_bytes()),
                 DEVICE_EXTENT if data.len() >= 48 => put(data, 32, self.chunk_tree.as_bytes()),
                 CHUNK => self.chunk(data),
                 ATTRIBUTE | NAME | NAME_INDEX => names(data, &generation),
-                SUBVOLUME_ID if items == 1 => {
-                    if let Some(uuid) = self.subvolume {
-                        put(bytes, item, &uuid.as_bytes()[..8]);
-                        put(bytes, item + 9, &uuid.as_bytes()[8..]);
-                    }
-                }
                 _ => {}
             }
+        }
+        if owner == UUID_TREE {
+            self.subvolumes(bytes, items)?;
         }
         // Between items and their data is what was there before.
         bytes.get_mut(HEADER + items * ITEM..lowest).unwrap_or_default().fill(0);
         Ok(())
+    }
+
+    /// The tree of UUIDs, which finds subvolumes by them: keys are their UUIDs, in order.
+    fn subvolumes(&self, bytes: &mut [u8], items: usize) -> Result<()> {
+        let (mut subvolumes, mut places) = (Vec::new(), Vec::new());
+        for item in (0..items).map(|index| HEADER + index * ITEM) {
+            let start = HEADER + number(bytes, item + KEY) as usize;
+            ensure!(
+                bytes[item + 8] == SUBVOLUME_ID && number(bytes, item + KEY + 4) == 8,
+                "its tree of UUIDs has more than subvolumes"
+            );
+            let subvolume = long(bytes, start);
+            let uuid = self.subvolume(subvolume);
+            subvolumes.push((long(uuid.as_bytes(), 0), long(uuid.as_bytes(), 8), subvolume));
+            places.push((item, start));
+        }
+        subvolumes.sort_unstable();
+        for ((first, second, subvolume), (item, start)) in subvolumes.into_iter().zip(places) {
+            put(bytes, item, &first.to_le_bytes());
+            put(bytes, item + 9, &second.to_le_bytes());
+            put(bytes, start, &subvolume.to_le_bytes());
+        }
+        Ok(())
+    }
+
+    /// UUID of the subvolume of this number.
+    fn subvolume(&self, number: u64) -> Uuid {
+        match number {
+            FILES_TREE => Spec::derived_uuid(self.uuid, "subvolume"),
+            number => Spec::derived_uuid(self.uuid, &format!("subvolume {number}")),
+        }
     }
 
     fn inode(&self, data: &mut [u8], top: Option<&Entry>) {
@@ -175,10 +205,10 @@ impl Settled<'_> {
         }
     }
 
-    fn root(&self, data: &mut [u8]) {
+    fn root(&self, number: u64, data: &mut [u8]) {
         let is_set = |data: &[u8], at: usize, length: usize| data[at..at + length].iter().any(|byte| *byte != 0);
-        if let Some(uuid) = self.subvolume.filter(|_| is_set(data, 247, 16)) {
-            put(data, 247, uuid.as_bytes());
+        if is_set(data, 247, 16) {
+            put(data, 247, self.subvolume(number).as_bytes());
         }
         // Of the inode in it, and its own.
         for at in [112, 124, 136, 148, 327, 339, 351, 363] {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Request, compression};
+use super::{Request, compression, walk};
 
 /// Where the superblock lies, and its fields in it (`struct erofs_super_block` of the kernel's
 /// fs/erofs/erofs_fs.h).
@@ -44,7 +44,8 @@ fn build(request: &Request<'_>) -> Result<PathBuf> {
     argv.push(path.display().to_string());
     argv.push(request.top()?.display().to_string());
     // Dates are kept, but for those that are younger.
-    request.run(&request.tool(argv).env("SOURCE_DATE_EPOCH", request.epoch.to_string()))?;
+    let entries = walk::entries(request.tree)?;
+    request.run(&request.attributes_tool(argv, &entries)?.env("SOURCE_DATE_EPOCH", request.epoch.to_string()))?;
     if !contents.label.is_empty() {
         set_label(&path, &contents.label).context("writing its label")?;
     }

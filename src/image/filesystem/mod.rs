@@ -24,8 +24,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use self::walk::Entry;
 use super::{Contents, FilesystemKind, Tool, Tools, sparse};
 use crate::diagnostics::Fault;
+use crate::sandbox::Uniform;
 
 /// What a file system is filled with.
 #[derive(Debug, Clone, Default)]
@@ -131,6 +133,22 @@ impl Request<'_> {
             tool.replaced = self.tree.replaced.iter().map(|(seen, real)| (inside(seen), real.clone())).collect();
         }
         tool
+    }
+
+    /// The same for one that takes more from the host than what is in the tree.
+    fn uniform_tool(&self, argv: Vec<String>) -> Tool {
+        let uniform = self.tree.top.clone().map(|top| Uniform { top, attributes_only: false });
+        Tool { uniform, ..self.tool(argv) }
+    }
+
+    /// The same for one that takes the order of a file's attributes from the host, and nothing else.
+    fn attributes_tool(&self, argv: Vec<String>, entries: &[Entry]) -> Result<Tool> {
+        let tool = self.tool(argv);
+        if !walk::has_several_attributes(entries)? {
+            return Ok(tool);
+        }
+        let uniform = self.tree.top.clone().map(|top| Uniform { top, attributes_only: true });
+        Ok(Tool { uniform, ..tool })
     }
 
     /// Runs a program on the tree.

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::{Request, compression, walk};
+use super::walk::{self, Entry};
+use super::{Request, compression};
 
 pub(super) fn make(request: &Request<'_>) -> Result<()> {
     let made = build(request)?;
@@ -20,7 +21,8 @@ pub(super) fn minimum(request: &Request<'_>) -> Result<u64> {
 }
 
 fn build(request: &Request<'_>) -> Result<PathBuf> {
-    refuse_lists(request)?;
+    let entries = walk::entries(request.tree)?;
+    refuse_lists(request, &entries)?;
     let contents = request.contents;
     let path = request.scratch.join("file-system");
     let (top, image) = (request.top()?.display().to_string(), path.display().to_string());
@@ -34,7 +36,7 @@ fn build(request: &Request<'_>) -> Result<PathBuf> {
     }
     argv.extend(contents.mkfs_options.iter().cloned());
     // Dates are kept, but for those that are younger.
-    request.run(&request.tool(argv).env("SOURCE_DATE_EPOCH", request.epoch.to_string()))?;
+    request.run(&request.attributes_tool(argv, &entries)?.env("SOURCE_DATE_EPOCH", request.epoch.to_string()))?;
     Ok(path)
 }
 
@@ -43,9 +45,9 @@ fn build(request: &Request<'_>) -> Result<PathBuf> {
 const SET_AT_BOOT: &str = "var/log/journal";
 
 /// SquashFS keeps no ACLs.
-fn refuse_lists(request: &Request<'_>) -> Result<()> {
+fn refuse_lists(request: &Request<'_>, entries: &[Entry]) -> Result<()> {
     let lists = |(name, _): &(std::ffi::OsString, Vec<u8>)| name.as_encoded_bytes().starts_with(b"system.posix_acl_");
-    for entry in walk::entries(request.tree)? {
+    for entry in entries {
         if entry.path.starts_with(SET_AT_BOOT) {
             continue;
         }

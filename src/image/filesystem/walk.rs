@@ -182,6 +182,12 @@ impl FileSize {
     }
 }
 
+/// Whether any file of a tree has several extended attributes, so that there is an order of them.
+pub(super) fn has_several_attributes(entries: &[Entry]) -> Result<bool> {
+    let several = |entry: &Entry| Ok(attributes(&entry.source)?.len() > 1);
+    entries.par_iter().map(several).try_reduce(|| false, |one, other| Ok(one || other))
+}
+
 /// Extended attributes of a file, links not followed, sorted by name; none where the file system has
 /// none. Overlayfs's own marks are not the file's.
 pub(super) fn attributes(path: &Path) -> Result<Vec<(OsString, Vec<u8>)>> {

@@ -1,0 +1,90 @@
+//! System calls of other processes that a filter hands over to be answered here: seccomp_unotify(2).
+
+use std::io::{Error, Result};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// `SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP` of linux/seccomp.h.
+const SYNCHRONOUS_WAKE_UP: libc::c_ulong = 1;
+
+/// Where the calls come in.
+#[derive(Debug)]
+pub struct Listener(OwnedFd);
+
+/// A system call whose caller waits for an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    id: u64,
+    /// The calling thread, as this process's pid namespace counts.
+    pub pid: i32,
+    /// Number of the system call.
+    pub number: libc::c_long,
+    /// Its arguments.
+    pub arguments: [u64; 6],
+}
+
+impl Listener {
+    /// Of a descriptor that [`super::filter::install_listened`] gave.
+    pub fn new(descriptor: OwnedFd) -> Self {
+        // Caller and answerer take turns, which is faster on one processor. Linux before 6.6 knows no flags.
+        // SAFETY: an open descriptor and an integer argument.
+        unsafe { libc::ioctl(descriptor.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, SYNCHRONOUS_WAKE_UP) };
+        Self(descriptor)
+    }
+
+    /// Waits for the next call; `None` where its caller is gone by now, an error where all are.
+    pub fn next(&self) -> Result<Option<Call>> {
+        // SAFETY: plain integers, for which zeros are right; the kernel wants them to be zeros.
+        let mut given: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+        // SAFETY: an open descriptor and a struct of the type that the request writes.
+        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut given) };
+        if result < 0 {
+            return match Errno::last() {
+                Errno::EINTR => Ok(None),
+                Errno::ENOENT if !self.is_over() => Ok(None),
+                error => Err(error.into()),
+            };
+        }
+        Ok(Some(Call { id: given.id, pid: given.pid as i32, number: given.data.nr.into(), arguments: given.data.args }))
+    }
+
+    /// Whether nobody is left whose calls could come.
+    fn is_over(&self) -> bool {
+        let mut state = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        let polled = poll(&mut state, PollTimeout::ZERO);
+        polled.is_ok() && state[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
+    }
+
+    /// Whether the caller still waits, so that its number is no other process's.
+    pub fn waits(&self, call: &Call) -> bool {
+        // SAFETY: an open descriptor and an integer that the request reads.
+        unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const call.id) == 0 }
+    }
+
+    /// Lets the kernel carry the call out.
+    pub fn pass(&self, call: &Call) -> Result<()> {
+        self.send(call, 0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32)
+    }
+
+    /// Answers in the kernel's place.
+    pub fn answer(&self, call: &Call, answer: std::result::Result<i64, Errno>) -> Result<()> {
+        match answer {
+            Ok(value) => self.send(call, value, 0, 0),
+            Err(error) => self.send(call, 0, -(error as i32), 0),
+        }
+    }
+
+    fn send(&self, call: &Call, val: i64, error: i32, flags: u32) -> Result<()> {
+        let answer = libc::seccomp_notif_resp { id: call.id, val, error, flags };
+        // SAFETY: an open descriptor and a struct of the type that the request reads.
+        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw const answer) };
+        match result {
+            // The caller is gone.
+            _ if result < 0 && Errno::last() == Errno::ENOENT => Ok(()),
+            _ if result < 0 => Err(Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+}

@@ -224,6 +224,11 @@ impl Action for FilesystemImage {
         vec![self.file.clone()]
     }
 
+    /// 2: what mkfs took from the host in btrfs, and the order of several attributes in squashfs and erofs.
+    fn version(&self) -> u32 {
+        2
+    }
+
     fn summary(&self) -> String {
         match &self.subdir {
             Some(subdir) => format!("{subdir} → {}", self.file),

@@ -38,6 +38,11 @@ impl Action for WriteImage {
         spec.is_some_and(|spec| image::spoils_root(spec, mounts))
     }
 
+    /// 2: what mkfs took from the host in btrfs, and the order of several attributes in squashfs and erofs.
+    fn version(&self) -> u32 {
+        2
+    }
+
     fn summary(&self) -> String {
         String::new()
     }

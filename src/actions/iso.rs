@@ -300,6 +300,11 @@ impl Action for Iso {
         vec![self.file.clone()]
     }
 
+    /// 2: what mkfs took from the host in btrfs, and the order of several attributes in squashfs and erofs.
+    fn version(&self) -> u32 {
+        2
+    }
+
     fn summary(&self) -> String {
         format!("{} ({})", self.file, self.filesystem)
     }

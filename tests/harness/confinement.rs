@@ -37,6 +37,34 @@ pub fn filtered() -> Vec<String> {
     [&own, "--exact", "harness::confinement::container", "--ignored", "--nocapture", "--"].map(str::to_owned).into()
 }
 
+/// In a container whose keeper answers some system calls of its programs, so that nobody else can.
+pub fn watched() -> Vec<String> {
+    let own = std::env::current_exe().expect("the tests' program").display().to_string();
+    [&own, "--exact", "harness::confinement::keeper", "--ignored", "--nocapture", "--"].map(str::to_owned).into()
+}
+
+/// The inner side of [`watched`].
+#[test]
+#[ignore = "the inner side of other tests"]
+fn keeper() {
+    let words: Vec<String> = std::env::args().skip_while(|word| word != "--").skip(1).collect();
+    if words.is_empty() {
+        return;
+    }
+    // The call of acct(2), which nobody makes: load its number, compare, hand over or allow.
+    let instruction = |code, jt, jf, k| seccompiler::sock_filter { code, jt, jf, k };
+    let program = [
+        instruction(0x20, 0, 0, 0),
+        instruction(0x15, 0, 1, libc::SYS_acct as u32),
+        instruction(0x06, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
+        instruction(0x06, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    // As long as somebody listens to it, no other can be.
+    let _listener = debforge::sys::filter::install_listened(&program).expect("a filter of system calls");
+    let status = Command::new(&words[0]).args(&words[1..]).status().expect("running the command");
+    std::process::exit(status.code().unwrap_or(1));
+}
+
 fn condition(argument: u8, mask: u64) -> SeccompCondition {
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask), mask).expect("a condition")
 }

@@ -3,7 +3,10 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use crate::harness::Project;
+use rstest::rstest;
+
+use crate::harness::project::Finished;
+use crate::harness::{Project, confinement};
 use crate::image::disk::{
     CAPABILITY, FILES, archive_listing, assert_same, debugfs, mounted_listing, partition, reads, with_capability,
 };
@@ -82,20 +85,34 @@ fn holes_stay_holes_on_the_whole_way() {
     assert!(data(&project.path("out/parts/root.ext4")) < 8 << 20);
 }
 
-#[test]
-fn every_place_gives_the_same_bytes() {
+#[rstest]
+#[case::ext4("ext4")]
+#[case::btrfs("btrfs")]
+fn every_place_gives_the_same_bytes(#[case] root: &str) {
     needs_root!();
+    let large = ["imagesize: 400 MiB", "fs: btrfs"];
+    let small = ["imagesize: 64 MiB", "fs: ext4"];
+    let mut actions = actions();
+    if root == "btrfs" {
+        needs_program!("mkfs.btrfs", "btrfs-progs");
+        for (small, large) in small.iter().zip(large) {
+            actions = actions.replace(small, large);
+        }
+        // Before version 6.12 it loses hard links.
+        actions = actions.replace("      ln /srv/a /srv/deep/b\n", "");
+        actions.push_str("  - action: run\n    chroot: true\n    command: for n in $(seq 300); do echo $n > /srv/$((n * 7 % 31))-$n; done\n");
+    }
     let mut first: Option<(&str, Vec<u8>)> = None;
     for place in places() {
         let user = match place.user {
             Ok(user) => user,
             Err(reason) => skip!("{}: {reason}", place.name),
         };
-        let Some(project) = Project::of(user).file("cap.tar", with_capability()).tiny(&actions()) else {
+        let Some(project) = Project::of(user).file("cap.tar", with_capability()).tiny(&actions) else {
             skip!("needs a static busybox");
         };
         let words = ["build", "recipe.yaml", "--artifactdir", "out"];
-        project.run_inside(&place.before, words).success();
+        project.run_inside(&place.before, words).success().says_nothing_of("not reproducible");
         let bytes = fs::read(project.path("out/disk.img")).unwrap();
         match &first {
             None => first = Some((place.name, bytes)),
@@ -105,12 +122,40 @@ fn every_place_gives_the_same_bytes() {
 }
 
 #[test]
-fn contents_that_do_not_fit_are_a_fault_at_the_recipes_line() {
+fn contents_that_do_not_fit_are_a_fault_at_the_partitions_line() {
     let project = project!();
     let large = "  - action: run\n    chroot: true\n    command: head -c 60000000 /dev/urandom > /srv/large\n";
     project.set_actions(&format!("{}{large}", actions()));
-    let finished = project.build([]).code(1).says("recipe.yaml:6").says("`root`").says("imagesize: auto");
+    let finished = project.build([]).code(1);
     assert!(!project.path("out").join("disk.img").exists(), "{finished}");
+    insta::assert_snapshot!(error_of(&finished), @"
+    error: making the file system `root`: the contents need [SIZE], the partition has [SIZE]
+      ┌ recipe.yaml:12:9
+      = hint: make `root` larger, or let the image be as large as its contents: `imagesize: auto`
+      = hint: look around in the root before it: debforge shell recipe.yaml --artifactdir out --after 6
+    ");
+}
+
+#[test]
+fn a_mkfs_that_fails_is_a_fault_at_the_partitions_line() {
+    let project = project!();
+    project.set_actions(&actions().replace(
+        "      - {name: boot, fs: ext2, size: 16 MiB}\n",
+        "      - name: boot\n        fs: ext2\n        size: 16 MiB\n        mkfs-options: [-i, lots]\n",
+    ));
+    insta::assert_snapshot!(error_of(&project.build([]).code(1)), @"
+    error: making the file system `boot`: `mke2fs` exited with code 1
+      ┌ recipe.yaml:11:9
+      │ mke2fs: invalid inode ratio lots (min 1024/max 67108864)
+      = hint: look around in the root before it: debforge shell recipe.yaml --artifactdir out --after 5
+    ");
+}
+
+/// What is said from the error on, but for the name of the log.
+fn error_of(finished: &Finished) -> String {
+    let text = finished.stderr_filtered();
+    let error = text.lines().skip_while(|line| !line.starts_with("error:"));
+    error.filter(|line| !line.contains("the whole log is")).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -141,6 +186,20 @@ fn a_failed_image_leaves_the_one_of_before() {
         fs::read_dir(project.path("out")).unwrap().flatten().map(|entry| entry.file_name()).collect();
     names.sort();
     assert_eq!(names, ["disk.img", "parts"]);
+}
+
+#[test]
+fn a_machine_that_lets_nobody_watch_makes_a_btrfs_and_says_that_it_is_its_own() {
+    needs_program!("mkfs.btrfs", "btrfs-progs");
+    needs_root!();
+    let project = project!();
+    let actions = actions().replace("fs: ext4", "fs: btrfs").replace("64 MiB", "400 MiB");
+    project.set_actions(&actions.replace("      ln /srv/a /srv/deep/b\n", ""));
+    let finished = project.run_inside(&confinement::watched(), ["build", "recipe.yaml", "--artifactdir", "out"]);
+    let text = finished.success().stderr_filtered();
+    reads("btrfs", &["check"], &partition(&project, 2));
+    let notes: Vec<&str> = text.lines().filter(|line| line.contains("reproducible")).collect();
+    insta::assert_snapshot!(notes.join("\n"), @"warning: making the file system `root`: this image is not reproducible: `mkfs.btrfs` takes the order of files from this machine, where it cannot be watched (seccomp(2): Device or resource busy)");
 }
 
 #[test]

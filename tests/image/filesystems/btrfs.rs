@@ -4,15 +4,23 @@ use std::fs;
 use std::path::Path;
 
 use debforge::image::FilesystemKind::Btrfs;
+use rstest::rstest;
 
-use super::{Making, UUID, grow, listing, output, same, workshop};
+use super::{Making, UUID, grow, listing, output, same, same_twice_of, workshop};
 
 const LENGTH: u64 = 256 << 20;
 
-/// What every mkfs.btrfs can be told of.
-fn plant(top: &Path) {
-    grow(top, false);
-    for name in ["many/zz-hard", "etc/long", "dev/null", "dev/sda"] {
+/// Whether the installed mkfs.btrfs knows hard links and subvolumes.
+fn is_new() -> bool {
+    let help = std::process::Command::new("mkfs.btrfs").arg("--help").output().unwrap();
+    [help.stdout, help.stderr].iter().any(|said| String::from_utf8_lossy(said).contains("--subvol"))
+}
+
+/// What the installed mkfs.btrfs can be told of.
+fn plant(top: &Path, backwards: bool) {
+    grow(top, backwards);
+    let links = ["many/zz-hard", "etc/long"];
+    for name in links.into_iter().filter(|_| !is_new()).chain(["dev/null", "dev/sda"]) {
         fs::remove_file(top.join(name)).unwrap();
     }
     let date = filetime::FileTime::from_unix_time(1_600_000_000, 0);
@@ -21,25 +29,68 @@ fn plant(top: &Path) {
     }
 }
 
-#[test]
-fn holds_the_tree() {
+#[rstest]
+#[case(None)]
+#[case(Some("zstd:3"))]
+fn holds_the_tree_and_nothing_of_its_host(#[case] compression: Option<&str>) {
     needs_program!("mkfs.btrfs", "btrfs-progs");
     needs_root!();
-    let directory = workshop();
-    plant(directory.path());
-    let mut making = Making::of(Btrfs, directory.path(), LENGTH);
-    making.contents.compression = Some("zstd:3".into());
-    let made = making.make().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(1100));
-    let (first, second) = (made.bytes(), making.make().unwrap().bytes());
-    let different = first.iter().zip(&second).position(|(a, b)| a != b);
-    assert_eq!(different.map(|at| format!("{at:#x}")), None, "bytes differ from here");
+    let made = same_twice_of(plant, |top| {
+        let mut making = Making::of(Btrfs, top, LENGTH);
+        making.contents.compression = compression.map(String::from);
+        making
+    });
     let alone = made.alone();
     output("btrfs", &["check", "--check-data-csum", alone.to_str().unwrap()]);
     let about = output("blkid", &["-p", alone.to_str().unwrap()]);
     assert!(about.contains(UUID) && about.contains("FORGE"), "{about}");
+    let directory = workshop();
+    plant(directory.path(), false);
     made.mounted("btrfs", |at| same(&listing(directory.path()), &listing(at)));
     assert!(made.allocated() < 30 << 20, "{} bytes on the disk", made.allocated());
+}
+
+#[test]
+fn holds_subvolumes_and_nothing_of_its_host() {
+    needs_program!("mkfs.btrfs", "btrfs-progs");
+    needs_root!();
+    if !is_new() {
+        skip!("this mkfs.btrfs makes no subvolumes");
+    }
+    let names = ["many", "etc", "usr", "many/deep"];
+    let made = same_twice_of(plant, |top| {
+        let mut making = Making::of(Btrfs, top, LENGTH);
+        making.contents.subvolumes = names.map(String::from).into();
+        making.tree.subvolumes = names.map(|name| (name.to_owned(), name.into())).into();
+        making
+    });
+    let alone = made.alone();
+    output("btrfs", &["check", "--check-data-csum", alone.to_str().unwrap()]);
+    let roots = output("btrfs", &["inspect-internal", "dump-tree", "-t", "uuid", alone.to_str().unwrap()]);
+    assert_eq!(roots.matches("UUID_KEY_SUBVOL").count(), names.len() + 1, "{roots}");
+}
+
+#[test]
+fn a_tree_of_an_ordinary_user_makes_the_same() {
+    needs_program!("mkfs.btrfs", "btrfs-progs");
+    // Files of many directories, whose order no two file systems share.
+    let sow = |top: &Path, backwards: bool| {
+        let mut names: Vec<String> = (0..900).map(|n| format!("{}/{n:x}", n * 7 % 31)).collect();
+        if backwards {
+            names.reverse();
+        }
+        for name in &names {
+            let path = top.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, name.repeat(name.len() * 40)).unwrap();
+        }
+        let date = filetime::FileTime::from_unix_time(1_600_000_000, 0);
+        for entry in walkdir::WalkDir::new(top).contents_first(true) {
+            filetime::set_file_mtime(entry.unwrap().path(), date).unwrap();
+        }
+    };
+    let made = same_twice_of(sow, |top| Making::of(Btrfs, top, LENGTH));
+    output("btrfs", &["check", "--check-data-csum", made.alone().to_str().unwrap()]);
 }
 
 #[test]
@@ -61,8 +112,7 @@ fn fits_into_its_minimum() {
 #[test]
 fn says_what_an_old_one_cannot_hold() {
     needs_program!("mkfs.btrfs", "btrfs-progs");
-    let help = std::process::Command::new("mkfs.btrfs").arg("--help").output().unwrap();
-    if [help.stdout, help.stderr].iter().any(|said| String::from_utf8_lossy(said).contains("--subvol")) {
+    if is_new() {
         skip!("this mkfs.btrfs knows hard links and subvolumes");
     }
     let directory = workshop();

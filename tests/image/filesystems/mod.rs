@@ -33,8 +33,50 @@ const MIB: u64 = 1 << 20;
 /// Runs programs as they are; what is hidden and replaced is mounted over in a namespace of theirs.
 struct PlainTools;
 
+impl PlainTools {
+    /// Runs a program that is to see its tree the same on every host, which the sandbox does.
+    fn uniform(tool: &Tool, doing: &str) -> Result<String> {
+        use debforge::sandbox::{Bind, Command, Exit, Input, Isolation, Sandbox, Stream, View};
+        debforge::sandbox::use_program(env!("CARGO_BIN_EXE_debforge"));
+        let stand_ins = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let top = tool.uniform.as_ref().map(|uniform| uniform.top.clone());
+        let mut seen: Vec<_> = top.map(|top| (top.clone(), top)).into_iter().chain(tool.replaced.clone()).collect();
+        for (number, hidden) in tool.hidden.iter().enumerate() {
+            let empty = stand_ins.path().join(number.to_string());
+            fs::create_dir(&empty)?;
+            seen.push((hidden.clone(), empty));
+        }
+        let command = Command {
+            argv: tool.argv.clone(),
+            environment: [("LC_ALL", "C.UTF-8"), ("SOURCE_DATE_EPOCH", &EPOCH.to_string())]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into_iter()
+                .chain(tool.environment.iter().cloned())
+                .collect(),
+            directory: None,
+            view: View::Host { root: None, writable: vec![env!("CARGO_TARGET_TMPDIR").into()] },
+            binds: seen.into_iter().map(|(target, source)| Bind { source, target, read_only: true }).collect(),
+            network: false,
+            input: Input::Null,
+            uniform: tool.uniform.clone(),
+        };
+        let isolation = if crate::harness::is_root() { Isolation::Namespaces } else { Isolation::Chroot };
+        let (mut text, mut errors) = (String::new(), String::new());
+        let exit = Sandbox::new(isolation).run(&command, &mut |stream, line| match stream {
+            Stream::Out => text += &format!("{line}\n"),
+            Stream::Err => errors += &format!("{line}\n"),
+            Stream::Note => panic!("{doing}: {line}"),
+        })?;
+        ensure!(exit == Exit::Code(0), "{doing}: {:?}: {exit:?}: {text}{errors}", tool.argv);
+        Ok(text)
+    }
+}
+
 impl Tools for PlainTools {
     fn run(&self, tool: &Tool, doing: &str) -> Result<String> {
+        if tool.uniform.is_some() {
+            return Self::uniform(tool, doing);
+        }
         let mut script = String::from("set -e\n");
         let stand_ins = tempfile::tempdir()?;
         for (number, hidden) in tool.hidden.iter().enumerate() {
@@ -232,6 +274,12 @@ pub fn workshop() -> TempDir {
     directory
 }
 
+/// The same on another file system, where the machine has one that holds all that files have.
+pub fn elsewhere() -> TempDir {
+    let directory = tempfile::tempdir_in("/dev/shm").ok();
+    directory.filter(|it| xattr::set(it.path(), "user.test", b"").is_ok()).unwrap_or_else(workshop)
+}
+
 /// Makes the same file system from two copies of a tree that came to be in another way: the bytes
 /// must be the same.
 pub fn same_twice(making: impl Fn(&Path) -> Making) -> Made {
@@ -240,8 +288,8 @@ pub fn same_twice(making: impl Fn(&Path) -> Making) -> Made {
 
 /// The same of trees that `grow` makes one way or the other.
 pub fn same_twice_of(grow: impl Fn(&Path, bool), making: impl Fn(&Path) -> Making) -> Made {
-    let directory = workshop();
-    let [one, other] = ["one", "other/elsewhere"].map(|name| directory.path().join(name));
+    let (directory, elsewhere) = (workshop(), elsewhere());
+    let [one, other] = [directory.path().join("one"), elsewhere.path().join("other/elsewhere")];
     grow(&one, false);
     let first = making(&one).make().unwrap();
     std::thread::sleep(std::time::Duration::from_millis(1100));

@@ -16,7 +16,6 @@ fn erofs_holds_the_tree(#[case] compression: Option<&str>) {
     needs_program!("mkfs.erofs", "erofs-utils");
     needs_root!();
     let made = same_twice(|top| {
-        one_attribute_each(top);
         let mut making = Making::of(Erofs, top, LENGTH);
         making.contents.compression = compression.map(String::from);
         making
@@ -31,7 +30,6 @@ fn erofs_holds_the_tree(#[case] compression: Option<&str>) {
     assert_eq!(&label[1024 + 64..1024 + 80], b"FORGE\0\0\0\0\0\0\0\0\0\0\0");
     let directory = workshop();
     grow(directory.path(), false);
-    one_attribute_each(directory.path());
     made.mounted("erofs", |at| same(&listing(directory.path()), &listing(at)));
 }
 
@@ -43,7 +41,6 @@ fn squashfs_holds_the_tree(#[case] compression: Option<&str>) {
     needs_program!("mksquashfs", "squashfs-tools");
     needs_root!();
     let prepare = |top: &std::path::Path| {
-        one_attribute_each(top);
         let date =
             |path: &std::path::Path| filetime::FileTime::from_last_modification_time(&fs::metadata(path).unwrap());
         for (path, list) in [("etc/empty", "system.posix_acl_access"), ("many/deep", "system.posix_acl_default")] {
@@ -73,13 +70,6 @@ fn squashfs_holds_the_tree(#[case] compression: Option<&str>) {
         use std::os::unix::fs::MetadataExt;
         meta.mtime() == EPOCH
     }));
-}
-
-/// Which of several attributes of a file comes first follows from the file system that the tree is on.
-fn one_attribute_each(top: &std::path::Path) {
-    for name in ["user.a", "user.longer"] {
-        xattr::remove(top.join("etc/hard"), name).unwrap();
-    }
 }
 
 #[rstest]

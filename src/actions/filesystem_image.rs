@@ -16,7 +16,7 @@ use crate::build::inside::{Inside, Kind};
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::debian::host;
 use crate::diagnostics::{Diagnostics, Fault, size_shown, suggest};
-use crate::image::filesystem::{self, Tree};
+use crate::image::filesystem::{self, Tree, fat_for};
 use crate::image::{Contents, FilesystemKind, Size, Spec};
 
 /// Put the root into a file system of its own, without a disk around it.
@@ -43,7 +43,7 @@ use crate::image::{Contents, FilesystemKind, Size, Spec};
 /// |---|---|
 /// | `squashfs`, `erofs` | read-only; as large as they come out. squashfs is always compressed |
 /// | `ext2`, `ext3`, `ext4`, `btrfs`, `xfs`, `f2fs` | as large as the contents want, with `margin`; or `size` |
-/// | `fat12`, `fat16`, `fat32` | without owners and modes |
+/// | `fat12`, `fat16`, `fat32` (`vfat`), `fat` for what suits the `size` | without owners and modes |
 ///
 /// Owners, modes, times, capabilities, extended attributes, hard links and holes are kept as far as the
 /// kind can; where it cannot, the build fails and says so. Such an image is mounted by `mount -o loop`,
@@ -96,8 +96,12 @@ impl FilesystemImage {
     }
 
     fn kind(&self) -> Option<FilesystemKind> {
-        FilesystemKind::named(self.filesystem())
-            .filter(|kind| !matches!(kind, FilesystemKind::None | FilesystemKind::Swap | FilesystemKind::Verity))
+        let size = self.size.parse::<Size>().ok().and_then(|size| size.bytes(SECTOR));
+        let kind = match (self.filesystem(), size) {
+            ("fat", Some(bytes)) => Some(fat_for(bytes)),
+            (name, _) => FilesystemKind::named(name),
+        };
+        kind.filter(|kind| !matches!(kind, FilesystemKind::None | FilesystemKind::Swap | FilesystemKind::Verity))
     }
 
     fn room(&self) -> Option<Room> {

@@ -89,9 +89,9 @@ use crate::image::{Strategy, TableKind};
 /// `bios-boot`, `linux`.
 ///
 /// **File systems**: `ext2`, `ext3`, `ext4`, `vfat` (FAT32; also `fat32`, `fat16`, `fat12`, and `fat`
-/// for what suits the size), `btrfs`, `xfs`, `f2fs`, `erofs`, `squashfs`, `swap`, or `none` for a
-/// partition that a `raw` fills. UUIDs that are not given follow from `seed`, so that the same recipe
-/// gives the same image.
+/// for what suits the size, as mkfs.vfat chooses: FAT12 up to 8 MiB, FAT16 below 512 MiB), `btrfs`,
+/// `xfs`, `f2fs`, `erofs`, `squashfs`, `swap`, or `none` for a partition that a `raw` fills. UUIDs that
+/// are not given follow from `seed`, so that the same recipe gives the same image.
 ///
 /// **msdos** tables have four places. A recipe with more partitions gets an extended one in the fourth,
 /// and the rest become logical: they are numbers 5 and up, each behind a sector that describes it.

@@ -65,7 +65,7 @@ impl Position {
         };
         let offset = self.decimal.times(bytes)? / i128::from(sector_size);
         let sector = if self.from_end { i128::from(sectors).checked_sub(offset)? } else { offset };
-        let last = i128::from(sectors) - 1;
+        let last = i128::from(sectors.checked_sub(1)?);
         let clipped = sector.clamp(0, last);
         if (sector - clipped).abs() > i128::from(radius) {
             return None;

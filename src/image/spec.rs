@@ -318,7 +318,7 @@ impl Spec {
 }
 
 impl FilesystemKind {
-    /// The names that recipes have for them; debos's `fat` takes its kind from the size.
+    /// The names that recipes have for them; `fat` becomes what suits its size where that is known.
     pub const NAMES: [(&'static str, Self); 17] = [
         ("none", Self::None),
         ("ext2", Self::Ext2),

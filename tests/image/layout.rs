@@ -410,3 +410,48 @@ fn tables_for_large_sectors_are_what_sfdisk_reads(#[values("gpt", "msdos")] kind
         parts.iter().map(|part| (part["start"].as_u64().unwrap(), part["size"].as_u64().unwrap())).collect();
     assert_eq!(found, sectors(&spec));
 }
+
+#[test]
+fn the_kind_of_a_fat_follows_from_its_size_where_it_is_left_open() {
+    let spec = spec(
+        512,
+        r"
+imagesize: 2GiB
+partitiontype: msdos
+partitions:
+  - {name: small, fs: fat, start: 1MiB, end: 9MiB}
+  - {name: medium, fs: fat, start: 9MiB, end: 25%}
+  - {name: given, fs: vfat, start: 25%, end: 50%}
+  - {name: large, fs: fat, start: 50%, end: 100%}
+",
+    );
+    let kinds: Vec<_> = spec.partitions.iter().map(|part| format!("{:?} {}", part.contents.kind, part.kind)).collect();
+    assert_eq!(kinds, ["Fat12 0e", "Fat16 0e", "Fat32 0c", "Fat32 0c"]);
+}
+
+#[test]
+fn a_fat32_that_is_too_small_to_be_one_is_a_warning() {
+    let (spec, said) = load(
+        512,
+        r"
+imagesize: 200MiB
+partitiontype: gpt
+partitions:
+  - {name: asked, fs: vfat, size: 32 MiB}
+  - {name: enough, fs: vfat, size: 33 MiB}
+  - {name: open, fs: fat, start: 70MiB, end: 80MiB}
+  - {name: root, fs: ext4, size: rest}
+",
+        "",
+    );
+    assert!(spec.is_some());
+    insta::assert_snapshot!(said, @r"
+    warning: `asked` has 32 MiB, which is too small for FAT32: firmware and systems may take it for FAT16
+      ┌ recipe:9:27
+    9 │       - {name: asked, fs: vfat, size: 32 MiB}
+      │                           ^^^^
+      = hint: make it 33 MiB or larger, or say `fs: fat16`; `fat` follows the size
+
+    1 warning in recipe
+    ");
+}

@@ -9,7 +9,8 @@ use super::{ImagePartition, declare};
 use crate::actions::pack::check_artifact_name;
 use crate::build::CheckContext;
 use crate::diagnostics::{Diagnostics, Severity};
-use crate::image::{Layout, Owner, Size, Spec, Strategy, TableKind, exact};
+use crate::image::filesystem::smallest_fat32;
+use crate::image::{FilesystemKind, ImageSize, Layout, Owner, Partition, Size, Spec, Strategy, TableKind, exact};
 
 /// Sectors that tables are written for.
 const SECTOR_SIZES: [u32; 2] = [512, 4096];
@@ -180,7 +181,29 @@ fn layout(given: &ImagePartition, cx: &CheckContext<'_>, out: &mut Diagnostics) 
         out.push(diagnostic.hint(finding.hint));
     }
     if !wrong {
+        small_fats(&spec, &layout, cx, out);
         reserved_apart(&spec, &layout, cx, out);
+    }
+}
+
+/// Warns of FAT32s that some take for FAT16: what counts is the number of clusters.
+fn small_fats(spec: &Spec, layout: &Layout, cx: &CheckContext<'_>, out: &mut Diagnostics) {
+    let least = smallest_fat32(spec.sector_size);
+    let open = |partition: &Partition| partition.fill && matches!(spec.size, ImageSize::Auto { .. });
+    for (index, (partition, placed)) in spec.partitions.iter().zip(&layout.partitions).enumerate() {
+        let small = placed.length < least && partition.contents.mkfs_options.is_empty() && !open(partition);
+        if partition.contents.kind == FilesystemKind::Fat32 && small {
+            let message = format!(
+                "`{}` has {}, which is too small for FAT32: firmware and systems may take it for FAT16",
+                partition.name,
+                exact(placed.length)
+            );
+            let enough = exact(least.next_multiple_of(1 << 20));
+            let diagnostic = cx.warning(&format!("partitions[{index}].fs"), message);
+            out.push(
+                diagnostic.hint(format!("make it {enough} or larger, or say `fs: fat16`; `fat` follows the size")),
+            );
+        }
     }
 }
 
@@ -204,7 +227,7 @@ fn reserved_apart(spec: &Spec, layout: &Layout, cx: &CheckContext<'_>, out: &mut
             };
             out.push(cx.error(&property, message).hint(hint));
         }
-        if area.end > layout.size && matches!(spec.size, crate::image::ImageSize::Bytes(_)) {
+        if area.end > layout.size && matches!(spec.size, ImageSize::Bytes(_)) {
             out.push(cx.error(&property, format!("{} is beyond the end of the image", area.name)));
         }
     }

@@ -6,17 +6,32 @@ use std::path::{Component, Path};
 use super::ImagePartition;
 use super::properties::{Mountpoint, Partition};
 use crate::debian::Architecture;
+use crate::image::filesystem::fat_for;
 use crate::image::table::types::{self, Flag};
-use crate::image::{self, Contents, FilesystemKind, ImageSize, Mount, Size, Spec, TableKind};
+use crate::image::{self, Contents, FilesystemKind, ImageSize, Layout, Mount, Size, Spec, TableKind};
 
 /// The alignment of what says none, in bytes.
 const ALIGNMENT: u64 = 1 << 20;
 
 pub(super) fn declare(given: &ImagePartition, architecture: Architecture, sector_size: u32) -> Spec {
+    let kinds: Vec<_> = given.partitions.iter().map(|part| filesystem(part).unwrap_or(FilesystemKind::None)).collect();
+    let spec = with_kinds(given, &kinds, architecture, sector_size);
+    if !given.partitions.iter().any(|part| part.fs.as_deref() == Some("fat")) || sector_size == 0 {
+        return spec;
+    }
+    let Ok((layout, _)) = Layout::solve(&spec, &mut |_| Ok(1)) else { return spec };
+    let parts = given.partitions.iter().enumerate().zip(&kinds);
+    let settled: Vec<_> =
+        parts.map(|((index, part), kind)| fat_of(part, index, &spec, &layout).unwrap_or(*kind)).collect();
+    if settled == kinds { spec } else { with_kinds(given, &settled, architecture, sector_size) }
+}
+
+/// The image with these file systems.
+fn with_kinds(given: &ImagePartition, kinds: &[FilesystemKind], architecture: Architecture, sector_size: u32) -> Spec {
     let seed = given.seed.clone().unwrap_or_else(|| format!("{} {architecture}", given.imagename));
     let bytes = |text: &str| text.parse::<Size>().ok().and_then(|size| size.bytes(sector_size));
     let disk_id = disk_id(given, &seed);
-    let partitions = given.partitions.iter().enumerate();
+    let partitions = given.partitions.iter().zip(kinds).enumerate();
     let mut mounts: Vec<Mount> = given.mountpoints.iter().map(mount).collect();
     mounts.sort_by_key(|mount| Path::new(&mount.path).components().count());
     Spec {
@@ -28,7 +43,9 @@ pub(super) fn declare(given: &ImagePartition, architecture: Architecture, sector
         gpt_gap: given.gpt_gap.as_deref().and_then(bytes).unwrap_or(0),
         strategy: given.strategy,
         partitions: partitions
-            .map(|(index, part)| partition(given, index, part, &seed, &disk_id, architecture, sector_size))
+            .map(|(index, (part, kind))| {
+                partition(given, index, part, *kind, &seed, &disk_id, architecture, sector_size)
+            })
             .collect(),
         mounts,
         reserved: given
@@ -111,39 +128,34 @@ pub(super) fn number(table: TableKind, count: usize, index: usize) -> u32 {
     u32::try_from(index + 1 + shift).unwrap_or(u32::MAX)
 }
 
-/// The file system of a partition.
-pub(super) fn filesystem(part: &Partition, sector_size: u32) -> Option<FilesystemKind> {
+/// The file system of a partition; of `fat`, whose kind follows from its size, any.
+pub(super) fn filesystem(part: &Partition) -> Option<FilesystemKind> {
     if part.verity.is_some() {
         return Some(FilesystemKind::Verity);
     }
-    let name = part.fs.as_deref()?;
-    if name == "fat" {
-        return Some(fat_of(part, sector_size));
-    }
-    FilesystemKind::named(name)
+    FilesystemKind::named(part.fs.as_deref()?)
 }
 
-/// The kind of FAT that suits a size, as mkfs.vfat chooses it.
-fn fat_of(part: &Partition, sector_size: u32) -> FilesystemKind {
-    let size = part.size.as_deref().and_then(|size| size.parse::<Size>().ok()).and_then(|size| size.bytes(sector_size));
-    match size {
-        Some(size) if size < 8 << 20 => FilesystemKind::Fat12,
-        Some(size) if size <= 512 << 20 => FilesystemKind::Fat16,
-        _ => FilesystemKind::Fat32,
-    }
+/// Which FAT a partition gets whose `fs` leaves that open, as mkfs.vfat chooses it: the layout has its size.
+/// One that is as large as its contents, which nobody knows yet, gets FAT32.
+fn fat_of(part: &Partition, index: usize, spec: &Spec, layout: &Layout) -> Option<FilesystemKind> {
+    let open = spec.partitions[index].fill && matches!(spec.size, ImageSize::Auto { .. });
+    (part.fs.as_deref() == Some("fat") && part.verity.is_none() && !open)
+        .then(|| fat_for(layout.partitions[index].length))
 }
 
+#[allow(clippy::too_many_arguments)] // What the image says beside the partition itself.
 fn partition(
     given: &ImagePartition,
     index: usize,
     part: &Partition,
+    kind: FilesystemKind,
     seed: &str,
     disk_id: &str,
     architecture: Architecture,
     sector_size: u32,
 ) -> image::Partition {
     let table = given.partitiontype;
-    let kind = filesystem(part, sector_size).unwrap_or(FilesystemKind::None);
     let number = number(table, given.partitions.len(), index);
     let derived = |what: &str| Spec::derived_uuid(seed, &format!("{what} {}", part.name));
     let mut partition_type = types::default_type(table, kind);

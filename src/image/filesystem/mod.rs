@@ -16,6 +16,7 @@ mod xfs;
 mod xfs_inodes;
 
 pub use compression::compressions;
+pub use fat::{fat_for, smallest_fat32};
 pub use verity::{verity, verity_length};
 
 use std::fs::{File, OpenOptions};

@@ -159,3 +159,17 @@ fn says_what_it_cannot_hold() {
     hint: make `root` larger, or let the image be as large as its contents: `imagesize: auto`
     ");
 }
+
+#[test]
+fn an_open_kind_is_the_one_that_mkfs_chooses() {
+    needs_program!("mkfs.vfat", "dosfstools");
+    let directory = workshop();
+    let path = directory.path().join("fat");
+    for size in [1, 7, 8, 9, 32, 100, 511, 512, 600].map(|mib| mib << 20) {
+        fs::File::create(&path).unwrap().set_len(size).unwrap();
+        output("mkfs.vfat", &[path.to_str().unwrap()]);
+        let report = output("fsck.vfat", &["-n", "-v", path.to_str().unwrap()]);
+        let bits = format!("{:?}", debforge::image::filesystem::fat_for(size)).replace("Fat", "");
+        assert!(report.contains(&format!("{bits} bit entries")), "{size}: {report}");
+    }
+}

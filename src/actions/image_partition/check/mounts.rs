@@ -40,7 +40,7 @@ pub(super) fn check(given: &ImagePartition, cx: &CheckContext<'_>, out: &mut Dia
             });
             continue;
         };
-        let Some(kind) = declare::filesystem(part, cx.sector_size) else { continue };
+        let Some(kind) = declare::filesystem(part) else { continue };
         filesystem(index, part, kind, cx, out);
         subvolume(index, mount, part, kind, cx, out);
         options(index, mount, kind, cx, out);

@@ -208,7 +208,7 @@ impl Checked<'_, '_> {
 
     fn filesystem(&mut self) -> Option<FilesystemKind> {
         let part = self.part;
-        let kind = declare::filesystem(part, self.cx.sector_size);
+        let kind = declare::filesystem(part);
         match (&part.fs, kind) {
             (_, Some(kind)) => return Some(kind),
             (None, None) => {

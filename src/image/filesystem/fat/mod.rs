@@ -35,6 +35,27 @@ const MOST_TRACK: u64 = 63;
 /// Sectors that a cluster can have.
 const PER_CLUSTER: [u64; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
 
+/// From this size on mkfs.vfat chooses FAT32 (mkfs.fat.c of dosfstools 4.2).
+const LARGE: u64 = 512 << 20;
+/// Up to this size its clusters of 4 sectors are few enough for FAT12.
+const SMALL: u64 = 8 << 20;
+
+/// The kind of FAT that mkfs.vfat chooses for a size in bytes.
+pub fn fat_for(bytes: u64) -> FilesystemKind {
+    match bytes {
+        LARGE.. => FilesystemKind::Fat32,
+        0..=SMALL => FilesystemKind::Fat12,
+        _ => FilesystemKind::Fat16,
+    }
+}
+
+/// Bytes of the smallest FAT32 that is one for everybody.
+pub fn smallest_fat32(sector_size: u32) -> u64 {
+    let sector = u64::from(sector_size);
+    let fat = ((FAT32_CLUSTERS + 2) * 4).next_multiple_of(sector);
+    32 * sector + 2 * fat + FAT32_CLUSTERS * sector
+}
+
 /// A directory that is to be written.
 struct Directory {
     name: String,

@@ -47,7 +47,7 @@ use crate::image::{self, Spec, Write, WriteSource, WriteTarget};
 /// /etc/default/raspi-firmware.
 ///
 /// grub.cfg is written by the root's own grub-mkconfig, with all that is in /etc/default/grub and
-/// /etc/grub.d. With several deploys (`slot`), each calls for an action `bootloader` after it; the EFI
+/// /etc/grub.d, and again whenever a later action runs update-grub, as kernel packages do. With several deploys (`slot`), each calls for an action `bootloader` after it; the EFI
 /// system partition, which they share, then offers all of them. systemd-boot's entries are copies of
 /// the kernels, unless /boot is on the partition that it reads.
 ///

@@ -43,7 +43,7 @@ pub fn shell_words<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
 /// A shell of the user's in a root that looks as it does for the steps.
 pub fn interactive(sandbox: &Sandbox, command: &Command) -> Result<Exit> {
     let View::Chroot { root } = &command.view else { return sandbox.interactive(command) };
-    let guard = RootGuard::set(root, command.network)?;
+    let guard = RootGuard::set(root, command.network, None)?;
     let exit = sandbox.interactive(command)?;
     guard.release()?;
     Ok(exit)
@@ -190,8 +190,8 @@ impl Runner<'_> {
     pub fn run_with(self, doing: &str, on_line: &mut dyn FnMut(Stream, &str)) -> Result<()> {
         let Self { cx, command, hints, label } = self;
         let guard = match &command.view {
-            View::Chroot { root } => Some(RootGuard::set(root, command.network)?),
-            View::Host { root: Some(root), .. } => Some(RootGuard::set(root, command.network)?),
+            View::Chroot { root } => Some(RootGuard::set(root, command.network, cx.image)?),
+            View::Host { root: Some(root), .. } => Some(RootGuard::set(root, command.network, cx.image)?),
             View::Host { root: None, .. } => None,
         };
         let mut tail = VecDeque::with_capacity(TAIL);

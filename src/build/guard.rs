@@ -11,9 +11,10 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::inside::{Attributes, Inside, Kind, Slot};
+use crate::image::Spec;
 
-/// Forbids services to start (invoke-rc.d(8)) and gives the resolver the host's name servers; put
-/// back as it was by [`RootGuard::release`], or when dropped.
+/// Forbids services to start (invoke-rc.d(8)), gives the resolver the host's name servers, and has
+/// update-grub ask no devices; put back as it was by [`RootGuard::release`], or when dropped.
 ///
 /// Directories are found inside the root and then held open: whatever links the root has, and
 /// whatever the processes make of it, no file outside is touched.
@@ -37,13 +38,20 @@ enum Before {
 }
 
 impl RootGuard {
-    /// Puts the files in place, as far as the root has the directories for them.
-    pub(super) fn set(root: &Path, network: bool) -> Result<Self> {
+    /// Puts the files in place, as far as the root has the directories for them. `image` is the one that
+    /// the root goes to.
+    pub(super) fn set(root: &Path, network: bool, image: Option<&Spec>) -> Result<Self> {
         let mut guard = Self { files: Vec::new() };
         let inside = Inside::open(root)?;
         guard.place(&inside, "usr/sbin", "policy-rc.d", b"#!/bin/sh\nexit 101\n".to_vec(), 0o755)?;
         if network && let Ok(resolver) = fs::read("/etc/resolv.conf") {
             guard.place(&inside, "etc", "resolv.conf", resolver, 0o644)?;
+        }
+        if let Some(image) = image
+            && let Some(script) = super::bootloader::update_grub(image, root)?
+        {
+            // No package has it there, and it comes before the root's own in everybody's PATH.
+            guard.place(&inside, "usr/local/sbin", "update-grub", script.into_bytes(), 0o755)?;
         }
         Ok(guard)
     }

@@ -112,3 +112,82 @@ const TINY: &str = "
     timeout: 3
     append-kernel-cmdline: quiet
 ";
+
+/// A root with what GRUB asks for; its grub-mkconfig is as Debian's where it looks for devices.
+const LATER: &str = "
+  - action: image-partition
+    imagename: later.img
+    imagesize: 64MB
+    partitiontype: gpt
+    partitions:
+      - { name: efi, fs: vfat, size: 33MiB, flags: [esp] }
+      - { name: root, fs: ext4, size: rest }
+    mountpoints:
+      - { mountpoint: /, partition: root }
+      - { mountpoint: /boot/efi, partition: efi }
+  - action: run
+    chroot: true
+    command: |
+      mkdir -p /usr/sbin /usr/local/sbin /boot /usr/lib/shim /usr/lib/grub/x86_64-efi-signed
+      for name in /usr/lib/shim/shimx64.efi.signed /usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed; do echo > $name; done
+      echo kernel > /boot/vmlinuz-1
+      cat > /usr/sbin/grub-mkconfig <<'END'
+      #!/bin/sh
+      set -e
+      sbindir=/usr/sbin
+      grub_probe=\"${sbindir}/grub-probe\"
+      device=$($grub_probe --target=device /)
+      for kernel in /boot/vmlinuz-*; do
+          echo \"linux $($grub_mkrelpath $kernel) root=$device uuid $($grub_probe --target=fs_uuid --device $device)\"
+      done > $2
+      END
+      printf '#!/bin/sh\\nexec grub-mkconfig -o /boot/grub/grub.cfg\\n' > /usr/sbin/update-grub
+      chmod 755 /usr/sbin/grub-mkconfig /usr/sbin/update-grub
+  - action: filesystem-deploy
+    first-boot: false
+  - action: bootloader
+    type: grub-efi
+  - action: run
+    chroot: true
+    command: echo kernel > /boot/vmlinuz-2; update-grub
+";
+
+#[test]
+fn a_kernel_that_comes_after_the_boot_loader_is_in_its_menu() {
+    needs_program!("debugfs", "e2fsprogs");
+    let Some(project) = Project::new().tiny(LATER) else { skip!("needs busybox-static") };
+    if debforge::debian::Architecture::host().name() != "amd64" {
+        skip!("needs amd64");
+    }
+    project.build([]).success();
+    let image = project.path("out/later.img");
+    let root = project.path("root.ext4");
+    let (start, length) = crate::image::disk::partitions(&image)[1];
+    let mut bytes = fs::read(&image).unwrap();
+    fs::write(&root, bytes.drain(start as usize..(start + length) as usize).as_slice()).unwrap();
+    let config = crate::image::disk::debugfs(&root, "cat /boot/grub/grub.cfg");
+    let uuid = config.split("uuid ").nth(1).unwrap().lines().next().unwrap();
+    assert_eq!(
+        config,
+        ["1", "2"].map(|kernel| format!("linux /boot/vmlinuz-{kernel} root=UUID={uuid} uuid {uuid}\n")).concat()
+    );
+    for path in ["/usr/local/sbin", "/tmp"] {
+        let names = crate::image::disk::debugfs(&root, &format!("ls -p {path}"));
+        assert!(!names.contains("grub"), "{names}");
+    }
+}
+
+#[test]
+fn a_kernel_package_can_come_after_the_boot_loader() {
+    slow!();
+    needs_root!();
+    let later = "
+  - action: apt
+    packages: [linux-image-amd64]
+  - action: run
+    chroot: true
+    command: grep 'linux.*vmlinuz' /boot/grub/grub.cfg | grep -v cloud | grep root=UUID
+";
+    let project = project("amd64", &format!("{GPT}{}", later.trim_start_matches('\n')));
+    build!(&project);
+}

@@ -8,6 +8,7 @@ use walkdir::WalkDir;
 
 use super::explain;
 use super::session::{Apt, Base, in_parallel};
+use crate::build::bootloader;
 use crate::debian::deb::Deb;
 use crate::debian::package_list;
 use crate::diagnostics::{Fault, FaultKind};
@@ -74,12 +75,18 @@ impl Apt<'_> {
         let mut argv = vec!["apt-get".to_owned(), "-q".into(), "-y".into()];
         argv.extend(args.iter().cloned());
         let mut environment = cx.process_environment();
-        let more = [
+        let mut more = vec![
             format!("DPkg::Chroot-Directory \"{}\";", cx.root.display()),
             // It would make links for dpkg in a directory that dpkg, in the root, cannot see.
             "DPkg::Install::Recursive \"false\";".to_owned(),
             "DPkg::Options { \"--force-unsafe-io\"; \"--force-confdef\"; \"--force-confold\"; };".to_owned(),
         ];
+        if let Some(image) = cx.image
+            && bootloader::update_grub(image, cx.root)?.is_some()
+        {
+            // What stands for update-grub is in /usr/local, which apt's own PATH for dpkg does not have.
+            more.push("DPkg::Path \"/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin\";".to_owned());
+        }
         self.configure(self.state()?, Base::Root, "install", &more, &mut argv, &mut environment)?;
         let in_root = cx.root.join(self.debs.strip_prefix("/").unwrap_or(&self.debs));
         let own = self.archives();

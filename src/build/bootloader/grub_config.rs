@@ -3,22 +3,26 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use super::layout::{self, OnDisk};
-use super::site::Site;
+use super::site::{Options, Site};
 use super::{cmdline, grub};
 use crate::build::command::shell_word;
+use crate::build::files::RootFiles;
 use crate::diagnostics::Fault;
-use crate::image::Mount;
+use crate::image::{Mount, Spec};
 
 /// The beginning of the script that answers for devices.
 const PROBE: &str = include_str!("grub_probe.sh");
 
-/// Where the scripts are in the root while they run.
-const SCRIPTS: &str = "/tmp/grub-scripts";
+/// The root's own program, a script.
+const MKCONFIG: &str = "/usr/sbin/grub-mkconfig";
+
+/// Where [`update_grub`] is in the root while it runs here.
+const SCRIPT: &str = "/tmp/update-grub";
 
 /// What the installed system's update-grub reads after /etc/default/grub.
 const DEFAULTS: &str = "/etc/default/grub.d/50-image.cfg";
@@ -66,34 +70,19 @@ fn quoted(text: &str) -> String {
 pub fn write(site: &Site<'_>) -> Result<()> {
     // Without one GRUB would show an empty menu.
     site.kernels()?;
-    let mkconfig = "/usr/sbin/grub-mkconfig";
-    let script = site.text(mkconfig)?.ok_or_else(|| site.missing("the root has no grub-mkconfig", &["grub-common"]))?;
+    if !site.has(MKCONFIG) {
+        return Err(site.missing("the root has no grub-mkconfig", &["grub-common"]).into());
+    }
     site.write_cmdline()?;
     site.write(DEFAULTS, defaults(site)?)?;
     if !site.has(ENVIRONMENT) {
         site.write(ENVIRONMENT, format!("{:#<1024}", "# GRUB Environment Block\n"))?;
     }
-    let scripts = site.cx.scratch.join("grub-scripts");
-    fs::create_dir_all(&scripts).context("making a place for GRUB's scripts")?;
-    let executable = |name: &str, text: &str| -> Result<()> {
-        let path = scripts.join(name);
-        fs::write(&path, text)
-            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
-            .with_context(|| format!("writing {name}"))
-    };
-    let probe = probe(site)?;
-    executable("grub-probe", &probe)?;
-    executable("grub-mkrelpath", &probe)?;
-    executable("grub-mkconfig", &with_probe(&script))?;
+    let script = site.cx.scratch.join("update-grub");
+    fs::write(&script, update_grub(site.spec, site.slot, &site.words)?).context("writing update-grub")?;
+    site.cx.chroot(["sh", SCRIPT]).bind(&script, SCRIPT, true).run("making grub.cfg")?;
+    fs::remove_file(&script).context("removing update-grub")?;
     let config = format!("{}/grub.cfg", grub::DIRECTORY);
-    site.cx
-        .chroot(["sh", &format!("{SCRIPTS}/grub-mkconfig"), "-o", &config])
-        .env("grub_mkrelpath", format!("{SCRIPTS}/grub-mkrelpath"))
-        // Chosen by name, and never a device of the machine that builds.
-        .env("GRUB_DISABLE_OS_PROBER", "true")
-        .bind(&scripts, SCRIPTS, true)
-        .run("making grub.cfg")?;
-    fs::remove_dir_all(&scripts).context("removing GRUB's scripts")?;
     let made = site.text(&config)?.unwrap_or_default();
     if !made.lines().any(|line| line.trim_start().starts_with("linux")) {
         return Err(Fault::failed("grub-mkconfig found no kernel to put into grub.cfg")
@@ -103,13 +92,35 @@ pub fn write(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// grub-mkconfig with our stand-in for grub-probe: it sets the program's path itself.
-fn with_probe(script: &str) -> String {
-    let line = |line: &str| match line.strip_prefix("grub_probe=") {
-        Some(_) => format!("grub_probe={SCRIPTS}/grub-probe\nexport grub_probe\n"),
-        None => format!("{line}\n"),
-    };
-    script.lines().map(line).collect()
+/// What stands for update-grub(8) while processes run in a root that GRUB was installed into: kernels that
+/// packages bring later get into the menu, as on the running system. `None` for other roots.
+pub fn stand_in(spec: &Spec, root: &Path) -> Result<Option<String>> {
+    let (files, deploy) = (RootFiles::open(root)?, spec.deploys.last());
+    let Some(deploy) = deploy.filter(|_| files.has(DEFAULTS) && files.has(MKCONFIG)) else { return Ok(None) };
+    let slot = deploy.slot.as_deref();
+    let line = files.text(cmdline::FILE)?.unwrap_or_default();
+    update_grub(spec, slot, &cmdline::words(spec, slot, &line, &Options::default())).map(Some)
+}
+
+/// update-grub(8) with stand-ins for grub-probe, whose path grub-mkconfig sets itself, and grub-mkrelpath.
+fn update_grub(spec: &Spec, slot: Option<&str>, words: &[String]) -> Result<String> {
+    let probe = probe(spec, slot, words)?;
+    Ok(format!(
+        r#"#!/bin/sh
+# update-grub while an image is built: its layout answers, and no device of the machine that builds.
+set -e
+scripts=$(mktemp -d)
+trap 'rm -r "$scripts"' EXIT
+cat >"$scripts/grub-probe" <<'END OF GRUB-PROBE'
+{probe}END OF GRUB-PROBE
+chmod 755 "$scripts/grub-probe"
+ln -s grub-probe "$scripts/grub-mkrelpath"
+sed "s|^grub_probe=.*|grub_probe=$scripts/grub-probe; export grub_probe|" {MKCONFIG} >"$scripts/grub-mkconfig"
+export grub_mkrelpath="$scripts/grub-mkrelpath" GRUB_DISABLE_OS_PROBER=true
+sh "$scripts/grub-mkconfig" -o {}/grub.cfg "$@"
+"#,
+        grub::DIRECTORY
+    ))
 }
 
 /// What /etc/default/grub does not say: the image's kernel command line, its console, its menu.
@@ -150,19 +161,19 @@ fn defaults(site: &Site<'_>) -> Result<String> {
 
 /// The script that answers for devices: for each mount point its device, and for each device what it
 /// holds.
-fn probe(site: &Site<'_>) -> Result<String> {
-    let mut mounts: Vec<&Mount> = site.spec.mounts_of(site.slot).collect();
+fn probe(spec: &Spec, slot: Option<&str>, words: &[String]) -> Result<String> {
+    let mut mounts: Vec<&Mount> = spec.mounts_of(slot).collect();
     // The longest first: a path lies on the nearest mount point above it.
     mounts.sort_by_key(|mount| std::cmp::Reverse(mount.path.len()));
-    let table = grub::table(site.spec.table);
+    let table = grub::table(spec.table);
     let (mut locate, mut about, mut inside) = (String::new(), String::new(), String::new());
     for mount in mounts {
-        let Some(partition) = site.spec.partition(&mount.partition) else { continue };
+        let Some(partition) = spec.partition(&mount.partition) else { continue };
         if partition.contents.kind.fstab_type().is_none() {
             continue;
         }
         let uuid = &partition.contents.uuid;
-        let device = match (mount.path.as_str(), cmdline::root(&site.words)) {
+        let device = match (mount.path.as_str(), cmdline::root(words)) {
             ("/", Some(root)) => root.to_owned(),
             _ => format!("UUID={uuid}"),
         };
@@ -181,7 +192,7 @@ fn probe(site: &Site<'_>) -> Result<String> {
             writeln!(about, "        {word}/{target}) echo {} ;;", shell_word(value))?;
         }
         writeln!(about, "        {word}/compatibility_hint | {word}/hints_string) echo ;;")?;
-        let subvolume = layout::locate(site.spec, site.slot, &mount.path)?.path;
+        let subvolume = layout::locate(spec, slot, &mount.path)?.path;
         let subvolume = shell_word(subvolume.trim_end_matches('/'));
         writeln!(inside, "        {pattern}) echo {subvolume}\"${{1#{}}}\" ;;", shell_word(path))?;
     }
@@ -220,15 +231,6 @@ fi
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn grub_mkconfig_asks_our_probe() {
-        let script = "sbindir=/usr/sbin\ngrub_probe=\"${sbindir}/grub-probe\"\nset $grub_probe dummy\n";
-        assert_eq!(
-            with_probe(script),
-            "sbindir=/usr/sbin\ngrub_probe=/tmp/grub-scripts/grub-probe\nexport grub_probe\nset $grub_probe dummy\n"
-        );
-    }
 
     #[test]
     fn paths_are_words_of_grubs_language() {

@@ -14,4 +14,5 @@ mod site;
 pub mod systemd_boot;
 
 pub use efi::{EfiNames, efi_names};
+pub use grub_config::stand_in as update_grub;
 pub use site::{Options, Site};

@@ -13,7 +13,7 @@ use crate::build::image::{self, FindBy};
 use crate::build::inside::{Inside, Kind};
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::diagnostics::Diagnostics;
-use crate::image::{Deploy, Partition, Spec, Strategy};
+use crate::image::{Deploy, ImageSize, Partition, Spec, Strategy};
 
 /// Put the root into the disk image.
 ///
@@ -127,6 +127,27 @@ impl FilesystemDeploy {
         true
     }
 
+    /// Reports a partition that is as large as the contents of an earlier deploy.
+    fn check_measured(&self, cx: &CheckContext<'_>, spec: &Spec, out: &mut Diagnostics) {
+        if spec.deploys.is_empty() || !matches!(spec.size, ImageSize::Auto { .. }) {
+            return;
+        }
+        for mount in spec.mounts_of(self.slot()) {
+            let Some(partition) = spec.partition(&mount.partition).filter(|partition| partition.fill) else { continue };
+            let name = &partition.name;
+            let hint = format!(
+                "give `{name}` a `size` in `image-partition`, and `size: rest` to one that only the first deploy mounts"
+            );
+            let earlier =
+                spec.deploys.iter().any(|deploy| spec.mounts_of(deploy.slot.as_deref()).any(|it| it == mount));
+            let measured = format!("`{name}` gets its size when the first deploy is written");
+            out.push(match earlier {
+                false => cx.error("", format!("{measured}, before this one fills it")).hint(hint),
+                true => cx.warning("", format!("{measured}, and this one fills it anew")).hint(hint),
+            });
+        }
+    }
+
     fn check_mounts(&self, cx: &CheckContext<'_>, spec: &Spec, out: &mut Diagnostics) {
         let mounts: Vec<_> = spec.mounts_of(self.slot()).collect();
         if spec.strategy == Strategy::Mounted
@@ -232,6 +253,7 @@ impl Action for FilesystemDeploy {
             ),
             Some(spec) => {
                 if self.check_slot(cx, spec, out) {
+                    self.check_measured(cx, spec, out);
                     self.check_mounts(cx, spec, out);
                 }
             }

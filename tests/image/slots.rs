@@ -63,6 +63,37 @@ fn each_slot_has_the_root_of_its_deploy() {
     assert_eq!(debugfs(&partition(&project, 3), "cat /etc/slot"), "c\n");
 }
 
+#[test]
+fn a_partition_that_was_measured_too_early_is_found_before_anything_runs() {
+    let auto = SLOTS.replace("imagesize: 64 MiB", "imagesize: auto");
+    let Some(project) = Project::new().tiny(&auto.replacen("20 MiB", "rest", 1)) else {
+        skip!("needs a static busybox")
+    };
+    project.run(["check", "recipe.yaml"]).success().says_nothing_of("its size when");
+    project.set_actions(&auto.replace("root-b, fs: ext4, size: 20 MiB", "root-b, fs: ext4, size: rest"));
+    let own = project.run(["check", "recipe.yaml"]).code(2);
+    project.set_actions(&auto.replace("size: 8 MiB", "size: rest"));
+    let shared = project.run(["check", "recipe.yaml"]).code(0);
+    insta::assert_snapshot!(format!("{}\n{}", own.stderr_filtered(), shared.stderr_filtered()), @r"
+    error: `root-b` gets its size when the first deploy is written, before this one fills it
+       ┌ recipe.yaml:25:13
+    25 │   - action: filesystem-deploy
+       │             ^^^^^^^^^^^^^^^^^
+       = hint: give `root-b` a `size` in `image-partition`, and `size: rest` to one that only the first deploy mounts
+
+    1 error in recipe.yaml
+
+    warning: `data` gets its size when the first deploy is written, and this one fills it anew
+       ┌ recipe.yaml:25:13
+    25 │   - action: filesystem-deploy
+       │             ^^^^^^^^^^^^^^^^^
+       = hint: give `data` a `size` in `image-partition`, and `size: rest` to one that only the first deploy mounts
+
+    1 warning in recipe.yaml
+    recipe.yaml: good, 6 steps for amd64 · local, root
+    ");
+}
+
 const PROTECTED: &str = "
   - action: image-partition
     imagename: disk.img

@@ -6,7 +6,8 @@ use super::recipe::RecipeArgs;
 use crate::diagnostics::Fault;
 use crate::report::Style;
 
-/// Open a shell in the root as it stands after a step; what it changes is thrown away.
+/// Open a shell in the root as it stands after a step, or where steps work in a mounted image, in that;
+/// what it changes is thrown away.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -10,12 +10,12 @@ use anyhow::{Context, Result};
 use super::artifacts::Artifacts;
 use super::root::{Root, Workspace};
 use super::{Build, epoch, shell};
-use crate::actions::Action;
+use crate::actions::{Action, WRITE_IMAGE};
 use crate::build::event::Outcome;
 use crate::build::image::MountedImage;
 use crate::build::{BuildContext, Event, Reporter, interrupted};
 use crate::diagnostics::{Fault, FaultKind};
-use crate::image::Spec;
+use crate::image::{Spec, Strategy};
 use crate::plan::{self, Course, Kept, PlanStep, Resolver, RootFacts};
 use crate::sandbox::Isolation;
 use crate::store::{Begun, EntryId, Store, TreeRecord};
@@ -56,7 +56,10 @@ pub(super) fn build(mut build: Build, reporter: &dyn Reporter, at: &mut Option<u
     }
     *at = None;
     if let Some(shell) = &build.shell {
-        return shell::in_root(&mut run.root, &build, &run.environment, shell, reporter);
+        return match mounted_at_the_end(&build)? {
+            Some(spec) => run.shell_in_image(spec, shell),
+            None => shell::in_root(&mut run.root, &build, &run.environment, shell, reporter),
+        };
     }
     if build.until.is_none() {
         run.artifacts.publish(&build.artifact_dir, reporter)?;
@@ -77,6 +80,24 @@ fn runs_programs(build: &Build) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// The image that is mounted in the place of the root when the last step of a build is done.
+fn mounted_at_the_end(build: &Build) -> Result<Option<&Spec>> {
+    let last = build.until.unwrap_or(usize::MAX);
+    for step in build.plan.steps.iter().filter(|step| step.number <= last).rev() {
+        if step.mounted {
+            return Ok(step.image.as_ref());
+        }
+        if step.action == WRITE_IMAGE {
+            let mounted = |spec: &&Spec| spec.strategy == Strategy::Mounted && !spec.deploys.is_empty();
+            return Ok(step.image.as_ref().filter(mounted));
+        }
+        if step.action()?.changes().root {
+            break;
+        }
+    }
+    Ok(None)
 }
 
 /// Mounts the image among the artifacts; `scratch` is made.
@@ -126,8 +147,10 @@ impl Run<'_> {
             .collect();
         let mut courses = plan::courses(&facts);
         if self.build.shell.is_some() {
+            let in_image = mounted_at_the_end(self.build)?.is_some();
             for (plan::Facts { changes, kept, .. }, course) in facts.iter().zip(&mut courses) {
-                *course = match (changes.root || changes.origin || changes.write, kept) {
+                let wanted = changes.root || changes.origin || changes.write || (in_image && changes.artifacts);
+                *course = match (wanted, kept) {
                     (_, Kept::Whole) => Course::Restore,
                     (true, _) => Course::Run,
                     (false, _) => Course::Skip,
@@ -135,6 +158,14 @@ impl Run<'_> {
             }
         }
         Ok(steps.into_iter().zip(courses).map(|((step, action), course)| (step, action, course)).collect())
+    }
+
+    /// A shell in the mounted image as it stands; what it changes is thrown away with the build's copy.
+    fn shell_in_image(&mut self, spec: &Spec, shell: &str) -> Result<()> {
+        self.artifacts.materialise()?;
+        let image = mount(spec, &self.artifacts.staging, &self.scratch.join("mounted-for-shell"), false)?;
+        shell::run(&image.path, self.build, &self.environment, shell, self.reporter)?;
+        image.unmount()
     }
 
     fn kept(&self, step: &PlanStep) -> Kept {

@@ -85,6 +85,38 @@ fn steps_work_on_the_device_and_in_its_file_systems() {
 }
 
 #[test]
+fn a_shell_after_a_step_in_the_image_is_in_the_image() {
+    needs_loops!();
+    let project = project!(format!(
+        "{}  - action: filesystem-deploy
+    first-boot: false
+  - action: run
+    chroot: true
+    command: echo one > /etc/one
+  - action: run
+    chroot: true
+    command: echo two > /etc/two
+",
+        image("ext4", "", "")
+    ));
+    let shell = |after: &str, script: &str| {
+        let words = ["shell", "recipe.yaml", "--shell", "/bin/sh", "--after", after];
+        project.run_with_input(words, &format!("{script}; exit 0\n")).success().stdout
+    };
+    let look = "grep ' / ' /proc/mounts; ls /etc /boot; echo spoilt > /etc/one";
+    // unpack, image-partition, filesystem-deploy, image, run, run.
+    let written = shell("4", look);
+    assert!(written.contains(" ext4 rw") && written.contains("lost+found"), "{written}");
+    assert!(!written.contains("one\n"), "{written}");
+    let one = shell("5", look);
+    assert!(one.contains(" ext4 rw") && one.contains("one\n") && !one.contains("two\n"), "{one}");
+    assert!(!shell("3", look).contains(" ext4 rw"), "the tree before the image");
+    project.build([]).success();
+    assert_eq!(debugfs(&partition(&project, 2), "cat /etc/one"), "one\n");
+    assert_eq!(debugfs(&partition(&project, 2), "cat /etc/two"), "two\n");
+}
+
+#[test]
 fn the_kernel_fills_xfs_with_all_that_the_root_has() {
     needs_loops!();
     needs_program!("mkfs.xfs", "xfsprogs");

@@ -45,15 +45,9 @@ impl Sandbox {
         on_line: &mut dyn FnMut(Stream, &str),
     ) -> Result<Exit> {
         let copies = self.copies(command)?;
-<<<<<<< HEAD
         let mut started = Started::spawn(self, command, &stdin(&command.input)?, Output::Pipes, kept)?;
         let followed = started.follow(over, on_line);
-        let ended = started.finish(followed);
-=======
-        let mut started = Started::spawn(self, command, &stdin(&command.input)?, Output::Pipes)?;
-        let followed = started.follow(on_line);
         let ended = started.finish(followed, on_line);
->>>>>>> 2d18699 (Let a command see a tree the same on every host)
         copies.map_or(Ok(()), Copies::release)?;
         ended
     }
@@ -63,15 +57,9 @@ impl Sandbox {
         let command = Command { input: Input::Terminal, ..command.clone() };
         let copies = self.copies(&command)?;
         let terminal = Terminal::take()?;
-<<<<<<< HEAD
         let mut started = Started::spawn(self, &command, &terminal.input, Output::Terminal(&terminal.output), &[])?;
         let followed = started.follow(&crate::sys::interrupt::interrupted, &mut |_, _| {});
-        let ended = started.finish(followed);
-=======
-        let mut started = Started::spawn(self, &command, &terminal.input, Output::Terminal(&terminal.output))?;
-        let followed = started.follow(&mut |_, _| {});
         let ended = started.finish(followed, &mut |_, _| {});
->>>>>>> 2d18699 (Let a command see a tree the same on every host)
         drop(terminal);
         copies.map_or(Ok(()), Copies::release)?;
         ended

@@ -61,6 +61,7 @@ pub(super) fn prepare(start: &Start, isolation: Isolation, disk: &Path, own: &Pa
         // UML's network is a line to a process outside.
         network: start.network && start.hypervisor != Hypervisor::Uml,
         input: Input::Null,
+        uniform: None,
     })
 }
 

@@ -37,8 +37,8 @@ use crate::image::{Deploy, ImageSize, Partition, Spec, Strategy};
 /// For a root that dm-verity protects it names the root hash.
 ///
 /// **Several deploys into one image**: mount points with a `slot` belong to the deploys with the same
-/// `slot`, mount points without one to all of them. The actions between two deploys change only what
-/// the second one has; a partition that both mount holds what the last one leaves.
+/// `slot`, mount points without one to all of them. What runs before the second deploy is in both roots,
+/// what runs after it in the second alone; a partition that both mount holds what the last one leaves.
 ///
 /// ```yaml
 /// - action: filesystem-deploy

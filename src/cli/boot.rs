@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -15,10 +14,12 @@ use crate::build::archive::Compression;
 use crate::debian::Architecture;
 use crate::diagnostics::Fault;
 use crate::image::TableKind;
+use crate::image::table::Entry;
 use crate::inspect::bootable::Bootable;
 use crate::inspect::{Format, Source, Workplace};
 use crate::machine::qemu::console::{Ending, Session};
-use crate::machine::qemu::{self, Accelerator, Code, Firmware, Forward, Guest, Medium, Serial};
+use crate::machine::qemu::{self, Accelerator, Code, Firmware, Flash, Forward, Guest, Medium, Preparation, Serial};
+use crate::machine::qemu::{preparation::shell_line, sifive};
 use crate::report;
 use crate::store::size::parse;
 
@@ -49,17 +50,21 @@ pub struct Args {
     #[arg(long)]
     secure_boot: bool,
 
-    /// A board of QEMU in place of its generic machine, with options as QEMU takes them: `orangepi-pc`, `sifive_u,msel=11`. The image is its SD card.
+    /// A board of QEMU in place of its generic machine, with options as QEMU takes them: `orangepi-pc`, `sifive_u`. The image is its SD card.
     #[arg(long, value_name = "NAME")]
     machine: Option<String>,
 
-    /// First program of the board (QEMU's -bios), such as U-Boot's SPL.
+    /// First program of the board (QEMU's -bios), such as U-Boot's SPL [default: the board's; that of the card for sifive_u].
     #[arg(long, value_name = "FILE", requires = "machine")]
     bios: Option<PathBuf>,
 
     /// Program that the board's first one starts (QEMU's -kernel), such as U-Boot.
     #[arg(long, value_name = "FILE", requires = "machine")]
     kernel: Option<PathBuf>,
+
+    /// Raw file of the board's SPI flash, as large as the flash [default: none; for sifive_u, one that leads U-Boot to the card].
+    #[arg(long, value_name = "FILE", requires = "machine")]
+    flash: Option<PathBuf>,
 
     /// Memory of the machine, such as 2G [default: 1G, or the board's].
     #[arg(short, long, value_name = "SIZE")]
@@ -85,7 +90,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 
-    /// Let the machine write to the image itself.
+    /// Let the machine write to the image itself, and to the file of `--flash`.
     #[arg(long)]
     persist: bool,
 
@@ -153,7 +158,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let program = qemu::program(architecture)?;
     // What is printed is run in a directory of its own.
     let place = |name: &str| if args.print { Ok(PathBuf::from(name)) } else { workplace.fresh(name) };
-    let code = args.code(architecture, &found, &place)?;
+    let mut code = args.code(architecture, &found, &place)?;
     let size = args.disk_size(source.bytes.len(), wanted)?;
     let image = source.unpacked.canonicalize().with_context(|| format!("reading {}", args.image.display()))?;
     let throwaway = !args.persist && !args.cdrom;
@@ -169,9 +174,29 @@ pub fn run(args: &Args) -> Result<u8> {
         prepare.push(qemu::overlay(&image, source.format, &medium.file, size));
     }
     if let Some((template, copy)) = code.template() {
-        let words = ["cp".to_owned(), template.display().to_string(), copy.display().to_string()];
-        prepare.push(words.to_vec());
+        prepare.push(Preparation::command([Path::new("cp"), template, copy]));
     }
+    let card = args.from_card(&found);
+    if let Some((_, first_stage)) = &card {
+        let file = place("spl.bin")?;
+        let mut disk = image.clone();
+        if source.format != Format::Raw {
+            disk = place("card.raw")?;
+            let words = ["qemu-img", "convert", "-f", source.format.qemu(), "-O", "raw"];
+            prepare.push(Preparation::command(words.map(Path::new).into_iter().chain([&*image, &disk])));
+        }
+        prepare.push(part(&disk, first_stage, &file));
+        code = Code::of_board(Some(file), None);
+    }
+    let flash = match &args.flash {
+        Some(file) => Some(args.check_flash(file)?),
+        None if args.is_sifive() => {
+            let file = place("flash.bin")?;
+            prepare.push(sifive::flash(&file));
+            Some(file)
+        }
+        None => None,
+    };
     let accelerator = match args.accel {
         AccelArg::Auto => Accelerator::find(architecture, &program, &args.store.open()?),
         AccelArg::Kvm => Accelerator::Kvm,
@@ -179,22 +204,24 @@ pub fn run(args: &Args) -> Result<u8> {
     };
     let guest = Guest {
         architecture,
-        board: args.machine.clone(),
+        board: card.map(|(board, _)| board).or_else(|| args.machine.clone()),
         code,
         accelerator,
-        memory,
+        memory: memory.or(args.is_sifive().then_some(sifive::MEMORY)),
         processors: args.cpus,
         graphical: args.graphical,
         medium,
+        flash: flash.map(|file| Flash { file, throwaway: !args.persist }),
         forwards,
         serial: if args.print { Serial::Terminal } else { Serial::Pipe },
     };
     if args.print {
         let mut lines = vec!["cd \"$(mktemp -d)\"".to_owned()];
-        lines.extend(prepare.iter().chain([&guest.command()?]).map(|words| shell_line(words)));
+        lines.extend(prepare.iter().map(Preparation::shell));
+        lines.push(shell_line(&guest.command()?));
         return print(&(lines.join("\n") + "\n")).map(|()| 0);
     }
-    prepare.iter().try_for_each(|words| carry_out(words))?;
+    prepare.iter().try_for_each(Preparation::carry_out)?;
     args.introduce(&source, &found, &guest, size);
     let session = Session {
         timeout: args.timeout.map(Duration::from_secs).or((!args.expect.is_empty()).then_some(PATIENCE)),
@@ -248,6 +275,29 @@ impl Args {
             })
     }
 
+    fn is_sifive(&self) -> bool {
+        self.machine.as_deref().is_some_and(sifive::is)
+    }
+
+    /// What a board starts from its card, where nobody says what it starts.
+    fn from_card<'a>(&self, found: &'a Bootable) -> Option<(String, &'a Entry)> {
+        let board = self.machine.as_deref().filter(|_| self.bios.is_none() && self.kernel.is_none())?;
+        sifive::from_card(board, found.table.as_ref()?)
+    }
+
+    /// The flash of a board, by its absolute path.
+    fn check_flash(&self, file: &Path) -> Result<PathBuf> {
+        let absolute = absolute(file)?;
+        let length = absolute.metadata().with_context(|| format!("looking at {}", file.display()))?.len();
+        if !self.is_sifive() || length == sifive::FLASH_SIZE {
+            return Ok(absolute);
+        }
+        let (size, length) = (report::bytes(sifive::FLASH_SIZE), report::bytes(length));
+        Err(Fault::recipe(format!("the flash of sifive_u has {size}, {} has {length}", file.display()))
+            .hint(format!("make it as large: truncate -s {} {}", sifive::FLASH_SIZE, file.display()))
+            .into())
+    }
+
     fn code(
         &self,
         architecture: Architecture,
@@ -255,13 +305,8 @@ impl Args {
         place: &dyn Fn(&str) -> Result<PathBuf>,
     ) -> Result<Code> {
         if self.machine.is_some() {
-            let absolute = |file: Option<&PathBuf>| -> Result<Option<PathBuf>> {
-                let Some(file) = file else { return Ok(None) };
-                let found = file.canonicalize();
-                let wrong = |error| Fault::recipe(format!("{} cannot be opened: {error}", file.display()));
-                Ok(Some(found.map_err(wrong)?))
-            };
-            return Ok(Code::of_board(absolute(self.bios.as_ref())?, absolute(self.kernel.as_ref())?));
+            let file = |file: &Option<PathBuf>| file.as_deref().map(absolute).transpose();
+            return Ok(Code::of_board(file(&self.bios)?, file(&self.kernel)?));
         }
         let pc = matches!(architecture, Architecture::Amd64 | Architecture::I386);
         let firmware = match self.firmware {
@@ -352,40 +397,26 @@ impl Args {
     }
 }
 
+/// A file that QEMU is to open, wherever it runs.
+fn absolute(file: &Path) -> Result<PathBuf> {
+    let wrong = |error| Fault::recipe(format!("{} cannot be opened: {error}", file.display())).into();
+    file.canonicalize().map_err(wrong)
+}
+
+/// The command that copies a partition out of a disk.
+fn part(disk: &Path, part: &Entry, to: &Path) -> Preparation {
+    let words = [
+        "dd".to_owned(),
+        format!("if={}", disk.display()),
+        format!("of={}", to.display()),
+        "iflag=skip_bytes,count_bytes".to_owned(),
+        format!("skip={}", part.start),
+        format!("count={}", part.length),
+        "status=none".to_owned(),
+    ];
+    Preparation::Command(words.into())
+}
+
 fn create(path: &Path) -> Result<File> {
     File::create(path).with_context(|| format!("writing {}", path.display()))
-}
-
-/// Runs a short command that has nothing to say.
-fn carry_out(words: &[String]) -> Result<()> {
-    let [program, arguments @ ..] = words else { return Ok(()) };
-    let output = Command::new(program).args(arguments).output().map_err(|error| {
-        let fault = Fault::machine(format!("{program} did not start: {error}"));
-        if program == "qemu-img" { fault.hint("sudo apt install qemu-utils") } else { fault }
-    })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let tail = String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect();
-    Err(Fault::failed(format!("{program} failed ({})", output.status)).tail(tail).into())
-}
-
-/// A command as a shell reads it.
-fn shell_line(words: &[String]) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+,./:@%".contains(c);
-    let quoted = words.iter().map(|word| match !word.is_empty() && word.chars().all(plain) {
-        true => word.clone(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    });
-    quoted.collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_quoted_where_a_shell_wants_it() {
-        assert_eq!(shell_line(&["a".into(), "b c".into(), "it's".into()]), r"a 'b c' 'it'\''s'");
-    }
 }

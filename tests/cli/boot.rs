@@ -163,6 +163,55 @@ fn boards_take_the_image_as_their_card() {
 }
 
 #[test]
+fn a_hifive_unleashed_gets_what_its_boot_rom_and_its_flash_would_have() {
+    needs_program!("qemu-system-riscv64", "qemu-system-misc or qemu-system-riscv");
+    needs_qemu!();
+    needs_program!("sfdisk", "fdisk");
+    let project = Project::new().file("card.img", vec![0; 4 << 20]).file("flash.bin", vec![0; 1 << 20]);
+    super::image::tool(
+        "sfdisk",
+        &["-q", "card.img"],
+        "label: gpt\nstart=34, size=2048, type=5B193300-FC78-40CD-8002-E86C45580B47\n",
+        &project.path("."),
+    );
+    let mut card = fs::read(project.path("card.img")).unwrap();
+    card[34 * 512..][..3].copy_from_slice(b"SPL");
+    project.write("card.img", &card);
+    let printed = |more: &[&str]| {
+        let words = ["boot", "card.img", "--machine", "sifive_u", "--accel", "tcg", "--print"];
+        project.run(words.into_iter().chain(more.iter().copied()))
+    };
+    let all = printed(&[]).success().prints("-machine sifive_u,msel=11 ").prints(" -m 8192 ").prints(" -bios spl.bin ");
+    let all = all.prints(" -drive if=mtd,format=raw,snapshot=on,file=flash.bin ").stdout;
+    // All but QEMU itself.
+    let lines = all.trim_end().rsplit_once('\n').unwrap().0;
+    let made = tempfile::tempdir().unwrap();
+    let lines = lines.replace("cd \"$(mktemp -d)\"", &format!("cd {}", made.path().display()));
+    assert!(std::process::Command::new("sh").args(["-ec", &lines]).status().unwrap().success(), "{lines}");
+    let read = |name: &str| fs::read(made.path().join(name)).unwrap();
+    assert!(read("spl.bin") == card[34 * 512..(34 + 2048) * 512], "the first stage");
+    let flash = read("flash.bin");
+    assert_eq!(flash.len(), 32 << 20);
+    assert!(flash[0x1fff000..].starts_with(b"\x27\x05\x19\x56"), "a script for U-Boot");
+    assert!(flash[0x1fff000 + 72..].starts_with(b"run bootcmd_mmc0\n\0"), "the script's words");
+    // What is said goes first.
+    printed(&["--bios", "card.img", "-m", "4G"])
+        .success()
+        .prints("card.img -drive")
+        .prints("sifive_u -accel")
+        .prints("-m 4096");
+    printed(&["--flash", "flash.bin"])
+        .code(2)
+        .says("the flash of sifive_u has")
+        .says("hint: make it as large: truncate -s 33554432");
+    printed(&["--flash", "nothing.bin"]).code(2).says("nothing.bin cannot be opened");
+    project.run(["boot", "card.img", "--flash", "flash.bin"]).code(2).says("--machine <NAME>");
+    fs::File::options().write(true).open(project.path("flash.bin")).unwrap().set_len(32 << 20).unwrap();
+    printed(&["--flash", "flash.bin"]).success().prints("if=mtd,format=raw,snapshot=on,file=/");
+    printed(&["--flash", "flash.bin", "--persist"]).success().prints("if=mtd,format=raw,file=/");
+}
+
+#[test]
 fn the_machine_is_found_out_from_the_image() {
     for program in ["sfdisk", "mformat", "mcopy"] {
         needs_program!(program, "fdisk or mtools");

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::in_list;
 use crate::debian::Architecture;
 use crate::diagnostics::Fault;
 
@@ -168,13 +169,12 @@ impl Code {
 
     pub(super) fn arguments(&self) -> Vec<String> {
         let mut words = Vec::new();
-        let name = |path: &Path| path.to_string_lossy().replace(',', ",,");
         if let Some((code, variables)) = &self.flash {
             words.extend([
                 "-drive".to_owned(),
-                format!("if=pflash,unit=0,format=raw,readonly=on,file={}", name(code)),
+                format!("if=pflash,unit=0,format=raw,readonly=on,file={}", in_list(code)),
                 "-drive".to_owned(),
-                format!("if=pflash,unit=1,format=raw,file={}", name(variables)),
+                format!("if=pflash,unit=1,format=raw,file={}", in_list(variables)),
             ]);
         }
         if self.secure_on_pc {

@@ -6,6 +6,8 @@
 pub mod accelerator;
 pub mod console;
 mod firmware;
+pub mod preparation;
+pub mod sifive;
 mod transcript;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ use anyhow::Result;
 
 pub use accelerator::Accelerator;
 pub use firmware::{Code, Firmware};
+pub use preparation::Preparation;
 
 use super::find_program;
 use crate::debian::Architecture;
@@ -42,6 +45,8 @@ pub struct Guest {
     pub graphical: bool,
     /// What its disk or CD is.
     pub medium: Medium,
+    /// What is in the flash of a board.
+    pub flash: Option<Flash>,
     /// Ports of this machine that lead to ports of the guest.
     pub forwards: Vec<Forward>,
     /// Where the serial console goes.
@@ -59,6 +64,15 @@ pub struct Medium {
     pub cd: bool,
     /// Bytes of a sector.
     pub sector_size: u32,
+    /// Whether nobody wants what the guest writes.
+    pub throwaway: bool,
+}
+
+/// The bytes of a board's SPI flash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flash {
+    /// The file, raw, as large as the flash.
+    pub file: PathBuf,
     /// Whether nobody wants what the guest writes.
     pub throwaway: bool,
 }
@@ -157,9 +171,7 @@ impl Guest {
         let mut words: Vec<String> = Vec::new();
         let mut add = |items: &[&str]| words.extend(items.iter().map(|item| (*item).to_owned()));
         let Medium { file, format, cd, sector_size, throwaway } = &self.medium;
-        // A comma in a name is written twice in QEMU's lists.
-        let file = file.to_string_lossy().replace(',', ",,");
-        let mut drive = format!("file={file},format={}", format.qemu());
+        let mut drive = format!("file={},format={}", in_list(file), format.qemu());
         if *throwaway {
             drive.push_str(",cache=unsafe");
         }
@@ -171,6 +183,10 @@ impl Guest {
         if self.board.is_some() {
             let interface = if *cd { "if=none,id=disk,media=cdrom" } else { "if=sd" };
             add(&["-drive", &format!("{interface},{drive}")]);
+            if let Some(Flash { file, throwaway }) = &self.flash {
+                let snapshot = if *throwaway { ",snapshot=on" } else { "" };
+                add(&["-drive", &format!("if=mtd,format=raw{snapshot},file={}", in_list(file))]);
+            }
             if !forwards.is_empty() {
                 add(&["-nic", &format!("user{forwards}")]);
             }
@@ -210,6 +226,11 @@ impl Guest {
     fn is_pc(&self) -> bool {
         matches!(self.architecture, Architecture::Amd64 | Architecture::I386)
     }
+}
+
+/// A file's name in QEMU's lists, where a comma in it is written twice.
+fn in_list(file: &Path) -> String {
+    file.to_string_lossy().replace(',', ",,")
 }
 
 /// As many processors as help a boot.
@@ -265,11 +286,10 @@ pub fn board_architecture(board: &str) -> Option<Architecture> {
 }
 
 /// The command that makes a throw-away layer over an image, which gets what the guest writes.
-pub fn overlay(image: &Path, format: Format, overlay: &Path, size: u64) -> Vec<String> {
-    let word = |path: &Path| path.to_string_lossy().into_owned();
+pub fn overlay(image: &Path, format: Format, overlay: &Path, size: u64) -> Preparation {
     let size = size.to_string();
     let words = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", format.qemu(), "-b"];
-    words.into_iter().map(str::to_owned).chain([word(image), word(overlay), size]).collect()
+    Preparation::command(words.map(Path::new).into_iter().chain([image, overlay, Path::new(&size)]))
 }
 
 #[cfg(test)]
@@ -292,6 +312,7 @@ mod tests {
                 sector_size: 512,
                 throwaway: true,
             },
+            flash: None,
             forwards: Vec::new(),
             serial: Serial::Pipe,
         }
@@ -328,7 +349,21 @@ mod tests {
         assert!(line.contains("-machine orangepi-pc"), "{line}");
         assert!(line.contains("-drive if=sd,file=/a,,b/disk.qcow2"), "{line}");
         assert!(line.contains("-nic user,hostfwd=tcp:127.0.0.1:2222-:22"), "{line}");
+        assert!(!line.contains("if=mtd"), "{line}");
         assert!(!line.contains("virtio") && !line.contains("-nodefaults") && !line.contains("-cpu"), "{line}");
+    }
+
+    #[test]
+    fn a_flash_is_written_to_where_that_is_wanted() {
+        let mut guest = guest();
+        (guest.architecture, guest.board) = (Architecture::Armhf, Some("orangepi-pc".into()));
+        for (throwaway, word) in
+            [(true, "if=mtd,format=raw,snapshot=on,file=/a,,b"), (false, "if=mtd,format=raw,file=/a,,b")]
+        {
+            guest.flash = Some(Flash { file: "/a,b".into(), throwaway });
+            let Some(line) = line(&guest) else { return };
+            assert!(line.ends_with(&format!("-drive {word} -display none")), "{line}");
+        }
     }
 
     #[test]

@@ -52,6 +52,18 @@ macro_rules! needs_emulator {
     };
 }
 
+/// Builds out/card.img; why it cannot be built here, if it cannot.
+///
+/// Its packages come from the machine's mirror alone: security updates are of no matter here, and not
+/// everywhere to be had for these architectures. Nor does it matter how old the mirror's copy is.
+fn build_card(project: &Project, suite: &str, cmdline: &str) -> Result<(), String> {
+    let mirror = debforge::debian::host::default_mirror().map_err(|error| format!("no mirror: {error:#}"))?;
+    let mirror = format!("mirror:deb [check-valid-until=no] {mirror} {suite} main");
+    let (suite, cmdline) = (format!("suite:{suite}"), format!("cmdline:{cmdline}"));
+    let variables = ["-t", &suite, "-t", &mirror, "-t", &cmdline, "-t", "imagename:card.img"];
+    build(project, None, &variables).map(drop)
+}
+
 /// A card of an Orange Pi Plus in QEMU's Orange Pi PC, which has the same chip: the boot ROM loads U-Boot's
 /// first stage from sector 16, that one the second, which finds extlinux.conf, which names the kernel.
 #[test]
@@ -59,13 +71,7 @@ fn an_allwinner_h3_boots_from_its_card() {
     needs_machine!(Machine::OrangePiPc);
     needs_emulator!("qemu-arm", "armhf");
     let project = Project::new().shared_store().recipe(&recipe("armhf", "sunxi-mmc mmc_block", "orangepi-plus"));
-    // The mirror alone: security updates are of no matter here, and not everywhere to be had for armhf.
-    let mirror = match debforge::debian::host::default_mirror() {
-        Ok(mirror) => format!("mirror:{mirror}"),
-        Err(error) => skip!("no mirror: {error:#}"),
-    };
-    let variables = ["-t", "suite:bookworm", "-t", &mirror, "-t", "imagename:card.img"];
-    if let Err(reason) = build(&project, None, &variables) {
+    if let Err(reason) = build_card(&project, "bookworm", "") {
         skip!("{reason}");
     }
     let said = boot(
@@ -77,4 +83,28 @@ fn an_allwinner_h3_boots_from_its_card() {
     );
     assert!(said.contains("Allwinner H3"), "{said}");
     assert!(said.contains("sun8i-h3-orangepi-plus.dtb"), "{said}");
+}
+
+/// A card of a HiFive Unleashed: its boot ROM, which debforge stands for, starts U-Boot's first stage from the
+/// partition of that type, which goes on to the second, to OpenSBI, and to extlinux.conf.
+#[test]
+fn a_hifive_unleashed_boots_from_its_card() {
+    needs_machine!(Machine::SifiveU);
+    needs_emulator!("qemu-riscv64", "riscv64");
+    let project =
+        Project::new().shared_store().recipe(&recipe("riscv64", "spi-sifive mmc_spi mmc_block", "hifive-unleashed"));
+    // The emulated board has no I2C, and Linux does not live through asking for it.
+    if let Err(reason) = build_card(&project, "forky", "modprobe.blacklist=i2c_ocores") {
+        skip!("{reason}");
+    }
+    // One processor for Linux: the others' start is waited for, and an emulated one is late.
+    let said = boot(
+        &project,
+        Machine::SifiveU,
+        "out/card.img",
+        &["--cpus", "2"],
+        &["U-Boot SPL", "/boot/extlinux/extlinux.conf", "Starting kernel", MARKER],
+    );
+    assert!(said.contains("Trying to boot from MMC1"), "{said}");
+    assert!(said.contains("sifive/hifive-unleashed-a00.dtb"), "{said}");
 }

@@ -3,8 +3,8 @@
 use std::fs;
 
 use super::qemu::{Machine, boot};
-use super::systems::{DONE, nothing_failed, project, reported};
-use crate::harness::Project;
+use super::systems::{DONE, filled, nothing_failed, project, reported};
+use crate::harness::{Project, User};
 
 /// A GPT for EFI and BIOS, its root last.
 pub const GPT: &str = "
@@ -85,6 +85,25 @@ fn the_same_recipe_gives_the_same_image() {
     });
     let [Some(one), Some(other)] = images else { skip!("needs busybox-static") };
     assert!(one == other, "the images differ");
+}
+
+/// With a real kernel, its initrd, and all that GRUB's own tools write.
+#[test]
+fn an_ordinary_user_gets_the_same_image_as_root() {
+    needs_root!();
+    let user = match User::ordinary() {
+        Ok(user) => user,
+        Err(reason) => skip!("{reason}"),
+    };
+    // A store of its own for each, so that nothing comes from the other build.
+    let [theirs, ours] = [User::current(), user].map(|user| filled(Project::of(user), "amd64", GPT));
+    build!(&theirs).says("local, root");
+    build!(&ours).says("rootless");
+    let [one, other] = [&theirs, &ours].map(|project| project.path("out/gpt.img"));
+    if fs::read(&one).expect("an image") != fs::read(&other).expect("an image") {
+        let [one, other] = [&one, &other].map(|path| path.to_str().expect("a path"));
+        panic!("the images differ: {}", theirs.run(["diff", one, other]));
+    }
 }
 
 /// Boot loaders in a root that has only what they ask for.

@@ -2,7 +2,6 @@
 //! systems, boot loader, kernel and root fit together. One virtual machine runs at a time.
 
 #[macro_use]
-#[allow(dead_code, reason = "a machine may wait for its first image")]
 mod qemu;
 
 #[macro_use]
@@ -12,4 +11,6 @@ mod boards;
 mod first_boot;
 mod grub;
 mod iso;
+mod slots;
 mod systemd_boot;
+mod verity;

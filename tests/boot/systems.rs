@@ -17,6 +17,8 @@ const REPORT: &str = r#"#!/bin/sh
         [ -e "$key" ] && echo "report key $(ssh-keygen -lf "$key")"
     done
     echo "report root $(df --output=size -BM / | tail -n1)"
+    echo "report source $(findmnt --noheadings --output SOURCE /)"
+    echo "report mapped $(cat /sys/block/dm-*/dm/uuid 2>/dev/null)"
     echo "report failed $(systemctl --failed --plain --no-legend | cut -d' ' -f1 | tr '\n' ' ')"
     echo "report networkd $(systemctl is-enabled systemd-networkd.service)"
     echo "report done"
@@ -42,6 +44,11 @@ const MODULES: &str = "virtio_pci\nvirtio_blk\next4\n";
 
 /// A project with a recipe for a system of this architecture: the root, and then `actions`.
 pub fn project(architecture: &str, actions: &str) -> Project {
+    filled(Project::new().shared_store(), architecture, actions)
+}
+
+/// The same of a project that is there.
+pub fn filled(project: Project, architecture: &str, actions: &str) -> Project {
     let extra = match architecture {
         "amd64" => "grub-pc-bin, openssh-server, systemd-boot-efi, systemd-repart, fdisk, ",
         _ => "",
@@ -70,8 +77,7 @@ actions:
 {}"#,
         actions.trim_start_matches('\n')
     );
-    Project::new()
-        .shared_store()
+    project
         .recipe(&recipe)
         .file("report", REPORT)
         .file("report.service", SERVICE)

@@ -171,7 +171,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__boot)
-            opts="-m -c -h --arch --firmware --secure-boot --machine --bios --kernel --memory --cpus --accel --expect --timeout --log --persist --size --cdrom --ssh --port --graphical --print --store --help"
+            opts="-m -c -h --arch --firmware --secure-boot --machine --bios --kernel --flash --memory --cpus --accel --expect --timeout --log --persist --size --cdrom --ssh --port --graphical --print --store --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -194,6 +194,10 @@ _debforge() {
                     return 0
                     ;;
                 --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --flash)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

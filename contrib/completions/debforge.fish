@@ -65,9 +65,10 @@ complete -c debforge -n "__fish_debforge_using_subcommand boot" -l firmware -d '
 efi\t'UEFI'
 bios\t'BIOS (amd64, i386)'
 u-boot\t'U-Boot, which reads extlinux.conf and boot scripts'"
-complete -c debforge -n "__fish_debforge_using_subcommand boot" -l machine -d 'A board of QEMU in place of its generic machine, with options as QEMU takes them: `orangepi-pc`, `sifive_u,msel=11`. The image is its SD card' -r
-complete -c debforge -n "__fish_debforge_using_subcommand boot" -l bios -d 'First program of the board (QEMU\'s -bios), such as U-Boot\'s SPL' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l machine -d 'A board of QEMU in place of its generic machine, with options as QEMU takes them: `orangepi-pc`, `sifive_u`. The image is its SD card' -r
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l bios -d 'First program of the board (QEMU\'s -bios), such as U-Boot\'s SPL [default: the board\'s; that of the card for sifive_u]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand boot" -l kernel -d 'Program that the board\'s first one starts (QEMU\'s -kernel), such as U-Boot' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l flash -d 'Raw file of the board\'s SPI flash, as large as the flash [default: none; for sifive_u, one that leads U-Boot to the card]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand boot" -s m -l memory -d 'Memory of the machine, such as 2G [default: 1G, or the board\'s]' -r
 complete -c debforge -n "__fish_debforge_using_subcommand boot" -s c -l cpus -d 'Processors of the machine [default: those of this one, at most 4]' -r
 complete -c debforge -n "__fish_debforge_using_subcommand boot" -l accel -d 'How the machine\'s processor runs' -r -f -a "auto\t'KVM where it works, else emulation'
@@ -81,7 +82,7 @@ complete -c debforge -n "__fish_debforge_using_subcommand boot" -l ssh -d 'Let t
 complete -c debforge -n "__fish_debforge_using_subcommand boot" -l port -d 'Let a port of the loopback interface lead to one of the machine' -r
 complete -c debforge -n "__fish_debforge_using_subcommand boot" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand boot" -l secure-boot -d 'Start only what is signed, with Microsoft\'s keys as computers are sold with'
-complete -c debforge -n "__fish_debforge_using_subcommand boot" -l persist -d 'Let the machine write to the image itself'
+complete -c debforge -n "__fish_debforge_using_subcommand boot" -l persist -d 'Let the machine write to the image itself, and to the file of `--flash`'
 complete -c debforge -n "__fish_debforge_using_subcommand boot" -l cdrom -d 'Put the image in as a CD (ISO) rather than as a disk'
 complete -c debforge -n "__fish_debforge_using_subcommand boot" -l graphical -d 'Give the machine a screen, in a window'
 complete -c debforge -n "__fish_debforge_using_subcommand boot" -l print -d 'Print the commands that start the machine, and start nothing'

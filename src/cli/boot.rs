@@ -176,7 +176,7 @@ pub fn run(args: &Args) -> Result<u8> {
     if let Some((template, copy)) = code.template() {
         prepare.push(Preparation::command([Path::new("cp"), template, copy]));
     }
-    let card = args.from_card(&found);
+    let card = args.starts_from_card(&found);
     if let Some((_, first_stage)) = &card {
         let file = place("spl.bin")?;
         let mut disk = image.clone();
@@ -280,7 +280,7 @@ impl Args {
     }
 
     /// What a board starts from its card, where nobody says what it starts.
-    fn from_card<'a>(&self, found: &'a Bootable) -> Option<(String, &'a Entry)> {
+    fn starts_from_card<'a>(&self, found: &'a Bootable) -> Option<(String, &'a Entry)> {
         let board = self.machine.as_deref().filter(|_| self.bios.is_none() && self.kernel.is_none())?;
         sifive::from_card(board, found.table.as_ref()?)
     }

@@ -257,7 +257,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__build)
-            opts="-t -e -b -v -s -m -c -h --template-var --artifactdir --environ-var --templatedir --backend --store --verbose --json --no-cache --from --print-recipe --dry-run --debug-shell --shell --memory --cpus --scratchsize --show-boot --disable-fakemachine --help"
+            opts="-t -e -b -m -c -v -s -h --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --show-boot --disable-fakemachine --store --verbose --json --no-cache --from --print-recipe --dry-run --debug-shell --shell --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -288,27 +288,11 @@ _debforge() {
                     return 0
                     ;;
                 --backend)
-                    COMPREPLY=($(compgen -W "auto local" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "auto local uml kvm qemu" -- "${cur}"))
                     return 0
                     ;;
                 -b)
-                    COMPREPLY=($(compgen -W "auto local" -- "${cur}"))
-                    return 0
-                    ;;
-                --store)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --from)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --shell)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                -s)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "auto local uml kvm qemu" -- "${cur}"))
                     return 0
                     ;;
                 --memory)
@@ -331,6 +315,26 @@ _debforge() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --shell)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -s)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -339,7 +343,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__check)
-            opts="-t -e -b -h --template-var --artifactdir --environ-var --templatedir --backend --store --recipe-only --help"
+            opts="-t -e -b -m -c -h --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --show-boot --disable-fakemachine --store --recipe-only --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -370,11 +374,35 @@ _debforge() {
                     return 0
                     ;;
                 --backend)
-                    COMPREPLY=($(compgen -W "auto local" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "auto local uml kvm qemu" -- "${cur}"))
                     return 0
                     ;;
                 -b)
-                    COMPREPLY=($(compgen -W "auto local" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "auto local uml kvm qemu" -- "${cur}"))
+                    return 0
+                    ;;
+                --memory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -m)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --scratchsize)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --store)
@@ -709,7 +737,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__plan)
-            opts="-t -e -b -h --template-var --artifactdir --environ-var --templatedir --backend --store --json --no-cache --from --help"
+            opts="-t -e -b -m -c -h --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --show-boot --disable-fakemachine --store --json --no-cache --from --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -740,11 +768,35 @@ _debforge() {
                     return 0
                     ;;
                 --backend)
-                    COMPREPLY=($(compgen -W "auto local" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "auto local uml kvm qemu" -- "${cur}"))
                     return 0
                     ;;
                 -b)
-                    COMPREPLY=($(compgen -W "auto local" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "auto local uml kvm qemu" -- "${cur}"))
+                    return 0
+                    ;;
+                --memory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -m)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --scratchsize)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --store)
@@ -777,7 +829,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__shell)
-            opts="-t -e -b -s -h --template-var --artifactdir --environ-var --templatedir --backend --store --after --shell --help"
+            opts="-t -e -b -m -c -s -h --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --show-boot --disable-fakemachine --store --after --shell --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -808,11 +860,35 @@ _debforge() {
                     return 0
                     ;;
                 --backend)
-                    COMPREPLY=($(compgen -W "auto local" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "auto local uml kvm qemu" -- "${cur}"))
                     return 0
                     ;;
                 -b)
-                    COMPREPLY=($(compgen -W "auto local" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "auto local uml kvm qemu" -- "${cur}"))
+                    return 0
+                    ;;
+                --memory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -m)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --scratchsize)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --store)

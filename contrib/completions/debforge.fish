@@ -43,22 +43,26 @@ complete -c debforge -n "__fish_debforge_using_subcommand build" -s t -l templat
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l artifactdir -d 'Directory that artifacts go to and come from' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand build" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l templatedir -d 'Further directory that templates include from' -r -F
-complete -c debforge -n "__fish_debforge_using_subcommand build" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'The best that works here'
-local\t'Namespaces of this machine'"
+complete -c debforge -n "__fish_debforge_using_subcommand build" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'Here where that works, else in the fastest machine that does'
+local\t'Namespaces of this machine'
+uml\t'User-mode Linux (amd64)'
+kvm\t'QEMU with KVM'
+qemu\t'QEMU with an emulated processor'"
+complete -c debforge -n "__fish_debforge_using_subcommand build" -s m -l memory -d 'Memory of the machine, such as 4G; a bare number is in MiB [default: 2G]' -r
+complete -c debforge -n "__fish_debforge_using_subcommand build" -s c -l cpus -d 'Processors of the machine [default: those of this one]; UML has one' -r
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l scratchsize -d 'Most that the machine\'s disk may hold, such as 100G [default: 64GiB]; it takes only what it holds' -r
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l kernel -d 'Kernel of the machine [default: an installed one, else Debian\'s]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l from -d 'Run this step and all after it, whatever the store has' -r
 complete -c debforge -n "__fish_debforge_using_subcommand build" -s s -l shell -d 'Shell for `--debug-shell`' -r
-complete -c debforge -n "__fish_debforge_using_subcommand build" -s m -l memory -d 'Memory of the virtual machine' -r
-complete -c debforge -n "__fish_debforge_using_subcommand build" -s c -l cpus -d 'Processors of the virtual machine' -r
-complete -c debforge -n "__fish_debforge_using_subcommand build" -l scratchsize -d 'Size of the virtual machine\'s scratch disk' -r
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l show-boot -d 'Show what the machine\'s kernel says'
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l disable-fakemachine -d 'The same as `--backend local`'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -s v -l verbose -d 'Show the output of the steps'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l json -d 'Print events as JSON, one a line'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l no-cache -d 'Use no result of an earlier build'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l print-recipe -d 'Print the recipe as the template renders it, first'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l dry-run -d 'Check and plan, but run nothing'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l debug-shell -d 'Open a shell in the root when a step fails'
-complete -c debforge -n "__fish_debforge_using_subcommand build" -l show-boot -d 'Show the boot of the virtual machine'
-complete -c debforge -n "__fish_debforge_using_subcommand build" -l disable-fakemachine -d 'Run without a virtual machine'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c debforge -n "__fish_debforge_using_subcommand boot" -l arch -d 'Architecture of the machine, as Debian names it [default: the image\'s]' -r
 complete -c debforge -n "__fish_debforge_using_subcommand boot" -l firmware -d 'What starts the image' -r -f -a "auto\t'EFI where the image has something for it, else BIOS, else U-Boot'
@@ -91,9 +95,18 @@ complete -c debforge -n "__fish_debforge_using_subcommand check" -s t -l templat
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l artifactdir -d 'Directory that artifacts go to and come from' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand check" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l templatedir -d 'Further directory that templates include from' -r -F
-complete -c debforge -n "__fish_debforge_using_subcommand check" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'The best that works here'
-local\t'Namespaces of this machine'"
+complete -c debforge -n "__fish_debforge_using_subcommand check" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'Here where that works, else in the fastest machine that does'
+local\t'Namespaces of this machine'
+uml\t'User-mode Linux (amd64)'
+kvm\t'QEMU with KVM'
+qemu\t'QEMU with an emulated processor'"
+complete -c debforge -n "__fish_debforge_using_subcommand check" -s m -l memory -d 'Memory of the machine, such as 4G; a bare number is in MiB [default: 2G]' -r
+complete -c debforge -n "__fish_debforge_using_subcommand check" -s c -l cpus -d 'Processors of the machine [default: those of this one]; UML has one' -r
+complete -c debforge -n "__fish_debforge_using_subcommand check" -l scratchsize -d 'Most that the machine\'s disk may hold, such as 100G [default: 64GiB]; it takes only what it holds' -r
+complete -c debforge -n "__fish_debforge_using_subcommand check" -l kernel -d 'Kernel of the machine [default: an installed one, else Debian\'s]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand check" -l show-boot -d 'Show what the machine\'s kernel says'
+complete -c debforge -n "__fish_debforge_using_subcommand check" -l disable-fakemachine -d 'The same as `--backend local`'
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l recipe-only -d 'Look at the recipe alone, not at this machine'
 complete -c debforge -n "__fish_debforge_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c debforge -n "__fish_debforge_using_subcommand inspect" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
@@ -109,10 +122,19 @@ complete -c debforge -n "__fish_debforge_using_subcommand plan" -s t -l template
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l artifactdir -d 'Directory that artifacts go to and come from' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l templatedir -d 'Further directory that templates include from' -r -F
-complete -c debforge -n "__fish_debforge_using_subcommand plan" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'The best that works here'
-local\t'Namespaces of this machine'"
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'Here where that works, else in the fastest machine that does'
+local\t'Namespaces of this machine'
+uml\t'User-mode Linux (amd64)'
+kvm\t'QEMU with KVM'
+qemu\t'QEMU with an emulated processor'"
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -s m -l memory -d 'Memory of the machine, such as 4G; a bare number is in MiB [default: 2G]' -r
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -s c -l cpus -d 'Processors of the machine [default: those of this one]; UML has one' -r
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -l scratchsize -d 'Most that the machine\'s disk may hold, such as 100G [default: 64GiB]; it takes only what it holds' -r
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -l kernel -d 'Kernel of the machine [default: an installed one, else Debian\'s]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l from -d 'Plan to run this step and all after it, whatever the store has' -r
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -l show-boot -d 'Show what the machine\'s kernel says'
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -l disable-fakemachine -d 'The same as `--backend local`'
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l json -d 'Print the plan as JSON'
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l no-cache -d 'Plan as if nothing were in the store'
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -120,11 +142,20 @@ complete -c debforge -n "__fish_debforge_using_subcommand shell" -s t -l templat
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l artifactdir -d 'Directory that artifacts go to and come from' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l templatedir -d 'Further directory that templates include from' -r -F
-complete -c debforge -n "__fish_debforge_using_subcommand shell" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'The best that works here'
-local\t'Namespaces of this machine'"
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'Here where that works, else in the fastest machine that does'
+local\t'Namespaces of this machine'
+uml\t'User-mode Linux (amd64)'
+kvm\t'QEMU with KVM'
+qemu\t'QEMU with an emulated processor'"
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -s m -l memory -d 'Memory of the machine, such as 4G; a bare number is in MiB [default: 2G]' -r
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -s c -l cpus -d 'Processors of the machine [default: those of this one]; UML has one' -r
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -l scratchsize -d 'Most that the machine\'s disk may hold, such as 100G [default: 64GiB]; it takes only what it holds' -r
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -l kernel -d 'Kernel of the machine [default: an installed one, else Debian\'s]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l after -d 'Number of the step; the last one where it is left out. Steps that the store does not have are run' -r
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -s s -l shell -d 'Program to run' -r
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -l show-boot -d 'Show what the machine\'s kernel says'
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -l disable-fakemachine -d 'The same as `--backend local`'
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -l json -d 'Print JSON'

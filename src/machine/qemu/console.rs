@@ -98,8 +98,11 @@ impl Session {
                 return Ok((Reason::Interrupted, transcript));
             }
             let left = match self.timeout {
-                Some(timeout) if started.elapsed() >= timeout => return Ok((Reason::TimedOut(timeout), transcript)),
-                Some(timeout) => timeout - started.elapsed(),
+                // One look at the clock: at a second one the time may be up.
+                Some(timeout) => match timeout.checked_sub(started.elapsed()) {
+                    Some(left) if !left.is_zero() => left,
+                    _ => return Ok((Reason::TimedOut(timeout), transcript)),
+                },
                 None => Duration::MAX,
             };
             // What is typed is only taken when the machine has had what was typed before.

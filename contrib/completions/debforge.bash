@@ -257,7 +257,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__build)
-            opts="-t -e -b -m -c -v -s -h --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --show-boot --disable-fakemachine --store --verbose --json --no-cache --from --print-recipe --dry-run --debug-shell --shell --help"
+            opts="-t -e -b -m -c -v -s -h --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --machine-root --show-boot --disable-fakemachine --store --verbose --json --no-cache --from --print-recipe --dry-run --debug-shell --shell --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -343,7 +343,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__check)
-            opts="-t -e -b -m -c -h --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --show-boot --disable-fakemachine --store --recipe-only --help"
+            opts="-t -e -b -m -c -h --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --machine-root --show-boot --disable-fakemachine --store --recipe-only --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -737,7 +737,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__plan)
-            opts="-t -e -b -m -c -h --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --show-boot --disable-fakemachine --store --json --no-cache --from --help"
+            opts="-t -e -b -m -c -h --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --machine-root --show-boot --disable-fakemachine --store --json --no-cache --from --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -829,7 +829,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__shell)
-            opts="-t -e -b -m -c -s -h --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --show-boot --disable-fakemachine --store --after --shell --help"
+            opts="-t -e -b -m -c -s -h --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --machine-root --show-boot --disable-fakemachine --store --after --shell --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -55,6 +55,7 @@ complete -c debforge -n "__fish_debforge_using_subcommand build" -l kernel -d 'K
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l from -d 'Run this step and all after it, whatever the store has' -r
 complete -c debforge -n "__fish_debforge_using_subcommand build" -s s -l shell -d 'Shell for `--debug-shell`' -r
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l machine-root -d 'Use programs that debforge builds a root of, in place of those of this machine'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l show-boot -d 'Show what the machine\'s kernel says'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l disable-fakemachine -d 'The same as `--backend local`'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -s v -l verbose -d 'Show the output of the steps'
@@ -105,6 +106,7 @@ complete -c debforge -n "__fish_debforge_using_subcommand check" -s c -l cpus -d
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l scratchsize -d 'Most that the machine\'s disk may hold, such as 100G [default: 64GiB]; it takes only what it holds' -r
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l kernel -d 'Kernel of the machine [default: an installed one, else Debian\'s]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand check" -l machine-root -d 'Use programs that debforge builds a root of, in place of those of this machine'
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l show-boot -d 'Show what the machine\'s kernel says'
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l disable-fakemachine -d 'The same as `--backend local`'
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l recipe-only -d 'Look at the recipe alone, not at this machine'
@@ -133,6 +135,7 @@ complete -c debforge -n "__fish_debforge_using_subcommand plan" -l scratchsize -
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l kernel -d 'Kernel of the machine [default: an installed one, else Debian\'s]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l from -d 'Plan to run this step and all after it, whatever the store has' -r
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -l machine-root -d 'Use programs that debforge builds a root of, in place of those of this machine'
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l show-boot -d 'Show what the machine\'s kernel says'
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l disable-fakemachine -d 'The same as `--backend local`'
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l json -d 'Print the plan as JSON'
@@ -154,6 +157,7 @@ complete -c debforge -n "__fish_debforge_using_subcommand shell" -l kernel -d 'K
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l after -d 'Number of the step; the last one where it is left out. Steps that the store does not have are run' -r
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -s s -l shell -d 'Program to run' -r
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -l machine-root -d 'Use programs that debforge builds a root of, in place of those of this machine'
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l show-boot -d 'Show what the machine\'s kernel says'
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l disable-fakemachine -d 'The same as `--backend local`'
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -s h -l help -d 'Print help (see more with \'--help\')'

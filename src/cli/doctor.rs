@@ -9,7 +9,7 @@ use super::StoreArgs;
 use super::output::print;
 use crate::debian::{Architecture, host};
 use crate::diagnostics::{Fault, fault_of};
-use crate::machine::vm::{self, Hypervisor, Options};
+use crate::machine::vm::{self, Hypervisor};
 use crate::machine::{find_program, local};
 use crate::report;
 use crate::sandbox::Isolation;
@@ -138,7 +138,7 @@ fn machines(store: &Path) -> (Vec<Row>, bool) {
     let row = |hypervisor: Hypervisor| {
         let name = hypervisor.name();
         waiting.say(&format!("starting a machine ({name})"));
-        match vm::working(hypervisor, Options::default(), &store, &mut |message| waiting.say(message)) {
+        match vm::known_to_work(hypervisor, &store) {
             Ok(working) => {
                 let (kernel, start) = (working.machine.kernel_shown(), report::seconds(working.start.as_secs_f64()));
                 let state = if working.machine.notes.is_empty() { State::Ok } else { State::Weak };

@@ -344,6 +344,6 @@ fn an_ordinary_user_without_ranges_gets_the_command_that_grants_them() {
         Err(reason) => skip!("{reason}"),
     };
     let project = project!(user.clone());
-    project.build([]).code(3).says("usermod --add-subuids").says(&user.name);
+    project.build(["-b", "local"]).code(3).says("usermod --add-subuids").says(&user.name);
     assert!(!project.path("out").exists());
 }

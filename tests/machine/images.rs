@@ -14,11 +14,11 @@ actions:
   - {{ action: unpack, origin: recipe, file: root.tar }}
   - action: image-partition
     imagename: disk.img
-    imagesize: 400MB
+    imagesize: 700MB
     partitiontype: gpt
     strategy: mounted
     partitions:
-      - {{ name: efi, fs: vfat, size: 64MiB, flags: [esp] }}
+      - {{ name: efi, fs: vfat, size: 300MiB, flags: [esp] }}
       - {{ name: data, fs: f2fs, size: 100MiB }}
       - {{ name: root, fs: ext4, size: rest }}
     mountpoints:
@@ -57,7 +57,7 @@ fn file_systems_that_this_kernel_lacks_are_mounted_in_uml() {
             .expect("starting mdir");
         let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
         assert!(listed.contains("written"), "sectors of {sector_size}: {listed}");
-        // It stays sparse: far from the 400 MB that it spans.
+        // It stays sparse: far from the 700 MB that it spans.
         let allocated = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&image).unwrap()) * 512;
         assert!(allocated < 100 << 20, "{allocated} bytes are allocated");
     }

@@ -51,7 +51,10 @@ fn a_user_without_subordinate_ids_gets_the_command_that_grants_them() {
         Err(reason) => skip!("{reason}"),
     };
     let project = Project::of(user);
-    let finished = project.run(["doctor"]).code(3);
+    let finished = project.run(["doctor"]);
+    // A machine of its own needs no such ids.
+    let machine = finished.stdout.lines().any(|line| line.contains("first process after"));
+    let finished = finished.code(if machine { 0 } else { 3 });
     let hint = finished.stdout.lines().find(|line| line.contains("usermod")).expect("a hint").trim();
     assert!(hint.starts_with("sudo usermod --add-subuids ") && hint.ends_with("debforge-test-bare"), "{hint}");
     let range = hint.split_whitespace().nth(3).unwrap();

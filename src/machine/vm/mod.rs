@@ -40,7 +40,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 pub use self::outside::{Machine, Options, contents, find, id_map};
-pub use self::probe::{KINDS, Working, working};
+pub use self::probe::{KINDS, Working, known_to_work, working};
 pub use self::root::MachineRoot;
 pub(super) use self::watch::watch;
 use crate::debian::Architecture;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::Hypervisor;
 use super::outside::{Machine, Options, find};
+use super::{Hypervisor, kernel};
 use crate::debian::Architecture;
 use crate::diagnostics::{Fault, FaultKind, fault_of};
 use crate::machine::qemu::{Accelerator, program};
@@ -61,6 +61,25 @@ pub fn working(
             Err(Fault { kind: FaultKind::Machine, ..fault }.into())
         }
     }
+}
+
+/// The same without fetching anything for it.
+pub fn known_to_work(hypervisor: Hypervisor, store: &Store) -> Result<Working> {
+    let (kind, package) = match hypervisor {
+        Hypervisor::Uml => (kernel::Kind::Uml, "user-mode-linux"),
+        Hypervisor::Kvm | Hypervisor::Qemu => (kernel::Kind::Linux, "linux-image"),
+    };
+    if hypervisor == Hypervisor::Kvm {
+        kvm(store)?;
+    }
+    if !kernel::is_at_hand(kind, store) {
+        return Err(Fault::machine(format!(
+            "not tried: no kernel is installed, and the first build fetches {package}"
+        ))
+        .hint(format!("`debforge build RECIPE -b {}` does", hypervisor.name()))
+        .into());
+    }
+    working(hypervisor, Options::default(), store, &mut |_| {})
 }
 
 /// Whether KVM runs anything here; a fault says why not.

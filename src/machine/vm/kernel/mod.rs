@@ -64,6 +64,12 @@ pub fn find(
     }
 }
 
+/// Whether [`find`] would find a kernel of this machine's architecture without fetching one.
+pub fn is_at_hand(kind: Kind, store: &Store) -> bool {
+    let host = Architecture::host();
+    package::is_known(kind, host, store) || installed(kind, Path::new("/")).is_some()
+}
+
 impl Kernel {
     /// The same kernel with the image as QEMU starts it soonest: without its compression, where it can be
     /// taken off. What comes of it is kept in the store.

@@ -77,7 +77,7 @@ pub(super) fn fetch(
 
 fn from_store(kind: Kind, architecture: Architecture, store: &Store, progress: &mut dyn FnMut(&str)) -> Result<Kernel> {
     let release = release(kind);
-    let fact = format!("kernel\0{VERSION}\0{kind:?}\0{architecture}\0{release}");
+    let fact = fact(kind, architecture);
     let known = store.recall(&fact).and_then(|fact| serde_json::from_value(fact).ok());
     if let Some(known) = &known
         && let Ok(kernel) = unpacked(kind, known, store, progress)
@@ -92,6 +92,16 @@ fn from_store(kind: Kind, architecture: Architecture, store: &Store, progress: &
     let found = look_up(kind, architecture, release, &mirror, store, progress)?;
     store.remember(&fact, &serde_json::to_value(&found)?);
     unpacked(kind, &found, store, progress)
+}
+
+/// Whether a kernel was fetched into the store before.
+pub(super) fn is_known(kind: Kind, architecture: Architecture, store: &Store) -> bool {
+    store.recall(&fact(kind, architecture)).is_some()
+}
+
+/// Under which key it is kept which kernel was found.
+fn fact(kind: Kind, architecture: Architecture) -> String {
+    format!("kernel\0{VERSION}\0{kind:?}\0{architecture}\0{}", release(kind))
 }
 
 /// The release of Debian to take a kernel from: the host's, where it is one.

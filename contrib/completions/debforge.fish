@@ -173,7 +173,7 @@ complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from size" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from size" -l json -d 'Print JSON'
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from size" -s h -l help -d 'Print help'
-complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from list" -l kind -d 'Only those of a kind: tree, output, download, package, state or partial' -r
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from list" -l kind -d 'Only those of a kind: tree, output, download, package, state, partial or machine' -r
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from list" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from list" -l json -d 'Print JSON'
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'

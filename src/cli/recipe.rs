@@ -84,6 +84,9 @@ impl RecipeArgs {
         let recipe = self.load()?;
         let store = self.store.open()?;
         let machine = self.find_machine(&recipe, &store)?;
+        if let Machine::Virtual(machine) = &machine {
+            machine.use_tools()?;
+        }
         missing(&recipe, &machine)?;
         if let Machine::Local(local) = &machine {
             unmountable(&recipe, local)?;
@@ -97,7 +100,6 @@ impl RecipeArgs {
         options.memory = options.memory.max(recipe.machine.memory);
         if self.machine.machine_root && self.machine.wanted() != Backend::Local {
             let root = MachineRoot::find(store, recipe.architecture != Architecture::host())?;
-            crate::debian::host::use_tools_of(root.packages()?);
             options.root = Some(root);
         }
         let waiting = super::Waiting::start();

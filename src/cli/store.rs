@@ -37,7 +37,7 @@ enum Command {
     },
     /// List the entries, most recently used first
     List {
-        /// Only those of a kind: tree, output, download, package, state or partial
+        /// Only those of a kind: tree, output, download, package, state, partial or machine
         #[arg(long, value_name = "KIND")]
         kind: Option<String>,
     },

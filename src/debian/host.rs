@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{PoisonError, RwLock};
 
 use anyhow::{Context, Result};
 
@@ -11,18 +11,21 @@ use super::sources::{Source, Sources};
 use crate::diagnostics::Fault;
 
 /// dpkg's database of the system whose tools do the work.
-static STATUS: OnceLock<String> = OnceLock::new();
+static STATUS: RwLock<Option<String>> = RwLock::new(None);
 
 /// Version of an installed package of this machine; `None` without it or without dpkg.
 pub fn package_version(name: &str) -> Option<String> {
-    let status = STATUS.get_or_init(|| fs::read_to_string("/var/lib/dpkg/status").unwrap_or_default());
-    package_list::status_of(status, name)?.get("Version").map(str::to_owned)
+    let version = |status: &str| package_list::status_of(status, name)?.get("Version").map(str::to_owned);
+    if let Some(status) = STATUS.read().unwrap_or_else(PoisonError::into_inner).as_deref() {
+        return version(status);
+    }
+    let mut known = STATUS.write().unwrap_or_else(PoisonError::into_inner);
+    version(known.get_or_insert_with(|| fs::read_to_string("/var/lib/dpkg/status").unwrap_or_default()))
 }
 
-/// Has another system's tools count as this machine's: `status` is dpkg's database there. Only before the
-/// first [`package_version`].
+/// Has another system's tools count as this machine's from now on: `status` is dpkg's database there.
 pub fn use_tools_of(status: String) {
-    let _ = STATUS.set(status);
+    *STATUS.write().unwrap_or_else(PoisonError::into_inner) = Some(status);
 }
 
 /// A program of the PATH, or of an sbin directory, which ordinary users' PATHs lack.

@@ -41,7 +41,7 @@ pub enum Kind {
     State,
     /// The first part of a file whose transfer broke off.
     Partial,
-    /// The disk of machines, with a store of its own.
+    /// The disk of machines, with a store of its own; and roots of machines.
     Machine,
 }
 
@@ -130,7 +130,9 @@ impl Store {
         for (kind, dir) in [(Kind::Download, BLOBS), (Kind::Package, PACKAGES), (Kind::Partial, "partial")] {
             found.extend(children(&self.dir(dir)).iter().filter_map(|path| listed_file(kind, path)));
         }
-        found.extend(listed_file(Kind::Machine, &self.machine_disk()));
+        let disks = children(&self.machines()).into_iter();
+        let disks = disks.filter(|path| path.extension().is_some_and(|extension| extension == "ext4"));
+        found.extend(disks.filter_map(|path| listed_file(Kind::Machine, &path)));
         found.sort_by(|a, b| (a.kind, a.used, &a.id).cmp(&(b.kind, b.used, &b.id)));
         Ok(found)
     }
@@ -210,7 +212,9 @@ impl Store {
                 }
                 self.remove_file(entry)
             }
-            Kind::Machine => self.remove_machine_disk(),
+            Kind::Machine if entry.path == self.machine_disk() => self.remove_machine_disk(),
+            // A machine that is using it keeps it until it ends.
+            Kind::Machine => Ok(std::fs::remove_file(&entry.path).is_ok()),
             Kind::Partial => {
                 let name = entry.id.trim_end_matches(".json");
                 match MakeLock::try_take(self.dir("locks").join(format!("fetch-{name}")))? {

@@ -18,7 +18,12 @@ pub struct DiskLock(#[allow(dead_code, reason = "it is held, not read")] File);
 impl Store {
     /// Where the disk is, or is to be.
     pub fn machine_disk(&self) -> PathBuf {
-        self.dir(DIRECTORY).join("store.ext4")
+        self.machines().join("store.ext4")
+    }
+
+    /// The directory of all that machines need.
+    pub fn machines(&self) -> PathBuf {
+        self.dir(DIRECTORY)
     }
 
     /// Where it is noted what is on it; see [`super::Elsewhere`].

@@ -127,3 +127,16 @@ fn a_root_of_the_machines_own_does_the_same_work() {
     let plan = project.run(["plan", "recipe.yaml", "--artifactdir", "out", "-b", "uml", "--machine-root"]).success();
     assert!(!plan.stdout.contains("to run"), "{plan}");
 }
+
+#[test]
+fn the_store_shows_the_disk_of_machines_and_clears_it() {
+    needs_uml!();
+    let Some(project) = Project::new().tiny("") else { skip!("needs a static busybox") };
+    project.build(["-b", "uml"]).success();
+    project.run(["store", "list", "--kind", "machines"]).success().prints("store.ext4");
+    project.run(["store", "clear", "--yes"]).success();
+    assert!(!project.store().join("v1/machines/store.ext4").exists());
+    // What was on it is not thought to be there any more.
+    let again = project.build(["-b", "uml", "--json"]).success();
+    assert_eq!(again.outcomes(), ["ran"], "{again}");
+}

@@ -188,6 +188,14 @@ impl Machine {
         self.options.root.is_some()
     }
 
+    /// Has the versions of its own programs count, where it has some.
+    pub fn use_tools(&self) -> Result<()> {
+        if let Some(root) = &self.options.root {
+            crate::debian::host::use_tools_of(root.packages()?);
+        }
+        Ok(())
+    }
+
     /// Its kernel, for people.
     pub fn kernel_shown(&self) -> &str {
         &self.kernel.description

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
@@ -34,11 +35,14 @@ impl MachineRoot {
     pub fn find(store: &Store, foreign: bool) -> Result<Self> {
         let (suite, foreign) = (suite(), if foreign { "yes" } else { "no" });
         let name = blake3::hash(format!("{RECIPE}\0{suite}\0{foreign}").as_bytes()).to_hex()[..16].to_owned();
-        let place = store.machine_disk().with_file_name(format!("root-{name}"));
+        let place = store.machines().join(format!("root-{name}"));
         let root = Self { image: place.with_extension("ext4"), status: place.with_extension("status") };
         if !root.image.exists() || !root.status.exists() {
             root.build(store, suite, foreign)?;
         }
+        // The store drops what was not used for longest. Best effort: a store may be one to read only.
+        let used = fs::File::open(&root.image).and_then(|image| image.set_modified(SystemTime::now()));
+        used.unwrap_or_else(|error| tracing::debug!("{}: {error}", root.image.display()));
         Ok(root)
     }
 
@@ -74,7 +78,7 @@ impl MachineRoot {
     }
 
     /// dpkg's database in it.
-    pub fn packages(&self) -> Result<String> {
+    pub(super) fn packages(&self) -> Result<String> {
         fs::read_to_string(&self.status).with_context(|| format!("reading {}", self.status.display()))
     }
 

@@ -10,8 +10,8 @@ use super::StoreArgs;
 use super::columns::Columns;
 use super::output::print;
 use crate::diagnostics::{FaultKind, fault_of};
+use crate::inspect::Artifact;
 use crate::inspect::compare::{Comparison, Fact, FileChange};
-use crate::inspect::{Artifact, Workplace};
 use crate::report;
 
 /// More files than this are shown by directory.
@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> Result<u8> {
 
 fn compared(args: &Args) -> Result<bool> {
     crate::machine::interruptible()?;
-    let workplace = Workplace::new(|| args.store.open()?.scratch());
+    let workplace = super::workplace(&args.store);
     let before = Artifact::open(&args.before, &workplace)?;
     let after = Artifact::open(&args.after, &workplace)?;
     let comparison = Comparison::of(&before, &after, args.text)?;

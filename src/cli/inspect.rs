@@ -15,7 +15,7 @@ use crate::image::table::Entry;
 use crate::inspect::filesystem::FileSystem;
 use crate::inspect::loaders::{self, Loader};
 use crate::inspect::system::System;
-use crate::inspect::{Artifact, Form, Format, Volume, Workplace, table};
+use crate::inspect::{Artifact, Form, Format, Volume, table};
 use crate::report;
 
 /// Show what is in an image or archive: partitions, file systems, boot loaders, kernels, packages
@@ -94,7 +94,7 @@ struct PartitionFindings {
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<u8> {
     crate::machine::interruptible()?;
-    let workplace = Workplace::new(|| args.store.open()?.scratch());
+    let workplace = super::workplace(&args.store);
     let artifact = Artifact::open(&args.artifact, &workplace)?;
     let findings = Findings::of(&artifact)?;
     if args.json {

@@ -27,6 +27,7 @@ use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::diagnostics::{Fault, fault_of};
+use crate::inspect::Workplace;
 use crate::report;
 use crate::store::Store;
 
@@ -161,6 +162,15 @@ impl StoreArgs {
                 .into()
         })
     }
+}
+
+/// Where artifacts are looked into.
+fn workplace(store: &StoreArgs) -> Workplace<'_> {
+    Workplace::new(|| store.open()?.scratch()).taking_out(|directory, image, kind, archive| {
+        let waiting = Waiting::start();
+        waiting.say(&format!("mounting {kind}"));
+        crate::machine::take_out(&store.open()?, directory, image, kind, archive)
+    })
 }
 
 /// A line that says what is waited for, where it can be taken away again; gone when dropped.

@@ -9,6 +9,7 @@ mod paced;
 mod root;
 mod shell;
 mod steps;
+mod take_out;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +35,15 @@ pub enum Job {
         store: PathBuf,
         /// Which.
         surplus: Surplus,
+    },
+    /// Pack the files of a file system that only a kernel reads.
+    TakeOut {
+        /// The file that it is in.
+        image: PathBuf,
+        /// As mount(8) calls it.
+        kind: String,
+        /// An archive to be made.
+        archive: PathBuf,
     },
     /// Nothing: a machine is only to be seen starting.
     Idle,
@@ -77,6 +87,10 @@ pub fn serve(job: serde_json::Value, reporter: Arc<dyn Reporter>) -> Result<()> 
             let mut at = None;
             let fault = steps::build(*build, &reporter, &mut at).err().map(|error| fault_of(&error));
             reporter.report(Event::Finished { fault, step: at });
+        }
+        Job::TakeOut { image, kind, archive } => {
+            let fault = take_out::take_out(&image, &kind, &archive).err().map(|error| fault_of(&error));
+            reporter.report(Event::Finished { fault, step: None });
         }
         Job::Idle => reporter.report(Event::Finished { fault: None, step: None }),
         Job::Remove { store, surplus } => {

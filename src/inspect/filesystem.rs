@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::tree::{Directory, Ext, Fat, Iso, Squashfs, ext, fat, squashfs};
+use super::tree::{Directory, Ext, Fat, Iso, Squashfs, Tar, ext, fat, squashfs};
 use super::{Tree, Window, Workplace, iso};
 use crate::debian::host::find_program;
 
@@ -51,6 +51,7 @@ pub fn tree(kind: &FileSystem, bytes: &Window, workplace: &Workplace<'_>) -> Res
         "btrfs" => Box::new(taken_out(bytes, workplace, &["btrfs", "btrfs-progs"], &|image, to| {
             ["restore", "-i", "-m", "-S", "-s", image, to].map(str::to_owned).into()
         })?),
+        kind @ ("xfs" | "f2fs") => Box::new(packed(kind, bytes, workplace)?),
         other => bail!("debforge does not read the files of {other}"),
     })
 }
@@ -80,6 +81,19 @@ fn taken_out(
         bail!("{program} could not read its files: {}", said.lines().last().unwrap_or_default().trim());
     }
     Ok(Directory::new(to, nix::unistd::Uid::effective().is_root()))
+}
+
+/// Has a kernel mount it, and all files packed.
+fn packed(kind: &str, bytes: &Window, workplace: &Workplace<'_>) -> Result<Tar> {
+    let Some(take_out) = &workplace.take_out else { bail!("debforge does not read the files of {kind}") };
+    let [image, archive] = [workplace.fresh("filesystem")?, workplace.fresh("files.tar")?];
+    let copy = File::options().read(true).write(true).create_new(true).open(&image)?;
+    super::source::write_sparse(&mut bytes.clone(), &copy)?;
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let taken = take_out(workplace.path()?, &name(&image), kind, &name(&archive));
+    let _ = std::fs::remove_file(&image);
+    taken?;
+    Tar::open(Window::whole(File::open(&archive)?)?)
 }
 
 fn little<const N: usize>(bytes: &Window, at: u64) -> Option<u64> {

@@ -15,16 +15,28 @@ use crate::diagnostics::{Fault, FaultKind};
 use crate::image::sparse;
 use crate::store::Scratch;
 
+/// Packs the files of a file system: the directory of both, the image's name in it, as mount(8) calls the kind,
+/// and the archive's name.
+pub type TakeOut<'a> = dyn Fn(&Path, &str, &str, &str) -> Result<()> + 'a;
+
 /// A scratch directory that is made when something first needs it.
 pub struct Workplace<'a> {
     make: Box<dyn Fn() -> Result<Scratch> + 'a>,
+    /// How to get at files that only a kernel reads.
+    pub take_out: Option<Box<TakeOut<'a>>>,
     made: OnceCell<Scratch>,
 }
 
 impl<'a> Workplace<'a> {
     /// With what makes the directory.
     pub fn new(make: impl Fn() -> Result<Scratch> + 'a) -> Self {
-        Self { make: Box::new(make), made: OnceCell::new() }
+        Self { make: Box::new(make), take_out: None, made: OnceCell::new() }
+    }
+
+    /// The same with a way to files that only a kernel reads.
+    #[must_use]
+    pub fn taking_out(self, take_out: impl Fn(&Path, &str, &str, &str) -> Result<()> + 'a) -> Self {
+        Self { take_out: Some(Box::new(take_out)), ..self }
     }
 
     /// The directory.

@@ -5,6 +5,7 @@ pub mod local;
 mod probe;
 mod process;
 pub mod qemu;
+mod take_out;
 pub mod vm;
 
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ use crate::store::{Elsewhere, IdMap, Store};
 
 pub use crate::debian::host::find_program;
 pub use process::interruptible;
+pub use take_out::take_out;
 
 /// Where a build runs.
 #[derive(Debug)]

@@ -35,5 +35,6 @@ mod auto;
 mod confined;
 mod faults;
 mod images;
+mod inspect;
 mod same;
 mod shell;

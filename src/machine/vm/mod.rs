@@ -94,6 +94,8 @@ pub struct Start {
     pub store: PathBuf,
     /// Where artifacts go; the guest may write to it.
     pub artifact_dir: PathBuf,
+    /// Another directory that it may write to, which it sees at [`prepare::WORK`].
+    pub work: Option<PathBuf>,
     /// Other directories that the guest sees.
     pub visible: Vec<PathBuf>,
     /// Whether it has a network.

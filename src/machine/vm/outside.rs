@@ -31,22 +31,11 @@ const LEAST_DISK: u64 = 1 << 30;
 
 /// Modules that every build needs.
 const ALWAYS: [&str; 1] = ["overlay"];
+/// Modules for whatever is mounted from a file; file systems ask for the sums by name.
+const MOUNTING: [&str; 3] = ["loop", "crc32_generic", "crc32c_generic"];
 /// Modules for images that are mounted.
-const IMAGES: [&str; 13] = [
-    "loop",
-    "crc32_generic",
-    "crc32c_generic",
-    "ext4",
-    "btrfs",
-    "xfs",
-    "f2fs",
-    "vfat",
-    "nls_cp437",
-    "nls_ascii",
-    "nls_iso8859-1",
-    "erofs",
-    "squashfs",
-];
+const IMAGES: [&str; 10] =
+    ["ext4", "btrfs", "xfs", "f2fs", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859-1", "erofs", "squashfs"];
 /// The module that foreign programs need.
 const FOREIGN: &str = "binfmt_misc";
 
@@ -178,6 +167,30 @@ impl Machine {
         done.and(store.write_contents(&store.machine_contents(), &known))
     }
 
+    /// Has another job done than a build, in a directory that both sides see: `job` is told where the guest
+    /// does. File systems of a kind can be mounted there.
+    pub fn work(
+        &self,
+        store: &Store,
+        directory: &Path,
+        kind: &str,
+        job: &dyn Fn(&Path) -> Job,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<()> {
+        let wanted = ALWAYS.iter().chain(&MOUNTING).copied().chain([kind]);
+        let start = Start {
+            modules: wanted.map(str::to_owned).collect(),
+            work: Some(directory.to_owned()),
+            job: serde_json::to_value(job(Path::new(super::prepare::WORK)))?,
+            ..self.idle(store, directory)?
+        };
+        self.run(start, &mut |message| {
+            if let Message::Event(event) = message {
+                on_event(event);
+            }
+        })
+    }
+
     /// Runs a machine to its end, in the watch of a process of its own.
     pub(super) fn run(&self, start: Start, on_message: &mut dyn FnMut(Message)) -> Result<()> {
         process::run(&self.identity, self.isolation, &Task::Machine(Box::new(start)), on_message)
@@ -220,6 +233,7 @@ impl Machine {
             disk_size: self.options.disk_size.unwrap_or(DISK).next_multiple_of(4096),
             store: store.root().to_owned(),
             artifact_dir: artifact_dir.to_owned(),
+            work: None,
             visible: Vec::new(),
             network: false,
             emulator: None,
@@ -250,6 +264,7 @@ impl Machine {
         let emulator = emulator.map(|by| (plan.architecture, by));
         let mut wanted: Vec<&str> = ALWAYS.to_vec();
         if plan.steps.iter().any(|step| step.image.as_ref().is_some_and(|image| image.strategy == Strategy::Mounted)) {
+            wanted.extend(MOUNTING);
             wanted.extend(IMAGES);
         }
         if emulator.is_some() {

@@ -19,6 +19,9 @@ use crate::sandbox::{Bind, Command, Input, Isolation, View};
 /// Where the guest sees this machine's store.
 pub(in crate::machine) const LENDER: &str = "/run/debforge/store";
 
+/// Where the guest sees the directory of a job that is no build.
+pub(super) const WORK: &str = "/run/debforge/work";
+
 /// Lays out what the guest finds in `own`, and gives the command that starts the machine.
 pub(super) fn prepare(start: &Start, isolation: Isolation, disk: &Path, own: &Path, lines: &Lines) -> Result<Command> {
     let written = std::slice::from_ref(&start.artifact_dir);
@@ -37,6 +40,7 @@ pub(super) fn prepare(start: &Start, isolation: Isolation, disk: &Path, own: &Pa
     }
     // At the store's own place the guest mounts its disk.
     shared.push((start.store.clone(), LENDER.into(), true));
+    shared.extend(start.work.iter().map(|work| (work.clone(), PathBuf::from(WORK), false)));
     let layout = Layout { start, links: &inside.links, disk, own, lines, program: super::own_program()?, shared };
     let (argv, mut files) = match start.hypervisor {
         Hypervisor::Uml => layout.uml()?,

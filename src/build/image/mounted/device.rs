@@ -36,9 +36,13 @@ pub struct Loop {
 /// A part of an image.
 #[derive(Debug, Clone, Copy)]
 pub struct Part<'a> {
+    /// The image's file.
     pub image: &'a Path,
+    /// Where the part begins, in bytes.
     pub offset: u64,
+    /// In bytes.
     pub length: u64,
+    /// Whether nothing is to be written to it.
     pub read_only: bool,
     /// Of a whole disk, in bytes; 512 for a file system.
     pub sector_size: u32,

@@ -16,7 +16,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 pub use self::device::{Loop, Part};
 pub(super) use self::fill::{fill, is_copied};
-pub use self::support::refused;
+pub use self::support::{mounts, refused};
 use crate::build::inside::{Inside, Kind};
 use crate::diagnostics::Fault;
 use crate::image::{FilesystemKind, Layout, Mount, Spec, table};

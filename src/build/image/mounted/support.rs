@@ -27,6 +27,11 @@ pub fn refused(kinds: &BTreeSet<FilesystemKind>) -> Option<Fault> {
     Some(fault.hint("leave `strategy` out, where no step needs a device: offline no file system is mounted"))
 }
 
+/// Whether root can mount images with a file system here.
+pub fn mounts(kind: &str) -> bool {
+    Path::new("/dev/loop-control").exists() && knows(kind)
+}
+
 /// Whether the kernel has a file system, or a module for it.
 fn knows(kind: &str) -> bool {
     let listed = fs::read_to_string("/proc/filesystems").unwrap_or_default();

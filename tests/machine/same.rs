@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::Project;
+use crate::harness::{Project, confinement};
 
 /// Files with owners, modes, capabilities and links, as an archive and as an ext4 image.
 const RECIPE: &str = "
@@ -61,6 +61,21 @@ fn qemu_gives_the_same_bytes_as_this_machine() {
     needs_root!();
     needs_qemu!();
     same("qemu", &["-m", "1G"]);
+}
+
+#[test]
+fn qemu_shares_by_9p_where_nothing_can_be_confined() {
+    needs_root!();
+    needs_qemu!();
+    let project = Project::new().shared_store();
+    let Some(project) = project.tiny("  - action: pack\n    file: root.tar\n    compression: none\n") else {
+        skip!("needs a static busybox");
+    };
+    let build = ["build", "recipe.yaml", "--artifactdir", "out", "-m", "1G", "-b"];
+    project.run_inside(&confinement::without_mounts(), build.into_iter().chain(["qemu", "--no-cache"])).success();
+    let there = fs::read(project.path("out/root.tar")).expect("an archive");
+    project.run(build.into_iter().chain(["local", "--no-cache"])).success();
+    assert!(there == fs::read(project.path("out/root.tar")).expect("an archive"), "the archives differ");
 }
 
 #[test]

@@ -31,6 +31,7 @@ mod relay;
 mod root;
 mod surroundings;
 mod uml;
+mod virtiofs;
 mod watch;
 
 use std::collections::BTreeMap;

@@ -15,6 +15,8 @@ pub struct Orders {
     pub modules: Vec<PathBuf>,
     /// What the guest sees of the machine around it, outermost first.
     pub shares: Vec<Share>,
+    /// Name of a virtiofs with all that is shared, as it stands outside.
+    pub outside: Option<String>,
     /// Symbolic links at the top of its root: name and target.
     pub links: Vec<(String, String)>,
     /// Device with a root of the guest's own; else what is shared makes one.
@@ -61,8 +63,8 @@ pub enum Way {
     Hostfs(PathBuf),
     /// 9p over virtio: the name that the machine gave it.
     Plan9(String),
-    /// virtiofs: likewise.
-    Virtiofs(String),
+    /// A directory of [`Orders::outside`].
+    Within(PathBuf),
     /// A block device and its file system.
     Device(PathBuf, String),
 }

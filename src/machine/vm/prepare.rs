@@ -11,6 +11,7 @@ use super::lines::Lines;
 use super::modules::{self, Module};
 use super::orders::{Orders, Share, Way};
 use super::surroundings::{self, Surroundings};
+use super::virtiofs::{self, Server};
 use super::{Devices, Hypervisor, Start, qemu, uml};
 use crate::debian::Architecture;
 use crate::diagnostics::Fault;
@@ -22,8 +23,16 @@ pub(in crate::machine) const LENDER: &str = "/run/debforge/store";
 /// Where the guest sees the directory of a job that is no build.
 pub(super) const WORK: &str = "/run/debforge/work";
 
-/// Lays out what the guest finds in `own`, and gives the command that starts the machine.
-pub(super) fn prepare(start: &Start, isolation: Isolation, disk: &Path, own: &Path, lines: &Lines) -> Result<Command> {
+/// What is to be run for a machine.
+pub(super) struct Prepared {
+    /// The machine itself.
+    pub(super) machine: Command,
+    /// What serves it files, to be started first.
+    pub(super) server: Option<Server>,
+}
+
+/// Lays out what the guest finds in `own`, and gives the commands that make the machine.
+pub(super) fn prepare(start: &Start, isolation: Isolation, disk: &Path, own: &Path, lines: &Lines) -> Result<Prepared> {
     let written = std::slice::from_ref(&start.artifact_dir);
     // What the machine's own process needs, and what the guest sees.
     let outside = Surroundings::with_programs(&start.visible, written);
@@ -42,41 +51,61 @@ pub(super) fn prepare(start: &Start, isolation: Isolation, disk: &Path, own: &Pa
     shared.push((start.store.clone(), LENDER.into(), true));
     shared.extend(start.work.iter().map(|work| (work.clone(), PathBuf::from(WORK), false)));
     let layout = Layout { start, links: &inside.links, disk, own, lines, program: super::own_program()?, shared };
+    let confined = isolation == Isolation::Namespaces;
+    let socket = own.join("line/files");
+    fs::create_dir(own.join("line"))?;
+    let served = match start.hypervisor {
+        Hypervisor::Kvm | Hypervisor::Qemu if confined => virtiofs::find(start.modules_dir.as_deref(), &socket)?,
+        _ => None,
+    };
     let (argv, mut files) = match start.hypervisor {
         Hypervisor::Uml => layout.uml()?,
-        Hypervisor::Kvm | Hypervisor::Qemu => layout.qemu()?,
+        Hypervisor::Kvm | Hypervisor::Qemu => layout.qemu(served.is_some().then_some(socket.as_path()))?,
     };
     files.extend(outside.directories.iter().cloned());
     files.extend(start.root.iter().map(|image| (image.clone(), true)));
     files.push((own.to_owned(), false));
     files.push((disk.to_owned(), false));
     let path = [("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("TMPDIR", "/tmp")];
-    let view = match isolation {
-        Isolation::Namespaces => View::Chroot { root: jail(own, &outside)? },
-        Isolation::Chroot => View::Host { root: None, writable: Vec::new() },
-    };
-    let confined = isolation == Isolation::Namespaces;
-    Ok(Command {
+    let command = |argv, view, binds| Command {
         argv,
         environment: path.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         directory: None,
         view,
-        binds: if confined { layout.binds(&files) } else { Vec::new() },
-        // UML's network is a line to a process outside.
-        network: start.network && start.hypervisor != Hypervisor::Uml,
+        binds,
+        network: false,
         input: Input::Null,
         uniform: None,
-    })
+    };
+    let view = |name| match isolation {
+        Isolation::Namespaces => Ok(View::Chroot { root: jail(&own.join(name), &outside)? }),
+        Isolation::Chroot => anyhow::Ok(View::Host { root: None, writable: Vec::new() }),
+    };
+    let server = match served {
+        Some(argv) => {
+            // Beside what is shared, only its own program and the place of its socket.
+            let mut seen = vec![(own.join("line"), false)];
+            seen.extend(outside.directories.iter().filter(|(path, _)| path.starts_with("/usr")).cloned());
+            Some(Server { command: command(argv, view("server")?, layout.binds(&seen)), socket })
+        }
+        None => None,
+    };
+    let binds = if confined { layout.binds(&files) } else { Vec::new() };
+    let machine = Command {
+        // UML's network is a line to a process outside.
+        network: start.network && start.hypervisor != Hypervisor::Uml,
+        ..command(argv, view("root")?, binds)
+    };
+    Ok(Prepared { machine, server })
 }
 
 /// A root for the machine's own process, so that whoever breaks out of the guest finds nothing.
-fn jail(own: &Path, surroundings: &Surroundings) -> Result<PathBuf> {
-    let root = own.join("root");
-    fs::create_dir(&root)?;
+fn jail(root: &Path, surroundings: &Surroundings) -> Result<PathBuf> {
+    fs::create_dir(root)?;
     for (name, target) in &surroundings.links {
         std::os::unix::fs::symlink(target, root.join(name))?;
     }
-    Ok(root)
+    Ok(root.to_owned())
 }
 
 struct Layout<'a> {
@@ -114,27 +143,35 @@ impl Layout<'_> {
         Ok((words, vec![(self.program.clone(), true), (self.start.kernel.clone(), true)]))
     }
 
-    fn qemu(&self) -> Result<Laid> {
+    /// With `socket`, that of what serves files, else each directory is shared by itself.
+    fn qemu(&self, socket: Option<&Path>) -> Result<Laid> {
         let architecture = Architecture::host();
         let emulator = crate::machine::qemu::program(architecture)?;
-        let shares: Vec<qemu::Shared> = self
-            .shared
-            .iter()
-            .enumerate()
-            .map(|(number, (from, _, read_only))| qemu::share(number, from, *read_only))
-            .collect();
+        let share =
+            |(number, (from, _, read_only)): (usize, &(PathBuf, PathBuf, bool))| qemu::share(number, from, *read_only);
+        let (shares, ways): (Vec<qemu::Shared>, Vec<Way>) = match socket {
+            Some(_) => (Vec::new(), self.shared.iter().map(|(from, ..)| Way::Within(from.clone())).collect()),
+            None => self.shared.iter().enumerate().map(share).map(|share| (share.clone(), share.way)).unzip(),
+        };
         let mut initramfs = Initramfs::new();
         initramfs.program(&self.program, Path::new(qemu::PROGRAM))?;
-        let modules = self.modules(&qemu::MODULES)?;
+        let sharing: &[&str] = if socket.is_some() { &qemu::VIRTIOFS } else { &qemu::PLAN9 };
+        let modules = self.modules(&[&qemu::MODULES, sharing].concat())?;
         initramfs.modules(&modules);
         let paths = Initramfs::paths(&modules);
-        let ways = shares.iter().map(|share| share.way.clone()).collect();
-        let orders = self.orders(paths, ways, &qemu::DEVICES);
+        let outside = socket.map(|_| virtiofs::TAG.to_owned());
+        let orders = Orders { outside, ..self.orders(paths, ways, &qemu::DEVICES) };
         initramfs.file(Path::new(qemu::ORDERS), 0o644, serde_json::to_vec(&orders)?);
         let file = self.own.join("initramfs");
         initramfs.write(&file)?;
-        let parts =
-            qemu::Parts { program: &emulator, disk: self.disk, initramfs: &file, shares: &shares, lines: self.lines };
+        let parts = qemu::Parts {
+            program: &emulator,
+            disk: self.disk,
+            initramfs: &file,
+            shares: &shares,
+            socket,
+            lines: self.lines,
+        };
         let words = qemu::command(self.start, architecture, &parts);
         let mut files: Vec<(PathBuf, bool)> = qemu::own_files().into_iter().map(|path| (path, true)).collect();
         files.push((self.start.kernel.clone(), true));
@@ -169,6 +206,7 @@ impl Layout<'_> {
             shares: shares
                 .map(|(way, (_, at, read_only))| Share { way, at: at.clone(), read_only: *read_only })
                 .collect(),
+            outside: None,
             links: self.links.to_vec(),
             root: start.root.as_ref().map(|_| devices.root.into()),
             files: match start.root {

@@ -13,17 +13,12 @@ pub(super) const DEVICES: Devices =
     Devices { disk: "/dev/vda", root: "/dev/vdb", channel: "/dev/vport0p1", terminal: "/dev/hvc0", interface: "eth0" };
 
 /// Modules for the devices that the machine has.
-pub(super) const MODULES: [&str; 9] = [
-    "virtio_pci",
-    "virtio_blk",
-    "virtio_console",
-    "virtio_net",
-    "virtio_rng",
-    "9pnet_virtio",
-    "9p",
-    "crc32c_generic",
-    "ext4",
-];
+pub(super) const MODULES: [&str; 7] =
+    ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "virtio_rng", "crc32c_generic", "ext4"];
+
+/// Modules for directories that are shared, by 9p and by virtiofs.
+pub(super) const PLAN9: [&str; 2] = ["9pnet_virtio", "9p"];
+pub(super) const VIRTIOFS: [&str; 1] = ["virtiofs"];
 
 /// Those that file systems ask for by name, and that not every kernel has as modules.
 pub(super) const PERHAPS: [&str; 2] = ["crc32_generic", "crc32c_generic"];
@@ -59,6 +54,8 @@ pub(super) struct Parts<'a> {
     pub(super) disk: &'a Path,
     pub(super) initramfs: &'a Path,
     pub(super) shares: &'a [Shared],
+    /// The socket of a server of files, in place of the shares.
+    pub(super) socket: Option<&'a Path>,
     pub(super) lines: &'a Lines,
 }
 
@@ -69,12 +66,19 @@ pub(super) fn command(start: &Start, architecture: Architecture, parts: &Parts<'
     let mut words = vec![parts.program.display().to_string()];
     let mut add = |more: &[&str]| words.extend(more.iter().map(|word| (*word).to_owned()));
     add(&["-name", "debforge", "-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot"]);
-    add(&["-machine", machine(architecture), "-accel", if kvm { "kvm" } else { "tcg,thread=multi" }]);
+    let machine = machine(architecture);
+    // The server of files reads and writes the guest's memory, which has to be shared with it.
+    let machine = match parts.socket {
+        Some(_) => format!("{machine},memory-backend=memory"),
+        None => machine.to_owned(),
+    };
+    add(&["-machine", &machine, "-accel", if kvm { "kvm" } else { "tcg,thread=multi" }]);
     add(&["-cpu", if kvm { "host" } else { processor(architecture) }]);
     add(&["-m", &start.memory.to_string(), "-smp", &start.processors.to_string()]);
     add(&["-kernel", &start.kernel.display().to_string(), "-initrd", &parts.initramfs.display().to_string()]);
     add(&["-append", &kernel_command_line(architecture)]);
     add(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
+    // The first of all virtio devices: its ports are named by that.
     add(&["-device", "virtio-serial-pci,id=serial"]);
     for (name, file, device) in [
         ("terminal", &parts.lines.terminal, "virtconsole,nr=0"),
@@ -82,6 +86,12 @@ pub(super) fn command(start: &Start, architecture: Architecture, parts: &Parts<'
     ] {
         add(&["-chardev", &format!("socket,id={name},fd={}", number(file))]);
         add(&["-device", &format!("{device},bus=serial.0,chardev={name}")]);
+    }
+    if let Some(socket) = parts.socket {
+        let (size, socket, tag) = (start.memory, escaped(socket), super::virtiofs::TAG);
+        add(&["-object", &format!("memory-backend-memfd,id=memory,size={size}M,share=on")]);
+        add(&["-chardev", &format!("socket,id=files,path={socket}")]);
+        add(&["-device", &format!("vhost-user-fs-pci,chardev=files,tag={tag},queue-size=1024")]);
     }
     let disk = escaped(parts.disk);
     add(&[

@@ -16,7 +16,7 @@ use super::console::{Console, more_memory};
 use super::disk::Disk;
 use super::lines::{Ends, Lines};
 use super::network::Router;
-use super::prepare::prepare;
+use super::prepare::{Prepared, prepare};
 use super::relay::Relay;
 use super::{Hypervisor, Start};
 use crate::build::{Event, interrupted};
@@ -29,6 +29,8 @@ use crate::store::Store;
 const ATTENTION: Duration = Duration::from_millis(100);
 /// How long a guest that is asked to end may take for its clean-up.
 const GRACE: Duration = Duration::from_secs(20);
+/// How much later than a message what was on the console before it may come.
+const CONSOLE: Duration = Duration::from_millis(500);
 /// How long a guest that is done may take to switch its machine off.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -48,11 +50,19 @@ pub(in crate::machine) fn watch(start: &Start, isolation: Isolation, say: &mut d
         _ => (None, None),
     };
     let (lines, Ends { channel, terminal }) = Lines::new(network)?;
-    let command = prepare(start, isolation, &disk.path, &own, &lines)?;
+    let Prepared { machine: command, server } = prepare(start, isolation, &disk.path, &own, &lines)?;
     let kept = lines.kept();
     let over = AtomicBool::new(false);
     let (said, console) = std::sync::mpsc::channel();
     let ended = std::thread::scope(|scope| {
+        if let Some(server) = &server {
+            let said = said.clone();
+            let serving = scope.spawn(|| run(&server.command, isolation, &[], &over, said, false));
+            if let Err(error) = server.wait(|| serving.is_finished()) {
+                over.store(true, Ordering::Relaxed);
+                return Err(error);
+            }
+        }
         let machine = scope.spawn(|| run(&command, isolation, &kept, &over, said, start.hypervisor == Hypervisor::Uml));
         let mut watcher = Watcher {
             start,
@@ -212,6 +222,12 @@ impl Watcher<'_> {
                 (self.say)(Message::Event(Event::Terminal { taken: false }));
             }
             Message::Event(Event::Finished { fault: Some(fault), step }) => {
+                // The kernel says so on its console, which may be slower.
+                let asked = Instant::now();
+                while is_killed(&fault) && self.console.killed().is_none() && asked.elapsed() < CONSOLE {
+                    std::thread::sleep(Duration::from_millis(10));
+                    self.listen_to_console();
+                }
                 let fault = match self.console.killed() {
                     Some(victim) => fault.hint(more_memory(victim)),
                     None => fault,
@@ -229,6 +245,12 @@ impl Watcher<'_> {
             (self.say)(Message::Event(Event::Console { line }));
         }
     }
+}
+
+/// Whether a fault may be that a program was killed: by its signal, or as shells report that.
+fn is_killed(fault: &Fault) -> bool {
+    let signs = ["137", "signal 9", "illed"];
+    std::iter::once(&fault.message).chain(&fault.tail).any(|line| signs.iter().any(|sign| line.contains(sign)))
 }
 
 impl Hypervisor {

@@ -44,7 +44,11 @@ fn run(path: &Path) -> Result<()> {
     let orders = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
     let orders: Orders = serde_json::from_slice(&orders).context("understanding the orders")?;
     setup::modules(&orders.modules)?;
+    for device in orders.root.iter().chain([&orders.disk]) {
+        setup::device(device)?;
+    }
     mounts::root(&orders)?;
+    setup::device(&orders.channel)?;
     let channel = Channel::open(&orders.channel)?;
     let done = work(&orders, &channel);
     let unmounted = mounts::away(&orders.store);
@@ -57,6 +61,7 @@ fn run(path: &Path) -> Result<()> {
 }
 
 fn work(orders: &Orders, channel: &Channel) -> Result<()> {
+    setup::device(&orders.terminal)?;
     setup::terminal(&orders.terminal, orders.window);
     setup::network(orders.interface.as_deref())?;
     if let Some((architecture, emulator)) = &orders.emulator {

@@ -13,6 +13,10 @@ use crate::machine::vm::orders::{Orders, Share, Way};
 /// any case.
 const NEW: &str = "/tmp";
 
+/// Where what is outside is mounted until its directories are in their places. The initial root of QEMU's guests
+/// is in memory, so this can be made there.
+const OUTSIDE: &str = "/outside";
+
 /// Directories that a Debian system has, beside those that are shared.
 const DIRECTORIES: [&str; 15] = [
     "dev", "etc", "home", "media", "mnt", "opt", "proc", "root", "run", "srv", "sys", "tmp", "usr", "var/lib",
@@ -49,8 +53,13 @@ pub(super) fn root(orders: &Orders) -> Result<()> {
     for (link, target) in [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1")] {
         let _ = symlink(target, new.join("dev").join(link));
     }
+    let outside = orders.outside.as_deref().map(|tag| outside(tag)).transpose()?;
     for share in &orders.shares {
-        attach(share, new)?;
+        attach(share, new, outside)?;
+    }
+    if let Some(outside) = outside {
+        // Only what is shared stays, each directory at its place.
+        umount2(outside, MntFlags::MNT_DETACH).context("letting go of what is outside")?;
     }
     for (path, contents) in &orders.files {
         let path = new.join(path.strip_prefix("/").unwrap_or(path));
@@ -76,7 +85,15 @@ fn over(device: &Path, place: &Path) -> Result<PathBuf> {
     Ok(merged)
 }
 
-fn attach(share: &Share, new: &Path) -> Result<()> {
+/// Mounts the virtiofs with all that is shared, beside the new root.
+fn outside(tag: &str) -> Result<&'static Path> {
+    let at = Path::new(OUTSIDE);
+    fs::create_dir_all(at).with_context(|| format!("making {OUTSIDE}"))?;
+    put(tag, "virtiofs", at, MsFlags::empty(), "")?;
+    Ok(at)
+}
+
+fn attach(share: &Share, new: &Path, outside: Option<&Path>) -> Result<()> {
     let at = new.join(share.at.strip_prefix("/").unwrap_or(&share.at));
     fs::create_dir_all(&at).with_context(|| format!("making {}", share.at.display()))?;
     let flags = if share.read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() };
@@ -87,7 +104,16 @@ fn attach(share: &Share, new: &Path) -> Result<()> {
         Way::Plan9(tag) => {
             put(tag, "9p", &at, flags, &format!("trans=virtio,version=9p2000.L,cache={cache},{MESSAGE}"))
         }
-        Way::Virtiofs(tag) => put(tag, "virtiofs", &at, flags, ""),
+        Way::Within(path) => {
+            let from = outside.context("nothing is shared")?.join(path.strip_prefix("/").unwrap_or(path));
+            let doing = || format!("binding {} to {}", from.display(), at.display());
+            mount(Some(&from), &at, None::<&str>, MsFlags::MS_BIND, None::<&str>).with_context(doing)?;
+            if share.read_only {
+                let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+                mount(None::<&str>, &at, None::<&str>, flags, None::<&str>).with_context(doing)?;
+            }
+            Ok(())
+        }
         Way::Device(device, kind) => put(&device.to_string_lossy(), kind, &at, flags, ""),
     }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 
@@ -16,13 +17,14 @@ const ADDRESS: [u8; 4] = [10, 0, 2, 15];
 const NETMASK: [u8; 4] = [255, 255, 255, 0];
 const GATEWAY: [u8; 4] = [10, 0, 2, 2];
 
-/// Gives the first process an output, which it does not have where /dev was empty when it started.
+/// How long a device may take to appear.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Mounts the devices, and gives the first process an output, which it lacks where /dev was empty.
 pub(super) fn console() {
     let flags = nix::mount::MsFlags::empty();
-    // Where the kernel has mounted it already, there is nothing to do.
-    if !Path::new("/dev/console").exists() {
-        let _ = nix::mount::mount(Some("devtmpfs"), "/dev", Some("devtmpfs"), flags, None::<&str>);
-    }
+    // An initramfs has no devices of its own but those that the kernel opened for us.
+    let _ = nix::mount::mount(Some("devtmpfs"), "/dev", Some("devtmpfs"), flags, None::<&str>);
     if let Ok(console) = File::options().read(true).write(true).open("/dev/console") {
         let _ = nix::unistd::dup2_stdin(&console);
         let _ = nix::unistd::dup2_stdout(&console);
@@ -40,6 +42,16 @@ pub(super) fn modules(files: &[PathBuf]) -> Result<()> {
                 return Err(error).with_context(|| format!("loading the module {}", path.display()));
             }
         }
+    }
+    Ok(())
+}
+
+/// Waits for a device: drivers make some of theirs a moment after they are loaded.
+pub(super) fn device(path: &Path) -> Result<()> {
+    let started = Instant::now();
+    while !path.exists() {
+        ensure!(started.elapsed() < PATIENCE, "the machine has no {}", path.display());
+        std::thread::sleep(Duration::from_millis(2));
     }
     Ok(())
 }

@@ -50,7 +50,10 @@ fn a_panic_of_the_kernel_is_named() {
 fn a_machine_without_memory_left_says_who_was_ended_and_what_helps() {
     needs_uml!();
     let Some((project, artifact)) = project("tail /dev/zero") else { skip!("needs a static busybox") };
-    project.build(["-b", "uml", "-m", "300M"]).code(1).says("its kernel ended tail").says("`-m 4G`");
+    let ended = project.build(["-b", "uml", "-m", "300M"]).code(1);
+    // Whichever is reached first: the machine's memory, or what this machine lets one process of it have.
+    let inside = ended.stderr.contains("its kernel ended tail") && ended.stderr.contains("`-m 4G`");
+    assert!(inside || ended.stderr.contains("vm.max_map_count"), "{ended}");
     unharmed(&project, &artifact);
 }
 

@@ -19,8 +19,13 @@ const STACK: [&str; 3] = ["Call Trace", "Stack:", "[<"];
 pub(super) struct Console {
     last: VecDeque<String>,
     panic: Option<String>,
-    killed: Option<String>,
+    /// What helps a program that was killed for want of memory.
+    short: Option<String>,
 }
+
+/// What UML says where this machine does not let a process have more pieces of memory (`vm.max_map_count`). UML
+/// takes one for each page that a program touches, so a program gets no further than some 256 MB.
+const OUTSIDE: &str = "UML ran out of memory on the host side";
 
 impl Console {
     /// Takes a line.
@@ -34,7 +39,15 @@ impl Console {
             // "1234 (cc1plus) total-vm:…"
             let name =
                 victim.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or(victim, |(name, _)| name);
-            self.killed = Some(name.to_owned());
+            self.short =
+                Some(format!("the machine had no memory left, and its kernel ended {name}: give it more with `-m 4G`"));
+        }
+        if line.contains(OUTSIDE) {
+            self.short = Some(
+                "this machine does not let a program in UML have more memory: sudo sysctl vm.max_map_count=1048576, \
+                 or another machine (`-b qemu`)"
+                    .into(),
+            );
         }
         if self.panic.is_some() && STACK.iter().any(|mark| line.contains(mark)) {
             return;
@@ -45,9 +58,9 @@ impl Console {
         self.last.push_back(line.to_owned());
     }
 
-    /// The program that was killed for want of memory, if one was.
-    pub(super) fn killed(&self) -> Option<&str> {
-        self.killed.as_deref()
+    /// What helps, where a program was killed for want of memory.
+    pub(super) fn short_of_memory(&self) -> Option<&str> {
+        self.short.as_deref()
     }
 
     /// Why a machine (`uml`, `qemu`) ended by itself before its work was done.
@@ -79,18 +92,9 @@ impl Console {
     }
 
     fn with_tail(self, fault: Fault) -> Fault {
-        let short_of_memory = self.killed.clone();
         let fault = fault.tail(self.last.into());
-        match short_of_memory {
-            Some(victim) => fault.hint(more_memory(&victim)),
-            None => fault,
-        }
+        self.short.into_iter().fold(fault, Fault::hint)
     }
-}
-
-/// The way out of a machine that is too small.
-pub(super) fn more_memory(victim: &str) -> String {
-    format!("the machine had no memory left, and its kernel ended {victim}: give it more with `-m 4G`")
 }
 
 #[cfg(test)]
@@ -112,6 +116,8 @@ mod tests {
     fn who_was_killed_for_memory_is_known() {
         let mut console = Console::default();
         console.hear("[ 3.1] Out of memory: Killed process 61 (tail) total-vm:99kB, anon-rss:5kB");
-        assert_eq!(console.killed(), Some("tail"));
+        assert!(console.short_of_memory().is_some_and(|hint| hint.contains("ended tail")));
+        console.hear("UML ran out of memory on the host side! This can happen due to a memory limitation");
+        assert!(console.short_of_memory().is_some_and(|hint| hint.contains("vm.max_map_count")));
     }
 }

@@ -12,7 +12,7 @@ use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::channel::{Channel, Heard};
-use super::console::{Console, more_memory};
+use super::console::Console;
 use super::disk::Disk;
 use super::lines::{Ends, Lines};
 use super::network::Router;
@@ -224,14 +224,11 @@ impl Watcher<'_> {
             Message::Event(Event::Finished { fault: Some(fault), step }) => {
                 // The kernel says so on its console, which may be slower.
                 let asked = Instant::now();
-                while is_killed(&fault) && self.console.killed().is_none() && asked.elapsed() < CONSOLE {
+                while is_killed(&fault) && self.console.short_of_memory().is_none() && asked.elapsed() < CONSOLE {
                     std::thread::sleep(Duration::from_millis(10));
                     self.listen_to_console();
                 }
-                let fault = match self.console.killed() {
-                    Some(victim) => fault.hint(more_memory(victim)),
-                    None => fault,
-                };
+                let fault = self.console.short_of_memory().into_iter().fold(fault, Fault::hint);
                 (self.say)(Message::Event(Event::Finished { fault: Some(fault), step }));
             }
             message => (self.say)(message),

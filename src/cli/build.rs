@@ -136,10 +136,21 @@ fn attempt(
     };
     adjust(&mut build);
     let mut outdated = None;
-    let done = ready.machine.build(&ready.store, build, &mut |event| match &event {
-        Event::Finished { fault: Some(fault), .. } if fault.remedy == Remedy::PlanAnew => outdated = Some(event),
-        event => show(event),
+    let mut starting = matches!(ready.machine, Machine::Virtual(_)).then(|| {
+        let waiting = super::Waiting::start();
+        waiting.say("starting the machine");
+        waiting
     });
+    let done = ready.machine.build(&ready.store, build, &mut |event| {
+        if !matches!(event, Event::Console { .. }) {
+            starting = None;
+        }
+        match &event {
+            Event::Finished { fault: Some(fault), .. } if fault.remedy == Remedy::PlanAnew => outdated = Some(event),
+            event => show(event),
+        }
+    });
+    drop(starting);
     if let Err(error) = done {
         // Not a step, but what carries out the steps.
         show(&Event::Finished { fault: Some(fault_of(&error)), step: None });

@@ -7,16 +7,20 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::termios::{self, SetArg, Termios};
+use nix::sys::termios::{self, LocalFlags, SetArg, Termios, tcgetattr};
 use nix::unistd::Pid;
 
 /// How often it is looked whether the shell has ended, in milliseconds.
 const ATTENTION: u16 = 50;
+
+/// How long the front may take to let go of the terminal.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// End of input, as terminals have it.
 const END_OF_INPUT: &[u8] = b"\x04";
@@ -116,11 +120,18 @@ impl Held {
         if !terminal.is_terminal() {
             return Ok(Self { terminal, before: None, owner: None });
         }
+        // The front puts back how it found the terminal, which is the sign that it has let go of it: done
+        // later, that would stop it.
+        let asked = Instant::now();
+        let let_go = || tcgetattr(&terminal).is_ok_and(|now| now.local_flags.contains(LocalFlags::ECHOCTL));
+        while !let_go() && asked.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let owner = nix::unistd::tcgetpgrp(&terminal).ok();
         without_stopping(|| {
             let _ = nix::unistd::tcsetpgrp(&terminal, nix::unistd::getpgrp());
         });
-        let before = termios::tcgetattr(&terminal).context("reading the terminal's settings")?;
+        let before = tcgetattr(&terminal).context("reading the terminal's settings")?;
         let mut raw = before.clone();
         termios::cfmakeraw(&mut raw);
         without_stopping(|| termios::tcsetattr(&terminal, SetArg::TCSANOW, &raw))

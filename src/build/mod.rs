@@ -18,6 +18,7 @@ pub mod image;
 pub mod inputs;
 pub mod inside;
 pub mod origin;
+pub mod packages;
 
 pub use crate::sys::interrupt::interrupted;
 pub use check::{CheckContext, FileKind, Files};

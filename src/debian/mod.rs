@@ -10,6 +10,7 @@ pub mod keyring;
 pub mod openpgp;
 pub mod package_list;
 pub mod release;
+pub mod sbom;
 pub mod snapshot;
 pub mod sources;
 

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Action, Changes, ImageRole, ImageSurroundings, Needs};
 use crate::build::bootloader::{Options, Site, efi_names, extlinux, grub, layout, raspberrypi, systemd_boot};
-use crate::build::{BuildContext, CheckContext, InputContext};
+use crate::build::ostree::boot::Loader;
+use crate::build::{BuildContext, CheckContext, InputContext, ostree};
 use crate::debian::Architecture;
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostics, Fault};
 use crate::image::{self, Spec, Write, WriteSource, WriteTarget};
 
 /// Make the disk image boot.
@@ -171,6 +172,26 @@ impl Bootloader {
     }
 }
 
+impl Bootloader {
+    /// Installs it on a disk that OSTree deploys to.
+    fn install_for_ostree(&self, cx: &BuildContext<'_>) -> Result<String> {
+        let spec = cx.image.context("no step before describes an image")?;
+        let (efi, bios) = self.kind.ways(spec, cx.architecture);
+        let loader = match self.kind {
+            LoaderKind::Grub | LoaderKind::GrubEfi | LoaderKind::GrubBios => Loader::Grub { bios },
+            LoaderKind::Extlinux => Loader::Extlinux,
+            LoaderKind::SystemdBoot | LoaderKind::RaspberryPi => {
+                return Err(Fault::recipe(format!("OSTree writes no configuration for {}", self.kind.name()))
+                    .hint("it knows `grub` (PC and EFI machines) and `extlinux` (U-Boot)")
+                    .into());
+            }
+        };
+        let names = efi_names(cx.architecture).filter(|_| efi);
+        let kernels = ostree::boot::install(cx, loader, names.as_ref(), &self.options())?;
+        Ok(format!("{}{kernels}", shown_ways(efi, bios)))
+    }
+}
+
 impl Action for Bootloader {
     fn check(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) {
         check::check(self, cx, out);
@@ -232,6 +253,10 @@ impl Action for Bootloader {
 
     fn run(&self, cx: &mut BuildContext<'_>) -> Result<()> {
         let architecture = cx.architecture;
+        if ostree::is_sysroot(cx.root) {
+            cx.detail = self.install_for_ostree(cx)?;
+            return Ok(());
+        }
         let site = Site::new(cx, self.options())?;
         let (efi, bios) = self.kind.ways(site.spec, architecture);
         let names = efi_names(architecture).filter(|_| efi);
@@ -246,17 +271,22 @@ impl Action for Bootloader {
             (LoaderKind::RaspberryPi, _) => raspberrypi::install(&site)?,
         }
         let kernels = site.kernels()?;
-        let ways = match (efi, bios) {
-            (true, true) => "EFI and BIOS, ",
-            (true, false) => "EFI, ",
-            (false, true) => "BIOS, ",
-            (false, false) => "",
-        };
+        let ways = shown_ways(efi, bios);
         let versions: Vec<&str> = kernels.iter().map(|kernel| kernel.version.as_str()).collect();
         let detail = format!("{ways}{}", versions.join(", "));
         drop(site);
         cx.detail = detail;
         Ok(())
+    }
+}
+
+/// The ways to boot, in front of what is booted.
+fn shown_ways(efi: bool, bios: bool) -> &'static str {
+    match (efi, bios) {
+        (true, true) => "EFI and BIOS, ",
+        (true, false) => "EFI, ",
+        (false, true) => "BIOS, ",
+        (false, false) => "",
     }
 }
 

@@ -19,12 +19,16 @@ mod image_walk;
 pub mod install_deb;
 pub mod iso;
 pub mod mmdebstrap;
+pub mod ostree_commit;
+pub mod ostree_deploy;
+pub mod ostree_prepare;
 pub mod overlay;
 pub mod pack;
 pub mod raw;
 pub mod recipe;
 pub mod run;
 pub mod sign;
+mod signing;
 pub mod unpack;
 
 use std::path::Path;
@@ -130,6 +134,22 @@ pub trait Action: std::fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// A directory among the artifacts whose files are one artifact for people: a repository.
+    fn artifact_tree(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether the root that it leaves is its own work alone: what was in the root before is not in it.
+    fn makes_root(&self) -> bool {
+        false
+    }
+
+    /// Looks after what lies in the artifact directory when the whole build is done and all artifacts are there.
+    /// Never cached, so it does nothing that is not already so when it is done again.
+    fn published(&self, _cx: &BuildContext<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// Files that earlier actions left in the artifact directory and that it takes away.
     fn removes(&self) -> Vec<String> {
         Vec::new()
@@ -194,6 +214,9 @@ pub const KINDS: &[Kind] = &[
     kind::<install_deb::InstallDeb>("install-deb"),
     kind::<iso::Iso>("iso"),
     kind::<mmdebstrap::Mmdebstrap>("mmdebstrap"),
+    kind::<ostree_commit::OstreeCommit>("ostree-commit"),
+    kind::<ostree_deploy::OstreeDeploy>("ostree-deploy"),
+    kind::<ostree_prepare::OstreePrepare>("ostree-prepare"),
     kind::<overlay::Overlay>("overlay"),
     kind::<pack::Pack>("pack"),
     kind::<raw::Raw>("raw"),

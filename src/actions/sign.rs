@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::artifact::{self, Output};
 use super::pack::tool_version;
 use super::{Action, Changes, Needs};
-use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
+use crate::build::{BuildContext, CheckContext, FileKind, InputContext, gpg};
 use crate::diagnostics::Diagnostics;
 
 /// Sign artifacts with a detached OpenPGP signature.
@@ -63,29 +63,10 @@ pub struct Sign {
     pub armor: bool,
 }
 
-const GPG: (&str, &str) = ("gpg", "gpg");
-
-/// Given the epoch, the key file (or nothing), gpg's directory (or nothing), the key's id (or nothing),
-/// the passphrase file (or nothing), the kind, and then pairs of an artifact and its signature.
-///
-/// /tmp is the command's own where mounts are possible; else the trap clears up.
+/// After [`gpg::HOME`]: given the kind, and then pairs of an artifact and its signature.
 const SCRIPT: &str = r#"
-umask 077
-GNUPGHOME=$(mktemp -d)
-export GNUPGHOME
-trap 'gpgconf --kill all >/dev/null 2>&1 || :; rm -rf "$GNUPGHOME"' EXIT
-epoch=$1 key=$2 home=$3 id=$4 passphrase=$5 kind=$6
-shift 6
-if [ -n "$key" ]; then
-    gpg --batch --quiet ${passphrase:+--pinentry-mode loopback --passphrase-file "$passphrase"} --import "$key"
-else
-    for part in pubring.kbx pubring.gpg secring.gpg private-keys-v1.d trustdb.gpg; do
-        if [ -e "$home/$part" ]; then cp -R "$home/$part" "$GNUPGHOME/"; fi
-    done
-fi
-# A signature that is older than its key counts for nothing.
-newest=$(gpg --batch --with-colons --list-secret-keys ${id:+"$id"} |
-    awk -F: -v newest="$epoch" '($1 == "sec" || $1 == "ssb") && $6 > newest { newest = $6 } END { print newest }')
+kind=$1
+shift
 while [ $# -gt 0 ]; do
     gpg --batch --yes --quiet --no-options --trust-model always --faked-system-time "$newest!" \
         ${passphrase:+--pinentry-mode loopback --passphrase-file "$passphrase"} \
@@ -149,7 +130,7 @@ impl Action for Sign {
     }
 
     fn needs(&self) -> Needs {
-        Needs { tools: vec![GPG], ..Needs::default() }
+        Needs { tools: vec![gpg::GPG], ..Needs::default() }
     }
 
     fn changes(&self) -> Changes {
@@ -200,7 +181,8 @@ impl Action for Sign {
         };
         let (key, home) = (secret(&self.key)?, secret(&self.gnupghome)?);
         let passphrase = secret(&self.passphrase_file)?;
-        let mut argv: Vec<String> = ["sh", "-e", "-u", "-c", SCRIPT, "sign"].map(str::to_owned).to_vec();
+        let script = format!("{}{SCRIPT}", gpg::HOME);
+        let mut argv: Vec<String> = ["sh", "-e", "-u", "-c", &script, "sign"].map(str::to_owned).to_vec();
         argv.extend([cx.source_date_epoch.to_string(), key, home, self.key_id.clone().unwrap_or_default(), passphrase]);
         argv.push(if self.armor { "--armor" } else { "--no-armor" }.to_owned());
         let mut outputs = Vec::new();

@@ -64,6 +64,11 @@ impl BuildContext<'_> {
         self.runner(argv, View::Chroot { root: self.root.into() })
     }
 
+    /// A program in a system that stands somewhere in the target root; as [`Self::chroot`].
+    pub fn chroot_in<'a>(&'a self, root: &Path, argv: impl IntoIterator<Item = impl Into<String>>) -> Runner<'a> {
+        self.runner(argv, View::Chroot { root: root.into() })
+    }
+
     /// A program of the host that works on the target root and may chroot into it: the host's system
     /// is read-only, the root and the step's scratch directory are writable.
     pub fn host<'a>(&'a self, argv: impl IntoIterator<Item = impl Into<String>>) -> Runner<'a> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::context::RenderFile;
 use crate::debian::Architecture;
 use crate::image::Spec;
-use crate::store::Store;
+use crate::store::{EntryId, Store};
 
 /// One thing that a step reads, and its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,8 @@ pub struct InputContext<'a> {
     pub releases: &'a mut BTreeMap<String, ReleaseState>,
     /// Where progress of fetching goes.
     pub progress: &'a mut dyn FnMut(&str),
+    /// Id of the root before the step, or, for one that follows all, of all steps before it.
+    pub previous: &'a EntryId,
     /// What was collected so far.
     pub inputs: Vec<Input>,
 }

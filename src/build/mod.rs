@@ -13,11 +13,13 @@ pub mod context;
 pub mod event;
 pub mod files;
 pub mod first_boot;
+pub mod gpg;
 mod guard;
 pub mod image;
 pub mod inputs;
 pub mod inside;
 pub mod origin;
+pub mod ostree;
 pub mod packages;
 
 pub use crate::sys::interrupt::interrupted;

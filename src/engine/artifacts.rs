@@ -1,6 +1,6 @@
 //! Artifacts of a build: gathered in a directory of its own, put in their places when it is done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -45,6 +45,8 @@ pub(super) struct Artifacts<'a> {
     files: BTreeMap<PathBuf, Artifact>,
     /// The steps so far.
     order: Vec<EntryId>,
+    /// Directories whose files are one artifact for people.
+    trees: BTreeSet<PathBuf>,
 }
 
 /// The staging directory at one moment.
@@ -54,7 +56,12 @@ impl<'a> Artifacts<'a> {
     pub(super) fn new(store: &'a Store, scratch: &Path) -> Result<Self> {
         let staging = scratch.join("artifacts");
         fs::create_dir(&staging).context("making a place for artifacts")?;
-        Ok(Self { store, staging, files: BTreeMap::new(), order: Vec::new() })
+        Ok(Self { store, staging, files: BTreeMap::new(), order: Vec::new(), trees: BTreeSet::new() })
+    }
+
+    /// Takes all files below a directory for one artifact.
+    pub(super) fn tree(&mut self, directory: &str) {
+        self.trees.insert(Path::new(directory).components().collect());
     }
 
     /// Whether the store has what a step did to the artifacts.
@@ -158,13 +165,28 @@ impl<'a> Artifacts<'a> {
                 place(&self.staging.join(path), &target, self.store.is_precarious())
                     .map_err(|error| unplaced(error, &target))?;
             }
-            let (size, sha256) = (artifact.size, artifact.sha256.clone());
-            reporter.report(Event::Artifact { path: target, size, sha256 });
+            if self.tree_of(path).is_none() {
+                let (size, sha256) = (artifact.size, artifact.sha256.clone());
+                reporter.report(Event::Artifact { path: target, size, sha256 });
+            }
+        }
+        for tree in &self.trees {
+            let files: Vec<_> = self.files.iter().filter(|(path, _)| self.tree_of(path) == Some(tree)).collect();
+            let size = files.iter().map(|(_, artifact)| artifact.size).sum();
+            let mut listing = Sha256::new();
+            for (path, artifact) in files {
+                listing.update(format!("{}  {}\n", artifact.sha256, path.display()));
+            }
+            reporter.report(Event::Artifact { path: into.join(tree), size, sha256: hex::encode(listing.finalize()) });
         }
         for id in &whole {
             self.store.note_outputs(id, into)?;
         }
         Ok(())
+    }
+
+    fn tree_of(&self, path: &Path) -> Option<&PathBuf> {
+        self.trees.iter().find(|tree| path.starts_with(tree))
     }
 
     /// Whether all that a step made is still as it made it.

@@ -72,6 +72,22 @@ impl<'a> Root<'a> {
         Ok(Self { store, map, checkpoints, layers: Vec::new(), at })
     }
 
+    /// Begins an empty root: the one so far is history.
+    pub(super) fn forget(&mut self) -> Result<()> {
+        if self.checkpoints == Checkpoints::None {
+            for entry in fs::read_dir(&self.at).context("clearing the root")? {
+                let entry = entry.context("clearing the root")?;
+                let removed = match entry.file_type()?.is_dir() {
+                    true => fs::remove_dir_all(entry.path()),
+                    false => fs::remove_file(entry.path()),
+                };
+                removed.context("clearing the root")?;
+            }
+        }
+        self.layers.clear();
+        Ok(())
+    }
+
     /// Takes a sealed layer from the store; false where it is not there.
     pub(super) fn restore(&mut self, id: &EntryId) -> Result<Option<TreeRecord>> {
         let Some(tree) = self.store.tree(self.map, id)? else { return Ok(None) };

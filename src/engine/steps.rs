@@ -50,9 +50,11 @@ pub(super) fn build(mut build: Build, reporter: &dyn Reporter, at: &mut Option<u
         reporter,
     };
     let steps = run.steps()?;
+    let mut done = Vec::new();
     for (mut step, action, course) in steps {
         *at = Some(step.number);
         run.step(&mut step, action.as_ref(), course).map_err(|error| plan::at(error, &step))?;
+        done.push((step, action));
     }
     *at = None;
     if let Some(shell) = &build.shell {
@@ -63,6 +65,9 @@ pub(super) fn build(mut build: Build, reporter: &dyn Reporter, at: &mut Option<u
     }
     if build.until.is_none() {
         run.artifacts.publish(&build.artifact_dir, reporter)?;
+        for (step, action) in &done {
+            run.published(step, action.as_ref()).map_err(|error| plan::at(error, step))?;
+        }
     }
     drop(run);
     // A build that is done stays done when the store cannot be tidied.
@@ -142,6 +147,7 @@ impl Run<'_> {
                 changes: step.changes(action.as_ref()),
                 // What a step depends on that has no id yet, only the root can tell.
                 reads_root: (action.reads_root() && !step.mounted) || step.id.is_none(),
+                makes_root: action.makes_root(),
                 kept: self.kept(step),
             })
             .collect();
@@ -187,6 +193,12 @@ impl Run<'_> {
         }
         let number = step.number;
         let reporter = self.reporter;
+        if let Some(tree) = action.artifact_tree() {
+            self.artifacts.tree(tree);
+        }
+        if action.makes_root() {
+            self.root.forget()?;
+        }
         self.resolver.resolve(step, action, &mut |message| {
             reporter.report(Event::Progress { step: number, message: message.to_owned(), fraction: None });
         })?;
@@ -360,6 +372,15 @@ impl Run<'_> {
         Ok(detail)
     }
 
+    /// What is to be done once all artifacts are in their places.
+    fn published(&self, step: &PlanStep, action: &dyn Action) -> Result<()> {
+        let own = self.scratch.join(format!("published-{}", step.number));
+        fs::create_dir(&own).context("making a place for what is done last")?;
+        let nowhere = self.scratch.join("root");
+        let cx = self.context(step, &nowhere, None, &own);
+        action.published(&cx).map_err(|error| self.store.explain_work(error))
+    }
+
     fn can_mount(&self) -> bool {
         self.build.sandbox.isolation == Isolation::Namespaces
     }
@@ -372,7 +393,20 @@ impl Run<'_> {
         disk: Option<&Path>,
         own: &Path,
     ) -> Result<(String, Option<PathBuf>)> {
-        let mut cx = BuildContext {
+        let mut cx = self.context(step, root, disk, own);
+        action.run(&mut cx).map_err(|error| self.store.explain_work(error))?;
+        Ok((cx.detail, cx.origin))
+    }
+
+    /// What an action works in.
+    fn context<'c>(
+        &'c self,
+        step: &'c PlanStep,
+        root: &'c Path,
+        disk: Option<&'c Path>,
+        own: &'c Path,
+    ) -> BuildContext<'c> {
+        BuildContext {
             step: step.number,
             root,
             disk,
@@ -394,9 +428,7 @@ impl Run<'_> {
             source_date_epoch: step.epoch.unwrap_or_default(),
             inputs: &step.inputs,
             detail: String::new(),
-        };
-        action.run(&mut cx).map_err(|error| self.store.explain_work(error))?;
-        Ok((cx.detail, cx.origin))
+        }
     }
 
     fn keep_origin(&mut self, step: &PlanStep, action: &dyn Action, tree: crate::store::Tree) {

@@ -33,6 +33,8 @@ pub struct Facts {
     pub changes: Changes,
     /// Whether it looks at the root when it is run.
     pub reads_root: bool,
+    /// Whether nothing of the root before it is in the one that it leaves.
+    pub makes_root: bool,
     /// What the store has of it.
     pub kept: Kept,
 }
@@ -46,14 +48,19 @@ pub fn courses(steps: &[Facts]) -> Vec<Course> {
     let mut courses: Vec<Course> = steps
         .iter()
         .rev()
-        .map(|Facts { changes, reads_root, kept }| match kept {
-            Kept::Whole => Course::Restore,
-            Kept::Artifacts if changes.artifacts && !wanted => Course::RestoreArtifacts,
-            Kept::Nothing | Kept::Artifacts if changes.artifacts || wanted => {
-                wanted |= reads_root;
-                Course::Run
-            }
-            Kept::Nothing | Kept::Artifacts => Course::Skip,
+        .map(|Facts { changes, reads_root, makes_root, kept }| {
+            let course = match kept {
+                Kept::Whole => Course::Restore,
+                Kept::Artifacts if changes.artifacts && !wanted => Course::RestoreArtifacts,
+                Kept::Nothing | Kept::Artifacts if changes.artifacts || wanted => {
+                    wanted |= reads_root;
+                    Course::Run
+                }
+                Kept::Nothing | Kept::Artifacts => Course::Skip,
+            };
+            // Those before it need not make what it does without.
+            wanted &= !makes_root;
+            course
         })
         .collect();
     courses.reverse();
@@ -69,7 +76,12 @@ mod tests {
     const HOST_RUN: Changes = Changes { root: true, artifacts: true, origin: false, write: false };
 
     fn courses(steps: &[(Changes, Kept)]) -> Vec<Course> {
-        let facts = steps.iter().map(|(changes, kept)| Facts { changes: *changes, reads_root: true, kept: *kept });
+        let facts = steps.iter().map(|(changes, kept)| Facts {
+            changes: *changes,
+            reads_root: true,
+            makes_root: false,
+            kept: *kept,
+        });
         super::courses(&facts.collect::<Vec<_>>())
     }
 
@@ -102,8 +114,19 @@ mod tests {
     }
 
     #[test]
+    fn a_step_that_makes_its_own_root_wants_none_before_it() {
+        let step = |changes, makes_root, kept| Facts { changes, reads_root: !makes_root, makes_root, kept };
+        let (root, commit) = (step(ROOT, false, Kept::Nothing), step(PACK, false, Kept::Whole));
+        let (deploy, image) = (step(ROOT, true, Kept::Nothing), step(PACK, false, Kept::Nothing));
+        assert_eq!(
+            super::courses(&[root, commit, deploy, image]),
+            [Course::Skip, Course::Restore, Course::Run, Course::Run]
+        );
+    }
+
+    #[test]
     fn a_step_that_works_on_artifacts_alone_wants_no_root() {
-        let step = |changes, reads_root, kept| Facts { changes, reads_root, kept };
+        let step = |changes, reads_root, kept| Facts { changes, reads_root, makes_root: false, kept };
         let (root, pack) = (step(ROOT, true, Kept::Nothing), step(PACK, true, Kept::Whole));
         assert_eq!(
             super::courses(&[root, pack, step(PACK, false, Kept::Nothing)]),

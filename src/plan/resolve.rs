@@ -95,6 +95,13 @@ impl<'a> Resolver<'a> {
         if action.reads_apt_sources() && heads.facts.is_none() {
             return Ok(());
         }
+        let nothing = step_id::nothing();
+        let previous = match step.changes(action) {
+            // What is downloaded follows from its address and digest alone.
+            changes if changes.origin => &nothing,
+            _ if step.follows_all(action) => &heads.all,
+            _ => &heads.root,
+        };
         let mut cx = InputContext {
             architecture: self.plan.architecture,
             recipe_dir: &step.recipe_dir,
@@ -108,6 +115,7 @@ impl<'a> Resolver<'a> {
             apt_sources: heads.facts.as_ref().map(|facts| facts.apt_sources.as_str()),
             releases: &mut self.plan.releases,
             progress,
+            previous,
             inputs: Vec::new(),
         };
         action.inputs(&mut cx)?;
@@ -115,14 +123,8 @@ impl<'a> Resolver<'a> {
         if self.plan.epoch.is_none() {
             self.epoch = self.epoch.max(newest(&step.inputs, &self.plan.releases));
         }
-        let nothing = step_id::nothing();
         let identity = Identity {
-            previous: match step.changes(action) {
-                // What is downloaded follows from its address and digest alone.
-                changes if changes.origin => &nothing,
-                _ if step.follows_all(action) => &heads.all,
-                _ => &heads.root,
-            },
+            previous,
             action: &step.action,
             version: action.version(),
             properties: &step.properties,

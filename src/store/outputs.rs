@@ -1,5 +1,6 @@
 //! Artifacts of steps: images, archives, whatever a build leaves beside the root.
 
+use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -43,7 +44,7 @@ enum PartKind {
 }
 
 /// A file as it was when its contents were known.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Seen {
     path: PathBuf,
     stat: [i64; 7],
@@ -64,9 +65,10 @@ impl Seen {
         Some(Self { path: path.to_owned(), stat: numbers })
     }
 
-    /// Whether it is the same file, moved elsewhere at most: that changes path and ctime.
-    fn is_moved(&self, other: &Self) -> bool {
-        self.stat[..5] == other.stat[..5]
+    /// What stays the same when a file is moved: not its path and ctime.
+    fn unmoved(&self) -> [i64; 5] {
+        let [device, inode, size, modified, nanoseconds, ..] = self.stat;
+        [device, inode, size, modified, nanoseconds]
     }
 }
 
@@ -86,10 +88,11 @@ impl Store {
         let manifest = sealed.contents;
         let into = into.canonicalize().with_context(|| format!("opening {}", into.display()))?;
         let placed = read_placed(&dir);
+        let known: HashSet<&Seen> = placed.iter().collect();
         for part in &manifest.parts {
             check_cancelled()?;
             let to = into.join(&part.path);
-            if !restore_part(&dir.join(FILES).join(&part.path), part, &to, &placed, self.is_precarious())? {
+            if !restore_part(&dir.join(FILES).join(&part.path), part, &to, &known, self.is_precarious())? {
                 drop(lock);
                 self.discard(&dir)?;
                 return Ok(None);
@@ -111,19 +114,22 @@ impl Store {
         let entry = scratch.path.join("entry");
         std::fs::create_dir_all(entry.join(FILES)).with_context(|| format!("making {}", entry.display()))?;
         let mut manifest = Manifest { names: files.to_vec(), parts: Vec::new() };
+        let mut saved = HashSet::new();
         for file in files {
             if !file.components().all(|part| matches!(part, Component::Normal(_))) {
                 bail!("`{}` is not a path below the artifacts", file.display());
             }
             for parent in file.ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
-                if !parent.as_os_str().is_empty() && !manifest.parts.iter().any(|part| part.path == parent) {
+                if !parent.as_os_str().is_empty() && saved.insert(parent.to_owned()) {
                     save_part(from, parent, &entry.join(FILES), &mut manifest.parts)?;
                 }
             }
             for found in walkdir::WalkDir::new(from.join(file)).sort_by_file_name() {
                 let found = found.with_context(|| format!("reading the artifact {}", file.display()))?;
                 let relative = found.path().strip_prefix(from)?;
-                save_part(from, relative, &entry.join(FILES), &mut manifest.parts)?;
+                if saved.insert(relative.to_owned()) {
+                    save_part(from, relative, &entry.join(FILES), &mut manifest.parts)?;
+                }
             }
         }
         // Where they stand now, they are as good as restored.
@@ -146,10 +152,11 @@ impl Store {
         let Some((_lock, sealed)) = self.open_entry::<Manifest>(&entry)? else { return Ok(()) };
         let dir = dir.canonicalize().with_context(|| format!("opening {}", dir.display()))?;
         let placed = read_placed(&entry);
+        let known: HashSet<[i64; 5]> = placed.iter().map(Seen::unmoved).collect();
         for part in &sealed.contents.parts {
             let PartKind::File { digest, .. } = &part.kind else { continue };
             let path = dir.join(&part.path);
-            let moved = Seen::at(&path).is_some_and(|seen| placed.iter().any(|known| known.is_moved(&seen)));
+            let moved = Seen::at(&path).is_some_and(|seen| known.contains(&seen.unmoved()));
             if !moved && (!path.is_file() || hex::encode(contents_digest(&path)?) != *digest) {
                 return Ok(());
             }
@@ -165,9 +172,6 @@ impl Store {
 
 fn save_part(from: &Path, path: &Path, files: &Path, parts: &mut Vec<Part>) -> Result<()> {
     check_cancelled()?;
-    if parts.iter().any(|part| part.path == path) {
-        return Ok(());
-    }
     let (source, copy) = (from.join(path), files.join(path));
     let context = || format!("saving the artifact {}", path.display());
     let stat = std::fs::symlink_metadata(&source).with_context(context)?;
@@ -187,7 +191,7 @@ fn save_part(from: &Path, path: &Path, files: &Path, parts: &mut Vec<Part>) -> R
 }
 
 /// Puts one part in its place; false where the store's copy is damaged.
-fn restore_part(stored: &Path, part: &Part, to: &Path, placed: &[Seen], precarious: bool) -> Result<bool> {
+fn restore_part(stored: &Path, part: &Part, to: &Path, placed: &HashSet<&Seen>, precarious: bool) -> Result<bool> {
     let context = || format!("restoring {}", to.display());
     match &part.kind {
         PartKind::Directory { mode } => {
@@ -237,14 +241,13 @@ fn read_placed(entry: &Path) -> Vec<Seen> {
 /// Best effort: without it, the next restoring copies once more.
 fn note(entry: &Path, dir: &Path, manifest: &Manifest, mut placed: Vec<Seen>) {
     let before = placed.clone();
-    for part in &manifest.parts {
-        if let PartKind::File { .. } = part.kind
-            && let Some(seen) = Seen::at(&dir.join(&part.path))
-        {
-            placed.retain(|old| old.path != seen.path);
-            placed.push(seen);
-        }
+    let files = manifest.parts.iter().filter(|part| matches!(part.kind, PartKind::File { .. }));
+    let now: Vec<Seen> = files.filter_map(|part| Seen::at(&dir.join(&part.path))).collect();
+    {
+        let paths: HashSet<&Path> = now.iter().map(|seen| seen.path.as_path()).collect();
+        placed.retain(|old| !paths.contains(old.path.as_path()));
     }
+    placed.extend(now);
     if placed == before {
         return;
     }

@@ -1,0 +1,165 @@
+//! The action `ostree-prepare`.
+
+use anyhow::{Context, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ostree_commit::{check_branch, check_repository};
+use super::{Action, Changes, Needs};
+use crate::build::ostree::prepare::{self, Options};
+use crate::build::{BuildContext, CheckContext, InputContext};
+use crate::debian::deb822;
+use crate::diagnostics::Diagnostics;
+use crate::ostree::Repository;
+use crate::ostree::release::Abilities;
+
+/// Turn the root into a system that OSTree or bootc can deploy.
+///
+/// ```yaml
+/// - action: ostree-prepare
+/// ```
+///
+/// The root has `ostree`, `ostree-boot`, `dracut`, `systemd-sysv` and one kernel, all from Debian:
+///
+/// ```yaml
+/// - action: apt
+///   packages: [dracut, linux-image-amd64, ostree, ostree-boot, systemd-sysv]
+/// ```
+///
+/// `dracut` conflicts with `initramfs-tools`; named together with the kernel it comes in its place. What is
+/// done, each step looked at and written into the log:
+///
+/// - /bin, /lib and /sbin are links into /usr, or it is said that they are not;
+/// - the kernel and an initramfs that starts OSTree's deployments, made by dracut for any machine, are at
+///   /usr/lib/modules/VERSION with the device trees of boards; /boot is empty. With several kernels the
+///   action fails and names them;
+/// - users and groups are written to sysusers.d, and with `previous` have the numbers of an earlier commit;
+/// - /home, /root, /srv, /mnt, /opt and /usr/local are links to /var, /media one to /run;
+/// - tmpfiles.d makes the directories and links that packages left in /var, and copies their files from
+///   /usr/share/factory when the system is first started; /var is empty;
+/// - dpkg's database is at /usr/share/dpkg/database, with a link to it in /var; timers of apt are masked;
+/// - no machine id, SSH host keys, resolv.conf, random seed, caches, logs or backups are left;
+/// - compiled files of Python do not look at dates, since a commit has none;
+/// - grub-mkconfig is diverted for one that writes a menu of deployments, so that `ostree admin upgrade`
+///   works, and `debforge-rollback` goes back, also where OSTree itself cannot.
+///
+/// /etc stays at /etc: `ostree-commit` moves it to /usr/etc in the commit, and a bootc image wants it there.
+/// Nothing can be installed by apt afterwards.
+///
+/// What the release's OSTree cannot do is written into the log, and is an error where it was asked for:
+///
+/// | | Debian 12 | Debian 13 | sid |
+/// |---|---|---|---|
+/// | /sysroot read-only | by `ostree-deploy` | by prepare-root.conf | by prepare-root.conf |
+/// | composefs | no | no | yes |
+///
+/// **Compared with debos**: there is no such action there; each recipe has a script of its own.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct OstreePrepare {
+    /// Whether deployments are mounted by composefs. Where it is left out: if the release can.
+    #[serde(default)]
+    pub composefs: Option<bool>,
+    /// Whether /usr/local is a link to /var/usrlocal, which the machine's administrator can write to. A base that
+    /// other systems are derived from had better keep it: `false`.
+    #[serde(default = "super::defaults::yes")]
+    pub local_in_var: bool,
+    /// Modules of dracut's beside `ostree`, as `crypt` or `lvm`.
+    #[serde(default)]
+    pub dracut_modules: Vec<String>,
+    /// The commit whose numbers of users and groups are kept: files in /var of machines that are updated have
+    /// them. Where there is no such commit yet, the numbers are those that packages gave out.
+    #[serde(default)]
+    pub previous: Option<Previous>,
+}
+
+/// A branch of a repository.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Previous {
+    /// Repository in the artifact directory.
+    pub repository: String,
+    /// Branch of it.
+    pub branch: String,
+}
+
+/// What an input of the earlier commit's numbers is called.
+const NUMBERS: &str = "numbers of users and groups";
+
+impl OstreePrepare {
+    /// `passwd` and `group` of the earlier commit.
+    fn numbers(&self, artifacts: &std::path::Path) -> Result<Option<(String, String)>> {
+        let Some(previous) = &self.previous else { return Ok(None) };
+        let Some(repository) = Repository::open(&artifacts.join(&previous.repository))? else { return Ok(None) };
+        let Some(commit) = repository.head(&previous.branch) else { return Ok(None) };
+        let text = |path| Ok::<_, anyhow::Error>(repository.text(&commit, path)?.unwrap_or_default());
+        Ok(Some((text("usr/etc/passwd")?, text("usr/etc/group")?)))
+    }
+}
+
+impl Action for OstreePrepare {
+    fn check(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) {
+        if !cx.has_root {
+            out.push(
+                cx.error("", "there is no root to prepare yet")
+                    .hint("an action before this one must make it: `mmdebstrap`, `debootstrap` or `unpack`"),
+            );
+        }
+        if let Some(previous) = &self.previous {
+            check_repository(cx, "previous.repository", &previous.repository, out);
+            check_branch(cx, "previous.branch", &previous.branch, out);
+        }
+        for (index, module) in self.dracut_modules.iter().enumerate() {
+            let good = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+            if module.is_empty() || !module.chars().all(good) {
+                out.push(cx.error(&format!("dracut-modules[{index}]"), format!("`{module}` is no module of dracut's")));
+            }
+        }
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { emulation: true, ..Needs::default() }
+    }
+
+    fn changes(&self) -> Changes {
+        Changes { root: true, ..Changes::default() }
+    }
+
+    fn summary(&self) -> String {
+        match self.composefs {
+            Some(true) => "with composefs".into(),
+            Some(false) => "without composefs".into(),
+            None => String::new(),
+        }
+    }
+
+    fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
+        let state = match self.numbers(cx.artifact_dir)? {
+            Some((passwd, group)) => blake3::hash(format!("{passwd}\0{group}").as_bytes()).to_hex().to_string(),
+            None => "those that packages give out".to_owned(),
+        };
+        if self.previous.is_some() {
+            cx.add(NUMBERS, state);
+        }
+        if self.composefs != Some(true) {
+            return Ok(());
+        }
+        let sources = cx.apt_sources.map(deb822::parse).transpose().context("reading apt's sources")?;
+        let mut suites = sources.iter().flatten().flat_map(|source| source.words("Suites"));
+        if let Some(suite) = suites.find(|suite| Abilities::of_release(suite).is_some_and(|can| !can.composefs)) {
+            return Err(Abilities::no_composefs(&format!("the ostree of {suite}")).into());
+        }
+        Ok(())
+    }
+
+    fn run(&self, cx: &mut BuildContext<'_>) -> Result<()> {
+        let options = Options {
+            composefs: self.composefs,
+            local_in_var: self.local_in_var,
+            dracut_modules: self.dracut_modules.clone(),
+            previous: self.numbers(cx.artifact_dir)?,
+        };
+        cx.detail = prepare::prepare(cx, &options)?;
+        Ok(())
+    }
+}

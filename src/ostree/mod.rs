@@ -1,0 +1,12 @@
+//! OSTree: repositories, boot entries, accounts and tmpfiles, as far as they are formats; what runs programs is in
+//! [`build`](crate::build).
+
+pub mod accounts;
+pub mod entry;
+mod gvariant;
+pub mod object;
+pub mod release;
+pub mod repository;
+pub mod tmpfiles;
+
+pub use repository::Repository;

@@ -110,7 +110,8 @@ pub fn find(
         Hypervisor::Qemu => kernel.unpacked(store)?,
         Hypervisor::Uml | Hypervisor::Kvm => kernel,
     };
-    let (identity, isolation, notes) = confinement(store.root())?;
+    let (identity, isolation, mut notes) = confinement(store.root())?;
+    notes.extend(kernel.note.clone());
     let memory = options.memory.unwrap_or(MEMORY);
     Ok(Machine {
         hypervisor,
@@ -224,6 +225,7 @@ impl Machine {
         Ok(Start {
             hypervisor: self.hypervisor,
             kernel: self.kernel.image.clone(),
+            libraries: self.kernel.libraries.clone(),
             own_kernel: self.options.kernel.is_some(),
             modules_dir: self.kernel.modules.clone(),
             modules: ALWAYS.map(str::to_owned).to_vec(),

@@ -6,8 +6,8 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use rstest::rstest;
 
-use crate::harness::Project;
 use crate::harness::project::Running;
+use crate::harness::{Project, User};
 
 const PACK: &str = "  - action: pack\n    file: out.tar.gz\n";
 
@@ -66,6 +66,32 @@ fn a_machine_without_memory_left_says_who_was_ended_and_what_helps() {
     let inside = ended.stderr.contains("its kernel ended tail") && ended.stderr.contains("`-m 4G`");
     assert!(inside || ended.stderr.contains("vm.max_map_count"), "{ended}");
     unharmed(&project, &artifact);
+}
+
+#[test]
+fn a_program_with_all_the_pieces_of_memory_that_this_machine_allows_is_ended() {
+    needs_uml!();
+    needs_program!("python3", "python3");
+    let limit = fs::read_to_string("/proc/sys/vm/max_map_count").expect("a limit");
+    if limit.trim().parse::<u64>().expect("a number") > 70_000 {
+        skip!("vm.max_map_count is {limit}");
+    }
+    let user = match User::ordinary() {
+        Ok(user) => user,
+        Err(why) => skip!("{why}"),
+    };
+    // No page that is touched has a neighbour.
+    let touch = "
+  - action: run
+    command: |
+      python3 -c '
+      import mmap
+      memory = mmap.mmap(-1, 600 << 20, mmap.MAP_PRIVATE)
+      for at in range(0, len(memory), 8192): memory[at] = 1
+      '
+";
+    let Some(project) = Project::of(user).kernel_of("uml").tiny(touch) else { skip!("needs a static busybox") };
+    project.build(["-b", "uml"]).code(1).says("sudo sysctl vm.max_map_count=1048576");
 }
 
 #[test]

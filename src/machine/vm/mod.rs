@@ -23,6 +23,7 @@ mod modules;
 mod network;
 mod orders;
 mod outside;
+mod pieces;
 mod prepare;
 mod probe;
 mod program;

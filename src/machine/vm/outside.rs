@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::kernel::{self, Kernel};
+use super::kernel::{self, Kernel, Wanted};
 use super::network::{self, proxy};
 use super::{Hypervisor, MachineRoot, Start, probe};
 use crate::build::Event;
@@ -52,6 +52,8 @@ pub struct Options {
     pub kernel: Option<PathBuf>,
     /// A root of its own.
     pub root: Option<MachineRoot>,
+    /// Whether nothing is to be fetched for it.
+    pub at_hand: bool,
 }
 
 /// A machine that can be started.
@@ -105,7 +107,12 @@ pub fn find(
             kernel::Kind::Linux
         }
     };
-    let kernel = kernel::find(kind, host, options.kernel.as_deref(), store, progress)?;
+    let wanted = match &options.kernel {
+        Some(image) => Wanted::Given(image),
+        None if options.at_hand => Wanted::AtHand,
+        None => Wanted::Best,
+    };
+    let kernel = kernel::find(kind, host, wanted, store, progress)?;
     let kernel = match hypervisor {
         Hypervisor::Qemu => kernel.unpacked(store)?,
         Hypervisor::Uml | Hypervisor::Kvm => kernel,

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::{modules, program};
 use crate::debian::Architecture;
@@ -43,6 +43,17 @@ pub struct Kernel {
     kept: Vec<StateDir>,
 }
 
+/// Which kernel is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// The one in a file.
+    Given(&'a Path),
+    /// The best.
+    Best,
+    /// The best of those that need not be fetched.
+    AtHand,
+}
+
 /// Modules without which a machine cannot see what it is given.
 const NEEDED: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_net"];
 
@@ -60,15 +71,20 @@ const BROKEN: [&str; 1] = ["6.12"];
 pub fn find(
     kind: Kind,
     architecture: Architecture,
-    given: Option<&Path>,
+    wanted: Wanted<'_>,
     store: &Store,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Kernel> {
-    if let Some(image) = given {
+    if let Wanted::Given(image) = wanted {
         return of_image(kind, image);
     }
     let installed = (architecture == Architecture::host()).then(|| installed(kind, Path::new("/"))).flatten();
-    let mut fetch = |release: &str| package::fetch(kind, architecture, release, store, progress);
+    let mut fetch = |release: &str| {
+        if wanted == Wanted::AtHand && !package::is_known(kind, architecture, release, store) {
+            bail!("the first build fetches it");
+        }
+        package::fetch(kind, architecture, release, store, progress)
+    };
     let found = match (kind, installed) {
         (Kind::Uml, installed) => choose(installed, &mut fetch),
         (Kind::Linux, Some(kernel)) => Ok(kernel),
@@ -97,8 +113,7 @@ fn choose(installed: Option<Kernel>, fetch: &mut dyn FnMut(&str) -> Result<Kerne
         Ok(kernel) => kernel,
         Err(_) => return Err(fault.into()),
     };
-    let note =
-        format!("{} takes twice as long as that of Debian {fast}, which is not to be had: {why}", kernel.description);
+    let note = format!("{} takes twice as long as that of Debian {fast}, which is not here: {why}", kernel.description);
     Ok(Kernel { note: Some(note), ..kernel })
 }
 
@@ -114,13 +129,12 @@ fn is_broken(release: &str) -> bool {
 
 /// Whether [`find`] would find a kernel of this machine's architecture without fetching one.
 pub fn is_at_hand(kind: Kind, store: &Store) -> bool {
-    let host = Architecture::host();
-    let release = match kind {
-        Kind::Uml => package::UML_RELEASES[0],
-        Kind::Linux => package::release(),
+    let is_known = |release: &&str| package::is_known(kind, Architecture::host(), release, store);
+    let known = match kind {
+        Kind::Uml => package::UML_RELEASES.iter().any(is_known),
+        Kind::Linux => is_known(&package::release()),
     };
-    package::is_known(kind, host, release, store)
-        || installed(kind, Path::new("/")).is_some_and(|kernel| kind == Kind::Linux || has_seccomp(&kernel.release))
+    known || installed(kind, Path::new("/")).is_some_and(|kernel| kind == Kind::Linux || !is_broken(&kernel.release))
 }
 
 impl Kernel {

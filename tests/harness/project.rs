@@ -91,6 +91,8 @@ impl Project {
     pub fn kernel_of(self, machine: &str) -> Self {
         let fetching = Self::new().kept_store(&format!("kernel-{machine}"));
         let layout = fetching.store.join("v1");
+        let lock = fs::File::create(work_dir().join("kernel.lock")).expect("the kernels' lock");
+        lock.lock().expect("the kernels' lock");
         if !layout.join("state/kernel").exists() {
             let _ = fetching
                 .recipe(&format!(

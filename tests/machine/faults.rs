@@ -137,8 +137,8 @@ fn a_killed_machine_is_named(#[case] machine: &str, #[case] expected: &str) {
 
 // QEMU takes some seconds to its first sign of life, which count.
 #[rstest]
-#[case::uml("uml", "5", "the machine has not answered for 5 s")]
-#[case::qemu("qemu", "20", "the machine has not answered for 20 s")]
+#[case::uml("uml", "8", "the machine has not answered for 8 s")]
+#[case::qemu("qemu", "15", "the machine has not answered for 15 s")]
 fn a_machine_that_hangs_is_ended(#[case] machine: &str, #[case] patience: &str, #[case] expected: &str) {
     signalled(machine, "-STOP", patience, expected);
 }

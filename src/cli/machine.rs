@@ -91,6 +91,7 @@ impl MachineArgs {
             disk_size: self.scratchsize.as_deref().map(size::parse).transpose()?,
             kernel: self.kernel.clone(),
             root: None,
+            at_hand: false,
         })
     }
 

@@ -105,7 +105,8 @@ impl RecipeArgs {
         let waiting = super::Waiting::start();
         let mut progress = |message: &str| waiting.say(message);
         if let Some(hypervisor) = self.machine.wanted().hypervisor() {
-            return vm::find(hypervisor, options, store, &mut progress).map(Machine::Virtual);
+            return vm::find(hypervisor, options, store, &mut progress)
+                .map(|machine| Machine::Virtual(Box::new(machine)));
         }
         let wanted = self.machine.wanted();
         if recipe.machine.required && wanted == Backend::Local {
@@ -132,7 +133,7 @@ impl RecipeArgs {
                     if !recipe.machine.required {
                         machine.notes.insert(0, format!("in a machine, since {}", refused.message));
                     }
-                    return Ok(Machine::Virtual(machine));
+                    return Ok(Machine::Virtual(Box::new(machine)));
                 }
                 Err(error) => {
                     let fault = fault_of(&error);

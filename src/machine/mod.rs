@@ -28,7 +28,7 @@ pub enum Machine {
     /// Here, in namespaces.
     Local(Local),
     /// In a machine of its own.
-    Virtual(vm::Machine),
+    Virtual(Box<vm::Machine>),
 }
 
 impl Machine {

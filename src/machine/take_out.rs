@@ -17,7 +17,7 @@ pub fn take_out(store: &Store, work: &Path, image: &str, kind: &str, archive: &s
     let local = local::probe(store.root()).ok().filter(|local| local.mounts_devices() && mounts(kind));
     let machine = match local {
         Some(local) => Machine::Local(local),
-        None => Machine::Virtual(any(store, kind)?),
+        None => Machine::Virtual(Box::new(any(store, kind)?)),
     };
     let job = |place: &Path| Job::TakeOut { image: place.join(image), kind: kind.into(), archive: place.join(archive) };
     let mut failed = None;

@@ -69,8 +69,12 @@ impl Project {
     /// a user's builds share one. Not for tests that count hits of what others make too. Another
     /// build of the program gets another store: a test that finds its result there proves nothing.
     #[must_use]
-    pub fn shared_store(mut self) -> Self {
-        let prefix = format!("store-{}-", self.user.uid);
+    pub fn shared_store(self) -> Self {
+        self.kept_store("store")
+    }
+
+    fn kept_store(mut self, kind: &str) -> Self {
+        let prefix = format!("{kind}-{}-", self.user.uid);
         let name = format!("{prefix}{}", program_digest());
         remove_old_stores(&prefix, &name);
         self.store = work_dir().join(name);
@@ -78,6 +82,39 @@ impl Project {
         self.own(&self.store);
         let now = fs::FileTimes::new().set_modified(SystemTime::now());
         fs::File::open(&self.store).and_then(|dir| dir.set_times(now)).expect("marking the shared store as used");
+        self
+    }
+
+    /// The same with the kernel of a kind of machines in its store. It is fetched once for all tests; where it
+    /// cannot be, the project's builds will say so.
+    #[must_use]
+    pub fn kernel_of(self, machine: &str) -> Self {
+        let fetching = Self::new().kept_store(&format!("kernel-{machine}"));
+        let layout = fetching.store.join("v1");
+        let lock = fs::File::create(work_dir().join("kernel.lock")).expect("the kernels' lock");
+        lock.lock().expect("the kernels' lock");
+        if !layout.join("state/kernel").exists() {
+            let _ = fetching
+                .recipe(&format!(
+                    "architecture: {}\nactions: [{{ action: run, command: 'true' }}]\n",
+                    debforge::debian::Architecture::host()
+                ))
+                .run(["check", "recipe.yaml", "-b", machine]);
+        }
+        // What the store knows of it and the directories that hold it.
+        for name in ["facts", "state/kernel", "state/kernel-image"] {
+            let (from, to) = (layout.join(name), self.store.join("v1").join(name));
+            if from.exists() {
+                fs::create_dir_all(&to).expect("making a store");
+                let copied = Command::new("cp").args(["-a", "--reflink=auto", "-T"]).args([&from, &to]).status();
+                assert!(copied.is_ok_and(|status| status.success()), "copying {}", from.display());
+            }
+        }
+        if self.user != User::current() {
+            let owner = format!("{}:{}", self.user.uid, self.user.gid);
+            let given = Command::new("chown").args(["-R", &owner]).arg(&self.store).status();
+            assert!(given.is_ok_and(|status| status.success()), "giving a store to the test's user");
+        }
         self
     }
 

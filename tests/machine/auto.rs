@@ -12,7 +12,7 @@ fn requiring(project: &Project, header: &str) {
 #[test]
 fn a_recipe_can_require_a_machine() {
     needs_uml!();
-    let Some(project) = Project::new().tiny(PACK) else { skip!("needs a static busybox") };
+    let Some(project) = Project::new().kernel_of("uml").tiny(PACK) else { skip!("needs a static busybox") };
     requiring(&project, "machine: required\nmemory: 700MiB");
     let built = project.build([]).success();
     assert!(built.stderr.contains("700 MiB"), "{built}");
@@ -27,7 +27,7 @@ fn who_cannot_build_here_is_given_a_machine_and_told_why() {
         Ok(user) => user,
         Err(why) => skip!("{why}"),
     };
-    let Some(project) = Project::of(user).tiny(PACK) else { skip!("needs a static busybox") };
+    let Some(project) = Project::of(user).kernel_of("uml").tiny(PACK) else { skip!("needs a static busybox") };
     project.build([]).success().says("in a machine, since").says("too few subordinate ids");
     assert!(project.path("out/out.tar.gz").exists());
 }

@@ -32,7 +32,7 @@ fn a_recipe_finds_nothing_of_this_machine_beside_its_own_directories() {
       true
 "
     );
-    let Some(project) = Project::new().tiny(&command) else { skip!("needs a static busybox") };
+    let Some(project) = Project::new().kernel_of("uml").tiny(&command) else { skip!("needs a static busybox") };
     project.build(["-b", "uml", "-v"]).success().says_nothing_of("reached the secret");
     assert_eq!(fs::read_to_string(secret.path().join("file")).expect("the file"), "the secret");
     assert!(!std::path::Path::new("/usr/debforge-was-here").exists());
@@ -47,7 +47,7 @@ fn the_recipe_directory_is_only_read_and_artifacts_are_written() {
       echo spoilt > \"$RECIPEDIR/root.tar\" || echo cannot spoil it
       echo made > \"$ARTIFACTDIR/made\"
 ";
-    let Some(project) = Project::new().tiny(command) else { skip!("needs a static busybox") };
+    let Some(project) = Project::new().kernel_of("uml").tiny(command) else { skip!("needs a static busybox") };
     project.build(["-b", "uml", "-v"]).success().says("cannot spoil it");
     assert_eq!(project.read("out/made"), "made\n");
 }
@@ -60,11 +60,16 @@ const PACK: &str = "
     file: out.tar.gz
 ";
 
-/// Builds in UML, with words before the command, and gives the archive.
+/// Builds in UML, with words before the command that keep it from confining anything, and gives the archive.
 fn built(project: Project, before: &[String]) -> Option<Vec<u8>> {
-    let project = project.tiny(PACK)?;
+    let project = project.kernel_of("uml").tiny(PACK)?;
     let args = ["build", "recipe.yaml", "--artifactdir", "out", "-b", "uml"];
     project.run_inside(before, args).success();
+    // Where nothing is around UML, its programs must not reach its memory.
+    let log = fs::read_dir(project.store().join("logs")).expect("logs").next().expect("a log").expect("a log");
+    let log = fs::read_to_string(log.path()).expect("a log");
+    let has_seccomp = log.contains("Checking that seccomp filters can be installed");
+    assert_eq!(has_seccomp, before.is_empty(), "{log}");
     let meta = fs::metadata(project.path("out/out.tar.gz")).expect("an artifact");
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&meta), project.user().uid, "whose artifact it is");
     assert_eq!(meta.permissions().mode() & 0o777, 0o644);

@@ -40,7 +40,7 @@ fn file_systems_that_this_kernel_lacks_are_mounted_in_uml() {
     needs_program!("mkfs.vfat", "dosfstools");
     needs_program!("mkfs.f2fs", "f2fs-tools");
     needs_program!("mdir", "mtools");
-    let Some(project) = Project::new().tiny("") else { skip!("needs a static busybox") };
+    let Some(project) = Project::new().kernel_of("uml").tiny("") else { skip!("needs a static busybox") };
     for sector_size in [512, 4096] {
         project.write("recipe.yaml", recipe(sector_size));
         project.build(["-b", "uml", "-v"]).success().says("ext4 f2fs vfat");

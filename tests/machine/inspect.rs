@@ -13,7 +13,7 @@ fn looked_into(project: Project, kinds: &[&str]) {
             "  - {{ action: filesystem-image, file: root.{kind}, filesystem: {kind}, size: 400MiB }}\n"
         ));
     }
-    let project = project.tiny(&actions).expect("a static busybox");
+    let project = project.kernel_of("uml").tiny(&actions).expect("a static busybox");
     project.build([]).success();
     for kind in kinds {
         let file = format!("out/root.{kind}");

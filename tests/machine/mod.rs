@@ -3,23 +3,31 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Ends a test unless UML can be had.
+/// Ends a test unless UML can be had. Its kernel comes by [`Project::kernel_of`](crate::harness::Project::kernel_of).
 macro_rules! needs_uml {
     () => {
-        if debforge::debian::Architecture::host() != debforge::debian::Architecture::Amd64 {
-            skip!("UML is for amd64 alone");
-        }
-        needs_program!("linux.uml", "user-mode-linux");
-        needs_program!("libslirp-helper", "libslirp-helper");
-        needs_program!("mke2fs", "e2fsprogs");
-        let _turn = $crate::machine::turn();
+        needs_machine!("uml");
     };
 }
 
-/// Ends a test unless QEMU can be had. Its kernel is fetched into the store, so that is best shared.
+/// Ends a test unless QEMU can be had; for its kernel likewise.
 macro_rules! needs_qemu {
     () => {
-        needs_program!("qemu-system-x86_64", "qemu-system-x86");
+        needs_machine!("qemu");
+    };
+}
+
+/// Ends a test unless a machine of a kind can be had.
+macro_rules! needs_machine {
+    ($machine:expr) => {
+        if $machine == "uml" {
+            if debforge::debian::Architecture::host() != debforge::debian::Architecture::Amd64 {
+                skip!("UML is for amd64 alone");
+            }
+            needs_program!("libslirp-helper", "libslirp-helper");
+        } else {
+            needs_program!("qemu-system-x86_64", "qemu-system-x86");
+        }
         needs_program!("mke2fs", "e2fsprogs");
         let _turn = $crate::machine::turn();
     };

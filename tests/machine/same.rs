@@ -33,8 +33,7 @@ const RECIPE: &str = "
 
 /// What a recipe gives in a place: archive and image.
 fn built(place: &str, arguments: &[&str]) -> Option<[Vec<u8>; 2]> {
-    // Where a kernel may have to be fetched, once is enough.
-    let project = if place == "qemu" { Project::new().shared_store() } else { Project::new() };
+    let project = if place == "local" { Project::new() } else { Project::new().kernel_of(place) };
     let project = project.tiny(RECIPE)?;
     project.build(["-b", place].into_iter().chain(arguments.iter().copied())).success();
     Some(["root.tar.gz", "disk.img"].map(|name| fs::read(project.path("out").join(name)).expect("an artifact")))
@@ -67,7 +66,7 @@ fn qemu_gives_the_same_bytes_as_this_machine() {
 fn qemu_shares_by_9p_where_nothing_can_be_confined() {
     needs_root!();
     needs_qemu!();
-    let project = Project::new().shared_store();
+    let project = Project::new().kernel_of("qemu");
     let Some(project) = project.tiny("  - action: pack\n    file: root.tar\n    compression: none\n") else {
         skip!("needs a static busybox");
     };
@@ -81,7 +80,7 @@ fn qemu_shares_by_9p_where_nothing_can_be_confined() {
 #[test]
 fn a_step_is_never_run_twice_in_machines_either() {
     needs_uml!();
-    let Some(project) = Project::new().tiny(RECIPE) else { skip!("needs a static busybox") };
+    let Some(project) = Project::new().kernel_of("uml").tiny(RECIPE) else { skip!("needs a static busybox") };
     let first = project.build(["-b", "uml", "--json"]).success();
     // Only what says how the image is to be has nothing to do.
     let ran = first.outcomes().iter().filter(|outcome| *outcome == "ran").count();
@@ -103,7 +102,7 @@ fn a_step_is_never_run_twice_in_machines_either() {
 fn what_a_step_did_before_another_failed_is_kept() {
     needs_uml!();
     let failing = "  - action: run\n    chroot: true\n    command: echo one > /etc/one\n  - action: run\n    chroot: true\n    command: exit 3\n";
-    let Some(project) = Project::new().tiny(failing) else { skip!("needs a static busybox") };
+    let Some(project) = Project::new().kernel_of("uml").tiny(failing) else { skip!("needs a static busybox") };
     project.build(["-b", "uml"]).code(1).says("exit 3");
     project.set_actions(&failing.replace("exit 3", "true"));
     let again = project.build(["-b", "uml", "--json"]).success();
@@ -146,7 +145,7 @@ fn a_root_of_the_machines_own_does_the_same_work() {
 #[test]
 fn the_store_shows_the_disk_of_machines_and_clears_it() {
     needs_uml!();
-    let Some(project) = Project::new().tiny("") else { skip!("needs a static busybox") };
+    let Some(project) = Project::new().kernel_of("uml").tiny("") else { skip!("needs a static busybox") };
     project.build(["-b", "uml"]).success();
     project.run(["store", "list", "--kind", "machines"]).success().prints("store.ext4");
     project.run(["store", "clear", "--yes"]).success();

@@ -24,7 +24,7 @@ pub(super) struct Console {
 }
 
 /// What UML says where this machine does not let a process have more pieces of memory (`vm.max_map_count`). UML
-/// takes one for each page that a program touches, so a program gets no further than some 256 MB.
+/// takes one for each row of pages that a program touched one after the other.
 const OUTSIDE: &str = "UML ran out of memory on the host side";
 
 impl Console {
@@ -43,11 +43,7 @@ impl Console {
                 Some(format!("the machine had no memory left, and its kernel ended {name}: give it more with `-m 4G`"));
         }
         if line.contains(OUTSIDE) {
-            self.short = Some(
-                "this machine does not let a program in UML have more memory: sudo sysctl vm.max_map_count=1048576, \
-                 or another machine (`-b qemu`)"
-                    .into(),
-            );
+            self.no_pieces_left();
         }
         if self.panic.is_some() && STACK.iter().any(|mark| line.contains(mark)) {
             return;
@@ -56,6 +52,15 @@ impl Console {
             self.last.pop_front();
         }
         self.last.push_back(line.to_owned());
+    }
+
+    /// A program in UML has as many pieces of memory as this machine lets it have, and was ended for that.
+    pub(super) fn no_pieces_left(&mut self) {
+        self.short = Some(
+            "this machine does not let a program in UML have more memory: sudo sysctl vm.max_map_count=1048576, \
+             or another machine (`-b qemu`)"
+                .into(),
+        );
     }
 
     /// What helps, where a program was killed for want of memory.

@@ -23,6 +23,7 @@ mod modules;
 mod network;
 mod orders;
 mod outside;
+mod pieces;
 mod prepare;
 mod probe;
 mod program;
@@ -77,6 +78,8 @@ pub struct Start {
     pub hypervisor: Hypervisor,
     /// Its kernel.
     pub kernel: PathBuf,
+    /// Directory with its own loader and C library, where it does not have this machine's.
+    pub libraries: Option<PathBuf>,
     /// Whether the user named it.
     pub own_kernel: bool,
     /// Where its modules are, if it has any.

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::kernel::{self, Kernel};
+use super::kernel::{self, Kernel, Wanted};
 use super::network::{self, proxy};
 use super::{Hypervisor, MachineRoot, Start, probe};
 use crate::build::Event;
@@ -52,6 +52,8 @@ pub struct Options {
     pub kernel: Option<PathBuf>,
     /// A root of its own.
     pub root: Option<MachineRoot>,
+    /// Whether nothing is to be fetched for it.
+    pub at_hand: bool,
 }
 
 /// A machine that can be started.
@@ -105,12 +107,18 @@ pub fn find(
             kernel::Kind::Linux
         }
     };
-    let kernel = kernel::find(kind, host, options.kernel.as_deref(), store, progress)?;
+    let wanted = match &options.kernel {
+        Some(image) => Wanted::Given(image),
+        None if options.at_hand => Wanted::AtHand,
+        None => Wanted::Best,
+    };
+    let kernel = kernel::find(kind, host, wanted, store, progress)?;
     let kernel = match hypervisor {
         Hypervisor::Qemu => kernel.unpacked(store)?,
         Hypervisor::Uml | Hypervisor::Kvm => kernel,
     };
-    let (identity, isolation, notes) = confinement(store.root())?;
+    let (identity, isolation, mut notes) = confinement(store.root())?;
+    notes.extend(kernel.note.clone());
     let memory = options.memory.unwrap_or(MEMORY);
     Ok(Machine {
         hypervisor,
@@ -224,6 +232,7 @@ impl Machine {
         Ok(Start {
             hypervisor: self.hypervisor,
             kernel: self.kernel.image.clone(),
+            libraries: self.kernel.libraries.clone(),
             own_kernel: self.options.kernel.is_some(),
             modules_dir: self.kernel.modules.clone(),
             modules: ALWAYS.map(str::to_owned).to_vec(),

@@ -59,7 +59,7 @@ pub(super) fn prepare(start: &Start, isolation: Isolation, disk: &Path, own: &Pa
         _ => None,
     };
     let (argv, mut files) = match start.hypervisor {
-        Hypervisor::Uml => layout.uml()?,
+        Hypervisor::Uml => layout.uml(confined)?,
         Hypervisor::Kvm | Hypervisor::Qemu => layout.qemu(served.is_some().then_some(socket.as_path()))?,
     };
     files.extend(outside.directories.iter().cloned());
@@ -91,11 +91,15 @@ pub(super) fn prepare(start: &Start, isolation: Isolation, disk: &Path, own: &Pa
         None => None,
     };
     let binds = if confined { layout.binds(&files) } else { Vec::new() };
-    let machine = Command {
+    let mut machine = Command {
         // UML's network is a line to a process outside.
         network: start.network && start.hypervisor != Hypervisor::Uml,
+        directory: start.libraries.clone(),
         ..command(argv, view("root")?, binds)
     };
+    if start.libraries.is_some() {
+        machine.environment.insert("LD_LIBRARY_PATH".into(), ".".into());
+    }
     Ok(Prepared { machine, server })
 }
 
@@ -124,7 +128,7 @@ struct Layout<'a> {
 type Laid = (Vec<String>, Vec<(PathBuf, bool)>);
 
 impl Layout<'_> {
-    fn uml(&self) -> Result<Laid> {
+    fn uml(&self, confined: bool) -> Result<Laid> {
         let place = self.own.join("modules");
         fs::create_dir(&place)?;
         let lay = |(number, module): (usize, Module)| {
@@ -139,8 +143,16 @@ impl Layout<'_> {
         fs::write(&file, serde_json::to_vec(&orders)?).context("writing the machine's orders")?;
         let uml_dir = self.own.join("uml");
         fs::create_dir(&uml_dir)?;
-        let words = uml::command(self.start, self.disk, &self.program, &file, &uml_dir, self.lines);
-        Ok((words, vec![(self.program.clone(), true), (self.start.kernel.clone(), true)]))
+        let parts = uml::Parts {
+            disk: self.disk,
+            program: &self.program,
+            orders: &file,
+            own: &uml_dir,
+            lines: self.lines,
+            confined,
+        };
+        let kernel = self.start.libraries.as_ref().unwrap_or(&self.start.kernel);
+        Ok((uml::command(self.start, &parts), vec![(self.program.clone(), true), (kernel.clone(), true)]))
     }
 
     /// With `socket`, that of what serves files, else each directory is shared by itself.

@@ -79,7 +79,7 @@ pub fn known_to_work(hypervisor: Hypervisor, store: &Store) -> Result<Working> {
         .hint(format!("`debforge build RECIPE -b {}` does", hypervisor.name()))
         .into());
     }
-    working(hypervisor, Options::default(), store, &mut |_| {})
+    working(hypervisor, Options { at_hand: true, ..Options::default() }, store, &mut |_| {})
 }
 
 /// Whether KVM runs anything here; a fault says why not.

@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -142,6 +143,27 @@ fn read_class<Header: FileHeader<Endian = Endianness>>(cache: &ReadCache<File>) 
     Ok(elf)
 }
 
+/// The loader that a program names; none of one that needs none.
+pub fn interpreter(program: &Path) -> Result<Option<PathBuf>> {
+    Ok(read(program)?.interpreter)
+}
+
+/// Has a program of 64 bits name another loader, whose name must be no longer than that of the one before. A name
+/// without a directory is looked for where the program is started.
+pub fn set_interpreter(program: &Path, loader: &str) -> Result<()> {
+    let writing = || format!("naming the loader of {}", program.display());
+    let file = File::options().read(true).write(true).open(program).with_context(writing)?;
+    let cache = ReadCache::new(file.try_clone().with_context(writing)?);
+    let elf = ElfFile::<FileHeader64<Endianness>, _>::parse(&cache).with_context(writing)?;
+    let endian = elf.endian();
+    let header = elf.elf_program_headers().iter().find(|header| header.p_type(endian) == elf::PT_INTERP);
+    let (offset, size) = header.with_context(|| format!("{} names no loader", program.display()))?.file_range(endian);
+    let mut name = loader.as_bytes().to_vec();
+    let size = usize::try_from(size).ok().filter(|size| name.len() < *size);
+    name.resize(size.with_context(|| format!("{} has no room for {loader}", program.display()))?, 0);
+    file.write_all_at(&name, offset).with_context(writing)
+}
+
 /// Makes a header (the first 64 bytes of a file) say that there is nothing behind what is loaded.
 pub fn forget_sections(header: &mut [u8; 64]) {
     // e_shoff; e_shnum and e_shstrndx (elf(5)).
@@ -189,6 +211,23 @@ mod tests {
             })
         });
         assert_eq!(status.unwrap().code(), Some(7));
+    }
+
+    #[test]
+    fn a_program_can_have_its_loader_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("true");
+        std::fs::copy("/bin/true", &program).unwrap();
+        let before = interpreter(&program).unwrap().unwrap();
+        let name = before.file_name().unwrap().to_str().unwrap();
+        set_interpreter(&program, name).unwrap();
+        assert_eq!(interpreter(&program).unwrap(), Some(name.into()));
+        let run = || std::process::Command::new(&program).current_dir(dir.path()).status().is_ok_and(|it| it.success());
+        assert!(!run(), "there is none yet");
+        std::fs::copy(&before, dir.path().join(name)).unwrap();
+        assert!(run());
+        let long = "a-name-that-is-far-longer-than-any-loader-has";
+        assert!(set_interpreter(&program, long).unwrap_err().to_string().contains("has no room"));
     }
 
     #[test]

@@ -14,20 +14,32 @@ const DELAY_LOOP: u32 = 24_000_000;
 pub(super) const DEVICES: Devices =
     Devices { disk: "/dev/ubda", root: "/dev/ubdb", channel: "/dev/ttyS0", terminal: "/dev/ttyS1", interface: "vec0" };
 
-/// The command line. `program` and `orders` are paths that the kernel can open, `own` a directory of its own.
-pub(super) fn command(
-    start: &Start,
-    disk: &Path,
-    program: &Path,
-    orders: &Path,
-    own: &Path,
-    lines: &Lines,
-) -> Vec<String> {
+/// What a machine is started from.
+pub(super) struct Parts<'a> {
+    pub(super) disk: &'a Path,
+    /// Of these two the kernel opens the paths.
+    pub(super) program: &'a Path,
+    pub(super) orders: &'a Path,
+    /// A directory of its own.
+    pub(super) own: &'a Path,
+    pub(super) lines: &'a Lines,
+    /// Whether its process sees nothing but what it is to see.
+    pub(super) confined: bool,
+}
+
+/// The command line.
+pub(super) fn command(start: &Start, parts: &Parts<'_>) -> Vec<String> {
+    let Parts { disk, program, orders, own, lines, confined } = *parts;
     let number = |file: &OwnedFd| file.as_raw_fd();
+    // Without ptrace(2) programs run twice as fast, and can reach the memory of UML's kernel: they are kept
+    // from this machine by what is around UML, and where nothing is, by ptrace(2). A kernel that does not know
+    // this takes it for a variable of its first process.
+    let seccomp = if confined { "auto" } else { "off" };
     let mut words = vec![
         start.kernel.display().to_string(),
         format!("mem={}M", start.memory),
         format!("uml_dir={}/", own.display()),
+        format!("seccomp={seccomp}"),
         format!("ubd0={}", disk.display()),
         // The console goes out and takes nothing in. Left to itself UML puts its name last, behind what is
         // for the first process.

@@ -16,6 +16,7 @@ use super::console::Console;
 use super::disk::Disk;
 use super::lines::{Ends, Lines};
 use super::network::Router;
+use super::pieces::Pieces;
 use super::prepare::{Prepared, prepare};
 use super::relay::Relay;
 use super::{Hypervisor, Start};
@@ -71,6 +72,7 @@ pub(in crate::machine) fn watch(start: &Start, isolation: Isolation, say: &mut d
             lines: console,
             console: Console::default(),
             relay: None,
+            pieces: (start.hypervisor == Hypervisor::Uml).then(Pieces::new),
             done: None,
             say,
         };
@@ -145,6 +147,7 @@ struct Watcher<'a> {
     lines: Receiver<String>,
     console: Console,
     relay: Option<Relay>,
+    pieces: Option<Pieces>,
     /// What the guest said last, once it is done.
     done: Option<Option<Fault>>,
     say: &'a mut dyn FnMut(Message),
@@ -173,6 +176,9 @@ impl Watcher<'_> {
                 Heard::End => std::thread::sleep(Duration::from_millis(5)),
             }
             self.listen_to_console();
+            if self.pieces.as_mut().is_some_and(Pieces::look) {
+                self.console.no_pieces_left();
+            }
             if is_gone {
                 return Ok(self.gone());
             }

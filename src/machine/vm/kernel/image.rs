@@ -154,13 +154,7 @@ mod tests {
     }
 
     fn kernel(image: &Path) -> Kernel {
-        Kernel {
-            image: image.into(),
-            modules: None,
-            release: String::new(),
-            description: String::new(),
-            kept: Vec::new(),
-        }
+        Kernel::new(String::new(), image.into(), None)
     }
 
     #[test]

@@ -7,12 +7,12 @@ use std::cmp::Ordering;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
-use super::modules;
+use super::{modules, program};
 use crate::debian::Architecture;
 use crate::debian::host::{find_program, package_version};
-use crate::diagnostics::Fault;
+use crate::diagnostics::{Fault, FaultKind, fault_of};
 use crate::store::{StateDir, Store};
 
 /// What a kernel runs on.
@@ -33,10 +33,25 @@ pub struct Kernel {
     pub modules: Option<PathBuf>,
     /// What `uname -r` says in the guest; empty where that is not known.
     pub release: String,
-    /// "user-mode-linux 6.1um-4": for people, and to tell one kernel from another.
+    /// "user-mode-linux 7.2um1": for people, and to tell one kernel from another.
     pub description: String,
+    /// Directory with a loader and a C library of its own, which it has to be started in.
+    pub libraries: Option<PathBuf>,
+    /// Why it is not the best one, and what that costs.
+    pub note: Option<String>,
     /// Keeps what is in the store as long as it is used.
     kept: Vec<StateDir>,
+}
+
+/// Which kernel is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// The one in a file.
+    Given(&'a Path),
+    /// The best.
+    Best,
+    /// The best of those that need not be fetched.
+    AtHand,
 }
 
 /// Modules without which a machine cannot see what it is given.
@@ -45,32 +60,91 @@ const NEEDED: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_net"];
 /// Ways to the host's files, of which one has to be there; Debian's `cloud` kernels have no 9p.
 const SHARES: [&[&str]; 2] = [&["9p", "9pnet_virtio"], &["virtiofs"]];
 
+/// Since this release UML runs programs without ptrace(2), which takes half the time.
+const SECCOMP: &str = "6.16";
+
+/// Releases of UML that are known not to work.
+const BROKEN: [&str; 1] = ["6.12"];
+
 /// The kernel that is given, else the host's installed one, else one that is fetched as a Debian package
-/// into the store.
+/// into the store. UML is fetched as well where the installed one is slow; see [`choose`].
 pub fn find(
     kind: Kind,
     architecture: Architecture,
-    given: Option<&Path>,
+    wanted: Wanted<'_>,
     store: &Store,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Kernel> {
-    if let Some(image) = given {
+    if let Wanted::Given(image) = wanted {
         return of_image(kind, image);
     }
     let installed = (architecture == Architecture::host()).then(|| installed(kind, Path::new("/"))).flatten();
-    match installed {
-        Some(kernel) => Ok(kernel),
-        None => package::fetch(kind, architecture, store, progress),
+    let mut fetch = |release: &str| {
+        if wanted == Wanted::AtHand && !package::is_known(kind, architecture, release, store) {
+            bail!("the first build fetches it");
+        }
+        package::fetch(kind, architecture, release, store, progress)
+    };
+    let found = match (kind, installed) {
+        (Kind::Uml, installed) => choose(installed, &mut fetch),
+        (Kind::Linux, Some(kernel)) => Ok(kernel),
+        (Kind::Linux, None) => fetch(package::release()),
+    };
+    found.map_err(|error| unavailable(kind, architecture, &error))
+}
+
+/// The UML that is fastest of those that can be had: an installed one or one that is fetched, if it needs no
+/// ptrace(2); else an older one, which says what that costs.
+fn choose(installed: Option<Kernel>, fetch: &mut dyn FnMut(&str) -> Result<Kernel>) -> Result<Kernel> {
+    let [fast, slow] = package::UML_RELEASES;
+    let installed = match installed {
+        Some(kernel) if has_seccomp(&kernel.release) => return Ok(kernel),
+        other => other.filter(|kernel| !is_broken(&kernel.release)),
+    };
+    let fault = match fetch(fast) {
+        Ok(kernel) => return Ok(kernel),
+        Err(error) => fault_of(&error),
+    };
+    if fault.kind == FaultKind::Interrupted {
+        return Err(fault.into());
     }
+    let why = fault.message.clone();
+    let kernel = match installed.map_or_else(|| fetch(slow), Ok) {
+        Ok(kernel) => kernel,
+        Err(_) => return Err(fault.into()),
+    };
+    let note = format!("{} takes twice as long as that of Debian {fast}, which is not here: {why}", kernel.description);
+    Ok(Kernel { note: Some(note), ..kernel })
+}
+
+fn has_seccomp(release: &str) -> bool {
+    by_version(release, SECCOMP) != Ordering::Less
+}
+
+fn is_broken(release: &str) -> bool {
+    BROKEN
+        .iter()
+        .any(|broken| release.strip_prefix(broken).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
 /// Whether [`find`] would find a kernel of this machine's architecture without fetching one.
 pub fn is_at_hand(kind: Kind, store: &Store) -> bool {
-    let host = Architecture::host();
-    package::is_known(kind, host, store) || installed(kind, Path::new("/")).is_some()
+    let is_known = |release: &&str| package::is_known(kind, Architecture::host(), release, store);
+    let known = match kind {
+        Kind::Uml => package::UML_RELEASES.iter().any(is_known),
+        Kind::Linux => is_known(&package::release()),
+    };
+    known || installed(kind, Path::new("/")).is_some_and(|kernel| kind == Kind::Linux || !is_broken(&kernel.release))
 }
 
 impl Kernel {
+    /// One whose release is the name of its modules' directory.
+    fn new(description: String, image: PathBuf, modules: Option<PathBuf>) -> Self {
+        let name = modules.as_deref().and_then(Path::file_name);
+        let release = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Self { image, modules, release, description, libraries: None, note: None, kept: Vec::new() }
+    }
+
     /// The same kernel with the image as QEMU starts it soonest: without its compression, where it can be
     /// taken off. What comes of it is kept in the store.
     pub fn unpacked(self, store: &Store) -> Result<Self> {
@@ -98,13 +172,15 @@ fn of_image(kind: Kind, image: &Path) -> Result<Kernel> {
             .map(|part| directory.join(part))
             .find_map(|modules| newest(&modules, |_| true)),
     };
-    let release = match (&modules, release.is_empty()) {
-        (Some(modules), true) => {
-            modules.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-        }
-        _ => release,
-    };
-    Ok(Kernel { description: found.display().to_string(), image: found, modules, release, kept: Vec::new() })
+    let libraries = libraries(&found);
+    let kernel = Kernel { libraries, ..Kernel::new(found.display().to_string(), found, modules) };
+    Ok(if release.is_empty() { kernel } else { Kernel { release, ..kernel } })
+}
+
+/// The directory of a program whose loader is to be found beside it.
+fn libraries(image: &Path) -> Option<PathBuf> {
+    let loader = program::interpreter(image).ok().flatten().filter(|loader| loader.is_relative())?;
+    image.parent().filter(|directory| directory.join(loader).is_file()).map(Path::to_owned)
 }
 
 /// The newest kernel that is installed below `root`, that this user can read, and that can do what is needed.
@@ -119,8 +195,7 @@ fn installed(kind: Kind, root: &Path) -> Option<Kernel> {
             File::open(&image).ok()?;
             let release = modules.file_name()?.to_string_lossy().into_owned();
             let version = package_version("user-mode-linux").unwrap_or_else(|| release.clone());
-            let description = format!("user-mode-linux {version}");
-            Some(Kernel { image, modules: Some(modules), release, description, kept: Vec::new() })
+            Some(Kernel::new(format!("user-mode-linux {version}"), image, Some(modules)))
         }
         Kind::Linux => {
             let mut images: Vec<(String, PathBuf)> = fs::read_dir(root.join("boot"))
@@ -139,7 +214,7 @@ fn installed(kind: Kind, root: &Path) -> Option<Kernel> {
                     Some(version) => format!("{package} {version}"),
                     None => format!("Linux {release}"),
                 };
-                Some(Kernel { image, modules: Some(modules), release, description, kept: Vec::new() })
+                Some(Kernel::new(description, image, Some(modules)))
             })
         }
     }
@@ -182,14 +257,14 @@ fn by_version(a: &str, b: &str) -> Ordering {
 
 /// The fault where there is no kernel and none can be had.
 fn unavailable(kind: Kind, architecture: Architecture, error: &anyhow::Error) -> anyhow::Error {
-    let why = crate::diagnostics::fault_of(error);
+    let why = fault_of(error);
     let (what, package) = match kind {
         Kind::Uml => ("user-mode Linux".to_owned(), "user-mode-linux".to_owned()),
         Kind::Linux => {
             (format!("an {architecture} machine"), format!("linux-image-{}", package::flavour(architecture)))
         }
     };
-    if why.kind == crate::diagnostics::FaultKind::Interrupted {
+    if why.kind == FaultKind::Interrupted {
         return why.into();
     }
     let mut fault = Fault::machine(format!("there is no kernel for {what}, and none can be fetched: {}", why.message));
@@ -244,6 +319,29 @@ mod tests {
     }
 
     #[test]
+    fn the_fastest_uml_that_can_be_had_is_taken() {
+        let kernel = |name: &str| Kernel { release: name.into(), ..Kernel::new(name.into(), "linux.uml".into(), None) };
+        for (installed, to_be_had, taken) in [
+            (Some("6.16.1"), vec!["forky"], "6.16.1"),
+            (Some("6.1.176"), vec!["bookworm", "forky"], "forky"),
+            (None, vec!["bookworm", "forky"], "forky"),
+            (Some("6.1.176"), vec!["bookworm"], "6.1.176"),
+            (Some("6.12.9"), vec!["bookworm"], "bookworm"),
+            (None, vec!["bookworm"], "bookworm"),
+        ] {
+            let mut fetch = |release: &str| match to_be_had.contains(&release) {
+                true => Ok(kernel(release)),
+                false => Err(anyhow::anyhow!("no {release}")),
+            };
+            let chosen = choose(installed.map(kernel), &mut fetch).unwrap();
+            assert_eq!(chosen.description, taken);
+            assert_eq!(chosen.note.is_none(), ["forky", "6.16.1"].contains(&taken), "{:?}", chosen.note);
+        }
+        let error = choose(Some(kernel("6.12.9")), &mut |release| Err(anyhow::anyhow!("no {release}"))).unwrap_err();
+        assert_eq!(error.to_string(), "no forky");
+    }
+
+    #[test]
     fn a_given_kernel_has_the_modules_beside_it() {
         let root =
             root(&["boot/vmlinuz-7.0-x", "usr/lib/modules/7.0-x/modules.order", "bin/linux", "lib/modules/5.5/x"]);
@@ -270,8 +368,8 @@ mod tests {
     #[test]
     fn says_how_to_get_a_kernel() {
         let error = unavailable(Kind::Uml, Architecture::host(), &anyhow::anyhow!("no network"));
-        let fault = crate::diagnostics::fault_of(&error);
-        assert_eq!(fault.kind, crate::diagnostics::FaultKind::Machine);
+        let fault = fault_of(&error);
+        assert_eq!(fault.kind, FaultKind::Machine);
         assert_eq!(fault.hints, ["sudo apt install user-mode-linux", "`--kernel PATH` names one"]);
     }
 }

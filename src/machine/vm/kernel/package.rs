@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{Kernel, Kind, by_version, newest, release_of, unavailable};
+use super::{Kernel, Kind, by_version, libraries, newest, program, release_of};
 use crate::build::apt::{Trust, pick};
 use crate::build::interrupted;
 use crate::debian::deb::Deb;
@@ -25,8 +25,22 @@ const VERSION: u32 = 1;
 /// Debian's releases whose kernels are known to work, besides the one that is the last here.
 const RELEASES: [&str; 3] = ["bookworm", "forky", "trixie"];
 
-/// The release whose user-mode-linux works; that of trixie does not.
-const UML_RELEASE: &str = "bookworm";
+/// Releases whose user-mode-linux works, the fastest first; that of trixie does not.
+pub(super) const UML_RELEASES: [&str; 2] = ["forky", "bookworm"];
+
+/// The package with the loader and the C library that a UML was built with. Those of this machine may be older,
+/// so it is given its own.
+const LIBC: &str = "libc6";
+
+/// Those two, beside each other and beside the program.
+const LOADER: &str = "ld-linux-x86-64.so.2";
+const LIBRARY: &str = "libc.so.6";
+
+/// Where Debian's package has the program.
+const UML: &str = "usr/bin/linux.uml";
+
+/// Modules that UML has no use for besides: what they drive is not there, and its network is built in.
+const UML_LEFT_OUT: [&str; 3] = ["drivers/net", "drivers/scsi", "net"];
 
 /// Modules that no virtual machine has a use for: two thirds of all their bytes.
 const LEFT_OUT: [&str; 21] = [
@@ -64,21 +78,16 @@ struct Known {
     mirror: String,
 }
 
-/// A kernel from the store, or fetched into it.
+/// The kernel of a release of Debian, from the store or fetched into it.
 pub(super) fn fetch(
     kind: Kind,
     architecture: Architecture,
+    release: &str,
     store: &Store,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Kernel> {
-    let result = from_store(kind, architecture, store, progress);
-    result.map_err(|error| unavailable(kind, architecture, &error))
-}
-
-fn from_store(kind: Kind, architecture: Architecture, store: &Store, progress: &mut dyn FnMut(&str)) -> Result<Kernel> {
-    let release = release(kind);
-    let fact = fact(kind, architecture);
-    let known = store.recall(&fact).and_then(|fact| serde_json::from_value(fact).ok());
+    let fact = fact(kind, architecture, release);
+    let known: Option<Vec<Known>> = store.recall(&fact).and_then(|fact| serde_json::from_value(fact).ok());
     if let Some(known) = &known
         && let Ok(kernel) = unpacked(kind, known, store, progress)
     {
@@ -95,21 +104,18 @@ fn from_store(kind: Kind, architecture: Architecture, store: &Store, progress: &
 }
 
 /// Whether a kernel was fetched into the store before.
-pub(super) fn is_known(kind: Kind, architecture: Architecture, store: &Store) -> bool {
-    store.recall(&fact(kind, architecture)).is_some()
+pub(super) fn is_known(kind: Kind, architecture: Architecture, release: &str, store: &Store) -> bool {
+    store.recall(&fact(kind, architecture, release)).is_some()
 }
 
-/// Under which key it is kept which kernel was found.
-fn fact(kind: Kind, architecture: Architecture) -> String {
-    format!("kernel\0{VERSION}\0{kind:?}\0{architecture}\0{}", release(kind))
+/// Under which key it is kept which packages were found.
+fn fact(kind: Kind, architecture: Architecture, release: &str) -> String {
+    format!("kernel\0{VERSION}\0{kind:?}\0{architecture}\0{release}")
 }
 
-/// The release of Debian to take a kernel from: the host's, where it is one.
-fn release(kind: Kind) -> &'static str {
+/// The release of Debian to take a kernel of machines from: the host's, where it is one.
+pub(super) fn release() -> &'static str {
     let [.., newest] = RELEASES;
-    if kind == Kind::Uml {
-        return UML_RELEASE;
-    }
     let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let codename = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or_default();
     RELEASES.into_iter().find(|known| *known == codename.trim_matches('"')).unwrap_or(newest)
@@ -135,33 +141,45 @@ fn look_up(
     mirror: &str,
     store: &Store,
     progress: &mut dyn FnMut(&str),
-) -> Result<Known> {
+) -> Result<Vec<Known>> {
     let source = Source::new(mirror, release, &["main"]);
-    let trust = Trust::new(Vec::new());
+    // A testing release says until when it holds, and mirrors that stand still are of use too: what an old state
+    // of one has is an old kernel.
+    let trust = Trust { expired: true, ..Trust::new(Vec::new()) };
     let all = pick::packages(
         store,
         &source,
         architecture,
         &trust,
         &|name| match kind {
-            Kind::Uml => name == "user-mode-linux",
+            Kind::Uml => ["user-mode-linux", LIBC].contains(&name),
             Kind::Linux => name.starts_with("linux-image-"),
         },
         progress,
     )?;
-    let package = match kind {
-        Kind::Uml => named(&all, "user-mode-linux"),
-        Kind::Linux => real_image(&all, &format!("linux-image-{}", flavour(architecture))),
+    let packages = match kind {
+        Kind::Uml => vec![named(&all, "user-mode-linux"), named(&all, LIBC)],
+        Kind::Linux => vec![real_image(&all, &format!("linux-image-{}", flavour(architecture)))],
     };
-    let package = package.with_context(|| format!("Debian {release} has no such package for {architecture}"))?;
-    let field = |name: &str| package.get(name).map(str::to_owned).with_context(|| format!("its package has no {name}"));
-    Ok(Known {
-        package: field("Package")?,
-        version: field("Version")?,
-        sha256: field("SHA256")?.to_ascii_lowercase(),
-        filename: field("Filename")?,
-        mirror: mirror.to_owned(),
-    })
+    let known = |package: Option<&Paragraph>| {
+        let package = package.with_context(|| format!("Debian {release} has no such package for {architecture}"))?;
+        Known::of(package, mirror)
+    };
+    packages.into_iter().map(known).collect()
+}
+
+impl Known {
+    fn of(package: &Paragraph, mirror: &str) -> Result<Self> {
+        let field =
+            |name: &str| package.get(name).map(str::to_owned).with_context(|| format!("its package has no {name}"));
+        Ok(Self {
+            package: field("Package")?,
+            version: field("Version")?,
+            sha256: field("SHA256")?.to_ascii_lowercase(),
+            filename: field("Filename")?,
+            mirror: mirror.to_owned(),
+        })
+    }
 }
 
 /// The newest package of a name.
@@ -180,17 +198,25 @@ fn real_image<'a>(all: &'a [Paragraph], metapackage: &str) -> Option<&'a Paragra
     needed.map_or(Some(meta), |name| named(all, &name))
 }
 
-/// The kernel of a package, unpacked in the store.
-fn unpacked(kind: Kind, known: &Known, store: &Store, progress: &mut dyn FnMut(&str)) -> Result<Kernel> {
-    let key = blake3::hash(format!("{VERSION}\0{kind:?}\0{}", known.sha256).as_bytes());
+/// The kernel of a package and what comes with it, unpacked in the store.
+fn unpacked(kind: Kind, known: &[Known], store: &Store, progress: &mut dyn FnMut(&str)) -> Result<Kernel> {
+    let digests: Vec<&str> = known.iter().map(|known| known.sha256.as_str()).collect();
+    let key = blake3::hash(format!("{VERSION}\0{kind:?}\0{}", digests.join("\0")).as_bytes());
     let kept = store.state_dir("kernel", &EntryId(key.to_hex().to_string()), &mut |dir| {
-        let deb = fetch_deb(known, store, progress)?;
-        progress(&format!("unpacking {}", known.package));
-        unpack(&Deb::open(&deb)?, dir)
-            .with_context(|| format!("unpacking {}", known.package))
-            .map_err(|error| store.explain_work(error))
+        for known in known {
+            let deb = fetch_deb(known, store, progress)?;
+            progress(&format!("unpacking {}", known.package));
+            unpack(&Deb::open(&deb)?, dir)
+                .with_context(|| format!("unpacking {}", known.package))
+                .map_err(|error| store.explain_work(error))?;
+        }
+        if kind == Kind::Uml {
+            // It starts itself again by its own name, so that it cannot be started by way of a loader.
+            program::set_interpreter(&dir.join(UML), LOADER)?;
+        }
+        Ok(())
     })?;
-    kernel_in(kind, kept, known)
+    kernel_in(kind, kept, known.first().context("a kernel without a package")?)
 }
 
 fn fetch_deb(known: &Known, store: &Store, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
@@ -218,7 +244,7 @@ fn fetch_deb(known: &Known, store: &Store, progress: &mut dyn FnMut(&str)) -> Re
 fn kernel_in(kind: Kind, kept: StateDir, known: &Known) -> Result<Kernel> {
     let dir = &kept.path;
     let (image, modules) = match kind {
-        Kind::Uml => (dir.join("usr/bin/linux.uml"), newest(&dir.join("usr/lib/uml/modules"), |_| true)),
+        Kind::Uml => (dir.join(UML), newest(&dir.join("usr/lib/uml/modules"), |_| true)),
         Kind::Linux => {
             let images = fs::read_dir(dir.join("boot")).into_iter().flatten().flatten().map(|entry| entry.path());
             let image = images.filter(|path| release_of(path).is_some()).max();
@@ -226,9 +252,9 @@ fn kernel_in(kind: Kind, kept: StateDir, known: &Known) -> Result<Kernel> {
         }
     };
     let modules = modules.context("the package has no modules")?;
-    let release = modules.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let description = format!("{} {}", known.package, known.version);
-    Ok(Kernel { image, modules: Some(modules), release, description, kept: vec![kept] })
+    let libraries = libraries(&image);
+    Ok(Kernel { libraries, kept: vec![kept], ..Kernel::new(description, image, Some(modules)) })
 }
 
 /// Lays the kernel and the modules of a package into a directory. No owners, links or devices: an ordinary
@@ -264,16 +290,25 @@ fn place(member: &Path) -> Result<Option<PathBuf>> {
         bail!("the package has a file `{}`", member.display());
     }
     let is_image = member.parent() == Some(Path::new("boot")) && release_of(member).is_some();
-    if is_image || member == Path::new("usr/bin/linux.uml") || member.starts_with("usr/lib/uml/modules") {
+    if is_image || member == Path::new(UML) {
         return Ok(Some(member.to_owned()));
+    }
+    if let Some(name) = member.file_name().filter(|name| [LOADER, LIBRARY].iter().any(|known| name == known)) {
+        return Ok(Some(Path::new(UML).with_file_name(name)));
+    }
+    let is_wanted = |below: &Path, left_out: &[&str]| {
+        let mut parts = below.components();
+        parts.next();
+        let kernel = parts.as_path().strip_prefix("kernel").unwrap_or(Path::new(""));
+        !LEFT_OUT.iter().chain(left_out).any(|part| kernel.starts_with(part))
+    };
+    if let Ok(below) = member.strip_prefix("usr/lib/uml/modules") {
+        return Ok(is_wanted(below, &UML_LEFT_OUT).then(|| member.to_owned()));
     }
     // Newer packages have no /lib.
     let member = member.strip_prefix("usr").unwrap_or(member);
-    let Ok(below) = member.strip_prefix("lib/modules") else { return Ok(None) };
-    let mut parts = below.components();
-    parts.next();
-    let kernel = parts.as_path().strip_prefix("kernel").unwrap_or(Path::new(""));
-    Ok((!LEFT_OUT.iter().any(|part| kernel.starts_with(part))).then(|| member.to_owned()))
+    let below = member.strip_prefix("lib/modules").ok().filter(|below| is_wanted(below, &[]));
+    Ok(below.map(|_| member.to_owned()))
 }
 
 #[cfg(test)]
@@ -304,6 +339,14 @@ mod tests {
         assert_eq!(at("./lib/modules/6.1/modules.builtin"), Some("lib/modules/6.1/modules.builtin".into()));
         assert_eq!(at("./lib/modules/6.1/kernel/sound/core/snd.ko"), None);
         assert_eq!(at("./usr/bin/linux.uml"), Some("usr/bin/linux.uml".into()));
+        let modules = "./usr/lib/uml/modules/7.2/kernel";
+        let overlay = format!("{modules}/fs/overlayfs/overlay.ko");
+        assert_eq!(at(&overlay), Some(overlay.trim_start_matches("./").into()));
+        assert_eq!(at(&format!("{modules}/net/x25/x25.ko")), None);
+        for from in ["./lib/x86_64-linux-gnu/libc.so.6", "./usr/lib/x86_64-linux-gnu/libc.so.6"] {
+            assert_eq!(at(from), Some("usr/bin/libc.so.6".into()));
+        }
+        assert_eq!(at("./usr/lib/x86_64-linux-gnu/libm.so.6"), None);
         assert_eq!(at("./usr/share/doc/x"), None);
         assert!(place(Path::new("./boot/../../etc/passwd")).is_err());
         assert!(place(Path::new("/boot/vmlinuz-1")).is_err());

@@ -17,6 +17,7 @@ mod guard;
 pub mod image;
 pub mod inputs;
 pub mod inside;
+pub mod oci;
 pub mod origin;
 pub mod packages;
 

@@ -33,8 +33,8 @@ use crate::oci::Tag;
 ///
 /// Its layers are divided by package, so that a client that has an earlier image fetches little more than what
 /// changed: the largest source packages have a layer each, the others share some, each always the same one. Files that
-/// no package has come last: those of the boot loader, configuration, and what changes with every package (dpkg's
-/// database, /var). `previous` names an earlier image whose division is kept where packages came or grew.
+/// no package has come last: those beside the kernel, configuration, /var, and what changes with every package (dpkg's
+/// database). `previous` names an earlier image whose division is kept where packages came or grew.
 ///
 /// zstd, the default, is what every client of Debian 12 and later reads except Docker before 23 and umoci before 0.5;
 /// for these there is `compression: gzip`. `zstd:15` names a level.

@@ -15,8 +15,10 @@ pub enum Kind {
     Boot,
     /// Other files that no package has.
     Files,
-    /// dpkg's database, caches, /var: what changes with every package.
+    /// /var and caches.
     State,
+    /// dpkg's database and logs: what changes with every package.
+    Database,
     /// Files that are in the image alone: kernel arguments.
     Image,
 }
@@ -29,13 +31,14 @@ impl Kind {
             Self::Boot => "boot",
             Self::Files => "files",
             Self::State => "state",
+            Self::Database => "database",
             Self::Image => "image",
         }
     }
 }
 
 /// Layers that are not of packages.
-const OTHERS: usize = 4;
+const OTHERS: usize = 5;
 
 /// The least that `max-layers` can be: those, and one for all packages.
 pub const FEWEST: usize = OTHERS + 1;

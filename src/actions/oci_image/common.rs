@@ -99,7 +99,7 @@ impl Common<'_> {
         }
         if self.max_layers < chunk::FEWEST {
             let message = format!("an image has {} layers or more", chunk::FEWEST);
-            out.push(cx.error("max-layers", message).hint("files of no package have up to four of their own"));
+            out.push(cx.error("max-layers", message).hint("files of no package have up to five of their own"));
         } else if self.max_layers > MOST_LAYERS {
             let message = format!("Docker takes no image of more than {MOST_LAYERS} layers");
             out.push(cx.warning("max-layers", message).hint("podman and bootc do"));

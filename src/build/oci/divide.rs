@@ -93,7 +93,7 @@ pub(super) fn layers<'a>(
         let files: Vec<usize> = files.by_ref().collect();
         layers.push(layer(Kind::Packages, sources, &mut files.into_iter()));
     }
-    for kind in [Kind::Boot, Kind::Files, Kind::State] {
+    for kind in [Kind::Boot, Kind::Files, Kind::State, Kind::Database] {
         if let Some(files) = owned.get(&Owner::Nobody(kind)) {
             layers.push(layer(kind, Vec::new(), &mut files.iter().copied()));
         }
@@ -109,11 +109,15 @@ fn size(entry: &PackEntry) -> u64 {
 /// The layer of a file that no package has.
 fn kind(path: &Path, database: Option<&Path>) -> Kind {
     const BOOT: [&str; 3] = ["boot", "usr/lib/modules", "lib/modules"];
-    const STATE: [&str; 4] = ["var", "etc/ld.so.cache", "usr/share/mime", "usr/share/info/dir"];
+    const STATE: [&str; 3] = ["var", "usr/share/mime", "usr/share/info/dir"];
+    // All of these are written anew whenever a package is.
+    const WITH_EVERY_PACKAGE: [&str; 4] =
+        ["etc/ld.so.cache", "var/cache/ldconfig", "var/lib/apt/extended_states", "var/log"];
     let below = |tops: &[&str]| tops.iter().any(|top| path.starts_with(top));
     match () {
         () if below(&BOOT) => Kind::Boot,
-        () if below(&STATE) || database.is_some_and(|database| path.starts_with(database)) => Kind::State,
+        () if below(&WITH_EVERY_PACKAGE) || database.is_some_and(|top| path.starts_with(top)) => Kind::Database,
+        () if below(&STATE) => Kind::State,
         () => Kind::Files,
     }
 }

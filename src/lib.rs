@@ -14,6 +14,7 @@ pub mod engine;
 pub mod image;
 pub mod inspect;
 pub mod machine;
+pub mod oci;
 pub mod ostree;
 pub mod plan;
 pub mod recipe;

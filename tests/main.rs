@@ -11,6 +11,7 @@ mod cli;
 mod golden;
 mod image;
 mod machine;
+mod oci;
 mod recipes;
 mod root;
 mod sandbox;

@@ -3,6 +3,7 @@
 pub mod apt;
 mod artifact;
 pub mod bmap;
+pub mod bootc_image;
 pub mod bootloader;
 pub mod checksums;
 pub mod compress;
@@ -19,6 +20,9 @@ mod image_walk;
 pub mod install_deb;
 pub mod iso;
 pub mod mmdebstrap;
+pub mod oci_image;
+pub mod oci_index;
+pub mod oci_push;
 pub mod ostree_commit;
 pub mod ostree_deploy;
 pub mod ostree_prepare;
@@ -56,6 +60,8 @@ pub struct Changes {
     pub origin: bool,
     /// Bytes for the image, kept until it is written: `raw`.
     pub write: bool,
+    /// Something outside of the build, which nobody else may have left as it is: it is done in every build.
+    pub outside: bool,
 }
 
 /// What a step needs of the machine, checked before anything runs.
@@ -201,6 +207,7 @@ pub struct Kind {
 pub const KINDS: &[Kind] = &[
     kind::<apt::Apt>("apt"),
     kind::<bmap::Bmap>("bmap"),
+    kind::<bootc_image::BootcImage>("bootc-image"),
     kind::<bootloader::Bootloader>("bootloader"),
     kind::<checksums::Checksums>("checksums"),
     kind::<compress::Compress>("compress"),
@@ -214,6 +221,9 @@ pub const KINDS: &[Kind] = &[
     kind::<install_deb::InstallDeb>("install-deb"),
     kind::<iso::Iso>("iso"),
     kind::<mmdebstrap::Mmdebstrap>("mmdebstrap"),
+    kind::<oci_image::OciImage>("oci-image"),
+    kind::<oci_index::OciIndex>("oci-index"),
+    kind::<oci_push::OciPush>("oci-push"),
     kind::<ostree_commit::OstreeCommit>("ostree-commit"),
     kind::<ostree_deploy::OstreeDeploy>("ostree-deploy"),
     kind::<ostree_prepare::OstreePrepare>("ostree-prepare"),

@@ -86,12 +86,7 @@ impl Action for Pack {
         if let Some(subdir) = &self.subdir {
             check_destination(cx, "subdir", &format!("/{}", subdir.trim_start_matches('/')), out);
         }
-        if !cx.has_root {
-            out.push(
-                cx.error("file", "there is no root to pack yet")
-                    .hint("an action before this one must make it: `mmdebstrap`, `debootstrap` or `unpack`"),
-            );
-        }
+        check_root(cx, "to pack", out);
     }
 
     fn needs(&self) -> Needs {
@@ -184,6 +179,16 @@ pub(super) fn unknown_compression(
     match close {
         Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
         None => diagnostic.hint(format!("it is one of {}", names.join(", "))),
+    }
+}
+
+/// Reports that there is no root for an action that reads it; `doing` as in "to pack".
+pub(super) fn check_root(cx: &CheckContext<'_>, doing: &str, out: &mut Diagnostics) {
+    if !cx.has_root {
+        out.push(
+            cx.error("file", format!("there is no root {doing} yet"))
+                .hint("an action before this one must make it: `mmdebstrap`, `debootstrap` or `unpack`"),
+        );
     }
 }
 

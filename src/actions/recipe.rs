@@ -56,7 +56,7 @@ impl Action for RecipeAction {
     }
 
     fn changes(&self) -> Changes {
-        Changes { root: true, artifacts: true, origin: false, write: false }
+        Changes { root: true, artifacts: true, origin: false, write: false, outside: false }
     }
 
     fn summary(&self) -> String {

@@ -189,7 +189,7 @@ impl Action for Run {
     }
 
     fn changes(&self) -> Changes {
-        Changes { root: !self.postprocess, artifacts: !self.chroot, origin: false, write: false }
+        Changes { root: !self.postprocess, artifacts: !self.chroot, origin: false, write: false, outside: false }
     }
 
     fn reads_artifacts(&self) -> bool {

@@ -18,6 +18,7 @@ mod guard;
 pub mod image;
 pub mod inputs;
 pub mod inside;
+pub mod oci;
 pub mod origin;
 pub mod ostree;
 pub mod packages;

@@ -11,18 +11,22 @@ use super::columns::Columns;
 use super::output::print;
 use crate::diagnostics::{FaultKind, fault_of};
 use crate::inspect::Artifact;
-use crate::inspect::compare::{Comparison, Fact, FileChange};
+use crate::inspect::compare::{Comparison, Fact, Fetch, FileChange};
 use crate::report;
 
 /// More files than this are shown by directory.
 const FEW: usize = 20;
+
+/// So many source packages of fetched layers are named.
+const SOURCES: usize = 10;
 
 /// Parts of a path that directories are told apart by.
 const DEPTH: usize = 3;
 
 /// Show what changed between two images or archives, packages first
 ///
-/// They may be of different kinds: a disk and a tar archive, a compressed one and one that is not.
+/// They may be of different kinds: a disk and a tar archive, a compressed one and one that is not. Of two
+/// OCI images (layout directories or archives) it says too what a client that has the first one fetches.
 /// Times of files are not compared.
 ///
 /// Exit codes as diff(1) has them: 0 the same, 1 different, 2 trouble.
@@ -99,6 +103,8 @@ fn text(comparison: &Comparison, args: &Args) -> String {
     };
     part(packages_title(comparison), packages(comparison));
     part("boot and system".into(), facts(&comparison.system));
+    part("image".into(), facts(&comparison.image));
+    part("to fetch".into(), comparison.fetch.as_ref().map(fetched).unwrap_or_default());
     part("disk".into(), facts(&comparison.disk));
     let (configuration, others): (Vec<_>, Vec<_>) =
         comparison.files.iter().partition(|change| change.path.starts_with("/etc"));
@@ -157,6 +163,22 @@ fn facts(facts: &[Fact]) -> String {
         columns.row([mark(before.is_some(), after.is_some()), what.clone(), value]);
     }
     columns.print("  ")
+}
+
+/// "3 of 64 layers, 4.1 MB of 61 MB  glibc openssl"
+fn fetched(fetch: &Fetch) -> String {
+    let sizes = format!("{} of {}", report::bytes(fetch.bytes), report::bytes(fetch.of_bytes));
+    let mut line = format!("  {} of {} layers, {sizes}", fetch.layers, fetch.of_layers);
+    if !fetch.sources.is_empty() {
+        let more = fetch.sources.len().saturating_sub(SOURCES);
+        let mut sources = fetch.sources[..fetch.sources.len() - more].join(" ");
+        if more > 0 {
+            sources.push_str(&format!(" and {more} more"));
+        }
+        line.push_str(&format!("  {}", style(sources).dim()));
+    }
+    line.push('\n');
+    line
 }
 
 fn delta(before: u64, after: u64) -> String {

@@ -13,6 +13,7 @@ use crate::build::archive::Compression;
 use crate::image::TableKind;
 use crate::image::table::Entry;
 use crate::inspect::filesystem::FileSystem;
+use crate::inspect::image::Image;
 use crate::inspect::loaders::{self, Loader};
 use crate::inspect::system::System;
 use crate::inspect::{Artifact, Form, Format, Volume, table};
@@ -20,8 +21,9 @@ use crate::report;
 
 /// Show what is in an image or archive: partitions, file systems, boot loaders, kernels, packages
 ///
-/// It takes disks (raw, qcow2, vmdk, vdi, vhdx), ISO images, single file systems and tar archives, also
-/// compressed ones (zst, xz, gz, …), and needs no privileges: nothing is mounted.
+/// It takes disks (raw, qcow2, vmdk, vdi, vhdx), ISO images, single file systems, tar archives and OCI
+/// images (archives and layout directories), also compressed ones (zst, xz, gz, …), and needs no
+/// privileges: nothing is mounted.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Image or archive.
@@ -55,6 +57,8 @@ struct Findings {
     #[serde(skip_serializing_if = "Option::is_none")]
     table: Option<TableFindings>,
     volumes: Vec<VolumeFindings>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    images: Vec<Image>,
     boot_loaders: Vec<Loader>,
     #[serde(skip_serializing_if = "Option::is_none")]
     system: Option<System>,
@@ -118,14 +122,21 @@ impl Findings {
             form: artifact.form,
             format: source.format,
             compression: (compression != Compression::None).then(|| compression.name()),
-            size: source.bytes.len(),
-            allocated: source.path.metadata()?.blocks() * 512,
+            size: match artifact.images.is_empty() {
+                true => source.bytes.len(),
+                false => artifact.images.iter().map(Image::size).sum(),
+            },
+            allocated: match source.path.is_dir() {
+                true => artifact.images.iter().map(Image::size).sum(),
+                false => source.path.metadata()?.blocks() * 512,
+            },
             table: artifact.table.as_ref().map(|table| TableFindings {
                 kind: table.kind,
                 disk_id: table.disk_id.clone(),
                 sector_size: table.sector_size,
             }),
             volumes: artifact.volumes.iter().map(VolumeFindings::of).collect(),
+            images: artifact.images.clone(),
             boot_loaders: loaders::find(artifact)?,
             system,
         })
@@ -139,6 +150,7 @@ impl Findings {
                 text.push_str(&body);
             }
         };
+        part(self.images());
         part(self.partitions());
         part(self.file_systems());
         part(self.facts());
@@ -163,9 +175,10 @@ impl Findings {
             (Form::Iso, None) => "ISO image".into(),
             (Form::FileSystem, _) => "file system".into(),
             (Form::Archive, _) => "tar archive".into(),
+            (Form::Image, _) => "OCI image".into(),
         };
         let mut parts = vec![console::style(name).bold().to_string(), form];
-        if self.form != Form::Archive && self.format != Format::Raw {
+        if !matches!(self.form, Form::Archive | Form::Image) && self.format != Format::Raw {
             parts.push(self.format.qemu().to_owned());
         }
         parts.extend(self.compression.map(str::to_owned));
@@ -173,6 +186,28 @@ impl Findings {
         let allocated = report::bytes(self.allocated);
         parts.push(if size == allocated { size } else { format!("{size}, {allocated} on this disk") });
         parts.join(" · ")
+    }
+
+    /// The OCI images: what they are, and what they say of themselves.
+    fn images(&self) -> String {
+        let mut text = String::new();
+        for image in &self.images {
+            let mut columns = Columns::new(&["", ""]);
+            columns.row(["image".to_owned(), format!("{}  {}", image.platform, image.digest)]);
+            if !image.tags.is_empty() {
+                columns.row(["tag".to_owned(), image.tags.join(", ")]);
+            }
+            let size = report::bytes(image.size());
+            columns.row(["layers".to_owned(), format!("{}, {size}", image.layers.len())]);
+            for (name, value) in &image.configuration {
+                columns.row([name.clone(), value.clone()]);
+            }
+            if !image.referrers.is_empty() {
+                columns.row(["referrers".to_owned(), image.referrers.join(", ")]);
+            }
+            text.push_str(&columns.print(""));
+        }
+        text
     }
 
     fn partitions(&self) -> String {

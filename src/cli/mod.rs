@@ -9,6 +9,7 @@ pub mod completions;
 mod diff;
 pub mod doctor;
 mod inspect;
+mod lint_bootc;
 mod machine;
 pub mod manual;
 pub mod output;
@@ -52,6 +53,7 @@ enum Command {
     Check(check::Args),
     Inspect(inspect::Args),
     Diff(diff::Args),
+    LintBootc(lint_bootc::Args),
     Plan(plan::Args),
     Shell(shell::Args),
     Store(store::Args),
@@ -101,6 +103,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Check(args) => check::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::LintBootc(args) => lint_bootc::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Shell(args) => shell::run(&args),
         Command::Store(args) => store::run(&args).map(|()| 0),

@@ -6,10 +6,13 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::filesystem::{self, FileSystem};
+use super::image::{self, Image};
 use super::tree::{EntryKind, Iso, Mounted, Tar, tar};
 use super::{Source, Tree, Window, Workplace, iso, table};
+use crate::debian::Architecture;
 use crate::diagnostics::Fault;
 use crate::image::table::{Entry, Table};
+use crate::oci::{Layout, is_layout, platform, platform_name};
 
 /// What an artifact is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -23,6 +26,8 @@ pub enum Form {
     FileSystem,
     /// A tar archive.
     Archive,
+    /// An OCI image: a layout or an archive of one.
+    Image,
 }
 
 impl Form {
@@ -33,6 +38,7 @@ impl Form {
             Self::Iso => "ISO image",
             Self::FileSystem => "file system",
             Self::Archive => "tar archive",
+            Self::Image => "OCI image",
         }
     }
 }
@@ -45,8 +51,10 @@ pub struct Artifact {
     pub form: Form,
     /// Its partition table.
     pub table: Option<Table>,
-    /// What may have files in it: partitions, file systems, the archive.
+    /// What may have files in it: partitions, file systems, the archive; of OCI images, each.
     pub volumes: Vec<Volume>,
+    /// The OCI images, in the order of the volumes.
+    pub images: Vec<Image>,
 }
 
 /// Something that files, or other contents, may be in.
@@ -70,17 +78,48 @@ pub struct Volume {
 impl Artifact {
     /// Opens a file.
     pub fn open(path: &Path, workplace: &Workplace<'_>) -> Result<Self> {
+        let doing = || format!("looking into {}", path.display());
+        if is_layout(path) {
+            let layout = Layout::open(path)?.context("the layout is gone").with_context(doing)?;
+            return Self::of_layout(Source::of_layout(path)?, &layout, workplace).with_context(doing);
+        }
         let source = Source::open(path, workplace)?;
         let taken_apart = Self::take_apart(source, workplace);
-        taken_apart.with_context(|| format!("looking into {}", path.display()))
+        taken_apart.with_context(doing)
+    }
+
+    /// OCI images. Their bytes are what the layout says is in it, by digests: the same for a directory and an archive.
+    fn of_layout(source: Source, layout: &Layout, workplace: &Workplace<'_>) -> Result<Self> {
+        let mut volumes = Vec::new();
+        let mut images = Vec::new();
+        let found = image::open(layout, workplace)?;
+        let alone = found.len() == 1;
+        for (image, tree) in found {
+            let name = if alone { String::new() } else { image.platform.clone() };
+            volumes.push(Volume { tree: Some(tree), ..Volume::of(name, source.bytes.clone()) });
+            images.push(image);
+        }
+        // Of several, that which this machine would run is the system.
+        let own = platform_name(&platform(Architecture::host()));
+        let system = images.iter().position(|image| image.platform == own).unwrap_or(0);
+        if let Some(volume) = volumes.get_mut(system) {
+            volume.mount = Some("/".into());
+        }
+        Ok(Self { source, form: Form::Image, table: None, volumes, images })
     }
 
     fn take_apart(source: Source, workplace: &Workplace<'_>) -> Result<Self> {
         let bytes = source.bytes.clone();
+        if tar::is_tar(&bytes)
+            && let Some(layout) = Layout::of_archive(bytes.file().try_clone()?)?
+        {
+            let bytes = layout.index_window()?;
+            return Self::of_layout(Source { bytes: Window::part_of(bytes)?, ..source }, &layout, workplace);
+        }
         if tar::is_tar(&bytes) {
             let tree: Box<dyn Tree> = Box::new(Tar::open(bytes.clone())?);
             let volume = Volume { tree: Some(tree), mount: Some("/".into()), ..Volume::of(String::new(), bytes) };
-            return Ok(Self { source, form: Form::Archive, table: None, volumes: vec![volume] });
+            return Ok(Self { source, form: Form::Archive, table: None, volumes: vec![volume], images: Vec::new() });
         }
         let iso = iso::is_iso(&bytes);
         let table = table::read(&bytes)?;
@@ -119,7 +158,7 @@ impl Artifact {
                 form
             }
         };
-        let mut artifact = Self { source, form, table, volumes };
+        let mut artifact = Self { source, form, table, volumes, images: Vec::new() };
         artifact.mount();
         Ok(artifact)
     }

@@ -30,6 +30,12 @@ pub struct Comparison {
     pub packages: Vec<PackageChange>,
     /// Of the system: its name, kernels, boot loaders.
     pub system: Vec<Fact>,
+    /// Of OCI images: what they say of themselves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub image: Vec<Fact>,
+    /// What a client that has the first image fetches for the second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fetch: Option<Fetch>,
     /// Of the disk: its table, partitions, file systems.
     pub disk: Vec<Fact>,
     /// Files, in the order of their paths.
@@ -37,6 +43,23 @@ pub struct Comparison {
     /// First byte that differs where nothing else does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_difference: Option<String>,
+}
+
+/// Layers that an OCI image has and another has not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Fetch {
+    /// How many.
+    pub layers: usize,
+    /// How large they are together, compressed.
+    pub bytes: u64,
+    /// How many layers the image has.
+    pub of_layers: usize,
+    /// How large they are together, compressed.
+    pub of_bytes: u64,
+    /// Source packages in the layers that are fetched.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
 }
 
 /// A package that is not the same.
@@ -93,6 +116,8 @@ impl Comparison {
         let mut comparison = Self {
             packages: packages(&systems.0.packages, &systems.1.packages),
             system: facts(&system_facts(&systems.0, before)?, &system_facts(&systems.1, after)?),
+            image: facts(&image_facts(before), &image_facts(after)),
+            fetch: fetch(before, after),
             disk: disk(before, after),
             ..Self::default()
         };
@@ -113,6 +138,8 @@ impl Comparison {
         let unseen = comparison.packages.is_empty()
             && comparison.system.is_empty()
             && comparison.disk.is_empty()
+            && comparison.image.is_empty()
+            && comparison.fetch.as_ref().is_none_or(|fetch| fetch.layers == 0)
             && comparison.files.is_empty();
         comparison.first_difference = first.filter(|_| unseen).map(|at| place_of(at, before));
         Ok(comparison)
@@ -219,6 +246,41 @@ fn system_facts(system: &System, artifact: &Artifact) -> Result<Named> {
     Ok(all)
 }
 
+/// What OCI images say of themselves; with their platforms where there are several.
+fn image_facts(artifact: &Artifact) -> Named {
+    let mut all = Named::new();
+    for image in &artifact.images {
+        let of = if artifact.images.len() > 1 { format!("{} ", image.platform) } else { String::new() };
+        all.push((format!("{of}platform"), image.platform.clone()));
+        all.push((format!("{of}tags"), image.tags.join(", ")));
+        all.extend(image.configuration.iter().map(|(name, value)| (format!("{of}{name}"), value.clone())));
+        all.push((format!("{of}referrers"), image.referrers.join(", ")));
+    }
+    all
+}
+
+/// What is fetched of each image by a client that has the images for the same platforms.
+fn fetch(before: &Artifact, after: &Artifact) -> Option<Fetch> {
+    if before.images.is_empty() || after.images.is_empty() {
+        return None;
+    }
+    let there: BTreeSet<&str> =
+        before.images.iter().flat_map(|image| &image.layers).map(|layer| layer.digest.as_str()).collect();
+    let mut fetch = Fetch { layers: 0, bytes: 0, of_layers: 0, of_bytes: 0, sources: Vec::new() };
+    let mut seen = BTreeSet::new();
+    for layer in after.images.iter().flat_map(|image| &image.layers).filter(|layer| seen.insert(&layer.digest)) {
+        fetch.of_layers += 1;
+        fetch.of_bytes += layer.size;
+        if !there.contains(layer.digest.as_str()) {
+            fetch.layers += 1;
+            fetch.bytes += layer.size;
+            fetch.sources.extend(layer.sources.iter().cloned());
+        }
+    }
+    fetch.sources.sort();
+    Some(fetch)
+}
+
 fn disk(before: &Artifact, after: &Artifact) -> Vec<Fact> {
     if before.form == after.form {
         return facts(&disk_facts(before), &disk_facts(after));
@@ -230,7 +292,7 @@ fn disk(before: &Artifact, after: &Artifact) -> Vec<Fact> {
 
 fn disk_facts(artifact: &Artifact) -> Named {
     let mut all = Named::new();
-    if artifact.form != Form::Archive {
+    if !matches!(artifact.form, Form::Archive | Form::Image) {
         all.push(("size".into(), format!("{} bytes", artifact.source.bytes.len())));
     }
     if let Some(table) = &artifact.table {

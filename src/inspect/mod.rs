@@ -6,8 +6,10 @@
 
 pub mod artifact;
 pub mod bootable;
+pub mod bootc;
 pub mod compare;
 pub mod filesystem;
+pub mod image;
 mod iso;
 pub mod loaders;
 mod source;

@@ -117,6 +117,19 @@ pub struct Source {
 }
 
 impl Source {
+    /// A layout directory of OCI images: its index.
+    pub(super) fn of_layout(path: &Path) -> Result<Self> {
+        let index = path.join("index.json");
+        let file = File::open(&index).with_context(|| format!("reading {}", index.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            compression: Compression::None,
+            format: Format::Raw,
+            unpacked: path.to_owned(),
+            bytes: Window::whole(file)?,
+        })
+    }
+
     /// Opens a file, and writes its bytes out in the workplace where they do not lie plainly in it.
     pub fn open(path: &Path, workplace: &Workplace<'_>) -> Result<Self> {
         let reading = || format!("reading {}", path.display());

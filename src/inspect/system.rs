@@ -7,6 +7,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::{Tree, bootable};
+use crate::build::packages::DATABASES;
 use crate::debian::package_list;
 
 /// What a system says of itself.
@@ -56,7 +57,14 @@ impl System {
             None => tree.text("usr/lib/os-release")?.unwrap_or_default(),
         };
         let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-        let status = tree.text("var/lib/dpkg/status")?.unwrap_or_default();
+        let mut status = None;
+        for directory in DATABASES {
+            status = match status {
+                None => tree.text(format!("{}/status", directory.trim_start_matches('/')))?,
+                found => found,
+            };
+        }
+        let status = status.unwrap_or_default();
         let (found, installed_size) = package_list::installed(&status);
         let mut packages: Vec<Package> = found
             .into_iter()

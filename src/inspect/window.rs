@@ -21,6 +21,11 @@ impl Window {
         Ok(Self { file: Arc::new(file), start: 0, length, at: 0 })
     }
 
+    /// Bytes of a file, from an offset on and so many.
+    pub fn part_of((file, start, length): (File, u64, u64)) -> Result<Self> {
+        Ok(Self::whole(file)?.part(start, length))
+    }
+
     /// A part of this, cut where this ends.
     #[must_use]
     pub fn part(&self, start: u64, length: u64) -> Self {

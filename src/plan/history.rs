@@ -57,6 +57,9 @@ impl History {
 
     /// Why a step has to be run.
     pub(super) fn reason(&self, step: &PlanStep, fresh: Option<&Fresh>, previous: Option<&PlanStep>) -> String {
+        if step.action().is_ok_and(|action| action.changes().outside) {
+            return "done in every build".into();
+        }
         if fresh.is_some_and(|fresh| step.number >= fresh.from) {
             return "asked for".into();
         }

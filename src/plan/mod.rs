@@ -211,7 +211,7 @@ pub fn at(error: anyhow::Error, step: &PlanStep) -> anyhow::Error {
 /// Whether the store has all that a step of this id would make.
 fn in_store(store: &Store, map: &IdMap, id: &EntryId, changes: Changes) -> Result<bool> {
     let tree = !(changes.root || changes.origin || changes.write) || store.tree(map, id)?.is_some();
-    Ok(tree && (!changes.artifacts || store.has_outputs(id)))
+    Ok(!changes.outside && tree && (!changes.artifacts || store.has_outputs(id)))
 }
 
 fn salt() -> String {

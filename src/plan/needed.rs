@@ -44,7 +44,8 @@ pub struct Facts {
 /// Artifacts are always wanted, and so is the root after the last step that makes one. The root in
 /// between is wanted only by steps that are run and look at it.
 pub fn courses(steps: &[Facts]) -> Vec<Course> {
-    let mut wanted = steps.last().is_none_or(|step| !step.changes.artifacts || step.changes.root);
+    let mut wanted =
+        steps.last().is_none_or(|step| !(step.changes.artifacts || step.changes.outside) || step.changes.root);
     let mut courses: Vec<Course> = steps
         .iter()
         .rev()
@@ -52,7 +53,7 @@ pub fn courses(steps: &[Facts]) -> Vec<Course> {
             let course = match kept {
                 Kept::Whole => Course::Restore,
                 Kept::Artifacts if changes.artifacts && !wanted => Course::RestoreArtifacts,
-                Kept::Nothing | Kept::Artifacts if changes.artifacts || wanted => {
+                Kept::Nothing | Kept::Artifacts if changes.artifacts || changes.outside || wanted => {
                     wanted |= reads_root;
                     Course::Run
                 }
@@ -71,9 +72,9 @@ pub fn courses(steps: &[Facts]) -> Vec<Course> {
 mod tests {
     use super::*;
 
-    const ROOT: Changes = Changes { root: true, artifacts: false, origin: false, write: false };
-    const PACK: Changes = Changes { root: false, artifacts: true, origin: false, write: false };
-    const HOST_RUN: Changes = Changes { root: true, artifacts: true, origin: false, write: false };
+    const ROOT: Changes = Changes { root: true, artifacts: false, origin: false, write: false, outside: false };
+    const PACK: Changes = Changes { root: false, artifacts: true, origin: false, write: false, outside: false };
+    const HOST_RUN: Changes = Changes { root: true, artifacts: true, origin: false, write: false, outside: false };
 
     fn courses(steps: &[(Changes, Kept)]) -> Vec<Course> {
         let facts = steps.iter().map(|(changes, kept)| Facts {
@@ -115,12 +116,23 @@ mod tests {
 
     #[test]
     fn a_step_that_makes_its_own_root_wants_none_before_it() {
-        let step = |changes, makes_root, kept| Facts { changes, reads_root: !makes_root, makes_root, kept };
+        let step = |changes, makes_root: bool, kept| Facts { changes, reads_root: !makes_root, makes_root, kept };
         let (root, commit) = (step(ROOT, false, Kept::Nothing), step(PACK, false, Kept::Whole));
         let (deploy, image) = (step(ROOT, true, Kept::Nothing), step(PACK, false, Kept::Nothing));
         assert_eq!(
             super::courses(&[root, commit, deploy, image]),
             [Course::Skip, Course::Restore, Course::Run, Course::Run]
+        );
+    }
+
+    #[test]
+    fn what_is_done_outside_is_done_in_every_build() {
+        let push = Changes { outside: true, ..Changes::default() };
+        let step = |changes, reads_root, kept| Facts { changes, reads_root, makes_root: false, kept };
+        let (root, pack) = (step(ROOT, true, Kept::Nothing), step(PACK, true, Kept::Whole));
+        assert_eq!(
+            super::courses(&[root, pack, step(push, false, Kept::Nothing)]),
+            [Course::Skip, Course::Restore, Course::Run]
         );
     }
 

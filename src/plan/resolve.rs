@@ -147,7 +147,10 @@ impl<'a> Resolver<'a> {
         self.anew = anew.map(|salt| (plain, salt));
         let changes = step.changes(action);
         step.hit = match self.elsewhere {
-            Some(elsewhere) => elsewhere.has(&id, changes.root || changes.origin || changes.write, changes.artifacts),
+            Some(elsewhere) => {
+                let tree = changes.root || changes.origin || changes.write;
+                !changes.outside && elsewhere.has(&id, tree, changes.artifacts)
+            }
             None => in_store(self.store, self.map, &id, changes)?,
         };
         step.epoch = Some(self.epoch);

@@ -11,6 +11,7 @@ pub mod http;
 pub mod leftover;
 mod modules;
 pub mod project;
+pub mod registry;
 pub mod repository;
 pub mod user;
 

@@ -5,6 +5,7 @@ mod compression;
 mod deb;
 mod external;
 mod file;
+mod header;
 mod pack;
 mod parallel;
 mod pax;
@@ -17,6 +18,7 @@ mod zip;
 
 pub use compression::Compression;
 pub use file::compress;
+pub(crate) use pack::{Entry as PackEntry, Item as PackItem, Style as PackStyle, pack_items, scan};
 pub use pack::{Packed, pack};
 pub(crate) use sparse::Part;
 pub(crate) use tar::{Member as TarMember, Reader as TarReader, Type as TarType, is_header as is_tar_header};

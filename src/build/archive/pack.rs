@@ -6,7 +6,7 @@
 //! several threads while others are compressed.
 
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -15,13 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::stat::{major, minor};
 use rayon::prelude::*;
 
 use super::compression::{Compression, Effort, Sink};
+use super::header::{Header, member_name};
 use super::sparse::{self, Part};
 use super::tar::BLOCK;
-use super::{acl, pax};
 use crate::build::inside::xattrs;
 use crate::build::interrupted;
 use crate::diagnostics::{Fault, FaultKind};
@@ -45,19 +44,34 @@ const BATCH_FILES: usize = 1024;
 /// GNU tar fills archives up to this.
 const RECORD: u64 = 20 * BLOCK as u64;
 
-/// Largest numbers that fit the octal fields of a header.
-const LARGEST_ID: u64 = 0o7_777_777;
-const LARGEST_SIZE: u64 = 0o77_777_777_777;
-const LONGEST_NAME: usize = 100;
-
-/// A file of the tree.
-struct Entry {
-    /// Below the tree's top; empty for the top.
-    path: PathBuf,
-    meta: Metadata,
-    /// The first name of a file that has several.
-    linked: Option<PathBuf>,
+/// How an archive is written, beside what is in it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Style {
+    /// What names begin with: `./`, or nothing.
+    pub prefix: &'static str,
+    /// Whether holes of files are kept as such (pax format 1.0 of GNU tar).
+    pub sparse: bool,
+    /// No file is dated later, in seconds since 1970.
+    pub latest: Option<i64>,
 }
+
+impl Style {
+    /// As `tar -C root .` does.
+    const USUAL: Self = Self { prefix: "./", sparse: true, latest: None };
+}
+
+/// A file of a tree.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// Below the tree's top; empty for the top.
+    pub path: PathBuf,
+    pub meta: Metadata,
+    /// The first name of a file that has several.
+    pub linked: Option<PathBuf>,
+}
+
+/// A file to be packed: the top of its tree, and its entry.
+pub(crate) type Item<'a> = (&'a Path, &'a Entry);
 
 /// A member ready to be written.
 struct Ready {
@@ -87,14 +101,54 @@ pub fn pack(
     let entries = scan(tree)?;
     let total = entries.iter().map(|entry| entry.meta.len()).sum();
     let mut sink = compression.writer(to, Effort { threads, ..Effort::default() })?;
+    let items: Vec<Item<'_>> = entries.iter().map(|entry| (tree, entry)).collect();
+    write_items(&items, Style::USUAL, sink.as_mut(), &mut |done| progress(done.min(total), total))?;
+    let file = sink.finish().context("writing the archive")?;
+    let size = file.metadata().context("looking at the archive")?.len();
+    Ok(Packed { members: entries.len() as u64, size })
+}
+
+/// Packs files into a file, each directory before what is in it, the first of several names before the others;
+/// what the archive is without its compression goes into `uncompressed` as well. `progress` is told how many
+/// bytes of files are done. The same bytes whatever the number of threads.
+pub(crate) fn pack_items(
+    items: &[Item<'_>],
+    style: Style,
+    to: File,
+    (compression, level, threads): (Compression, Option<u32>, usize),
+    uncompressed: &mut dyn Write,
+    progress: &mut dyn FnMut(u64),
+) -> Result<File> {
+    let mut sink = compression.writer(to, Effort { level, threads, size: None })?;
+    let mut both = Both(sink.as_mut(), uncompressed);
+    write_items(items, style, &mut both, progress)?;
+    sink.finish().context("writing the archive")
+}
+
+/// Writes to two.
+struct Both<'a>(&'a mut dyn Sink, &'a mut dyn Write);
+
+impl Write for Both<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write_all(bytes)?;
+        self.1.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a whole archive.
+fn write_items(items: &[Item<'_>], style: Style, to: &mut dyn Write, progress: &mut dyn FnMut(u64)) -> Result<()> {
     let mut done = 0;
     let mut written = 0;
     let (sender, receiver) = sync_channel::<Vec<Result<Ready>>>(1);
     std::thread::scope(|scope| {
-        let entries = &entries;
         scope.spawn(move || {
-            for batch in batches(entries) {
-                let ready = batch.par_iter().map(|entry| prepare(tree, entry)).collect();
+            for batch in batches(items) {
+                let ready = batch.par_iter().map(|item| prepare(*item, style)).collect();
                 // The receiver is gone when writing failed.
                 if sender.send(ready).is_err() {
                     return;
@@ -107,10 +161,10 @@ pub fn pack(
                 if interrupted() {
                     return Err(Fault::new(FaultKind::Interrupted, "interrupted").into());
                 }
-                let (header, contents) = write(sink.as_mut(), ready?, &mut buffer)?;
+                let (header, contents) = write(to, ready?, &mut buffer)?;
                 written += header + contents;
                 done += contents;
-                progress(done.min(total), total);
+                progress(done);
             }
         }
         anyhow::Ok(())
@@ -118,14 +172,11 @@ pub fn pack(
     // Two empty blocks, and a whole record.
     let end = (written + 2 * BLOCK as u64).next_multiple_of(RECORD) - written;
     let zeros = vec![0; usize::try_from(end).context("filling the archive up")?];
-    sink.write_all(&zeros).context("writing the archive")?;
-    let file = sink.finish().context("writing the archive")?;
-    let size = file.metadata().context("looking at the archive")?.len();
-    Ok(Packed { members: entries.len() as u64, size })
+    to.write_all(&zeros).context("writing the archive")
 }
 
 /// The tree's files, each directory before what is in it, names in order of their bytes.
-fn scan(tree: &Path) -> Result<Vec<Entry>> {
+pub(crate) fn scan(tree: &Path) -> Result<Vec<Entry>> {
     let meta = fs::symlink_metadata(tree).with_context(|| format!("looking at {}", tree.display()))?;
     if !meta.is_dir() {
         bail!("{} is not a directory", tree.display());
@@ -177,14 +228,14 @@ fn add(
 }
 
 /// Cuts the list so that each part is read in one go.
-fn batches(entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
-    let mut rest = entries;
+fn batches<'i, 'e>(items: &'i [Item<'e>]) -> impl Iterator<Item = &'i [Item<'e>]> {
+    let mut rest = items;
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let count = rest
             .iter()
             .take(BATCH_FILES)
-            .take_while(|entry| {
+            .take_while(|(_, entry)| {
                 let fits = bytes == 0 || bytes < BATCH;
                 bytes += if entry.meta.len() <= AHEAD { entry.meta.len() } else { 0 };
                 fits
@@ -197,12 +248,12 @@ fn batches(entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
 }
 
 /// Reads all that there is to say about a file, and the file if it is not too large.
-fn prepare(tree: &Path, entry: &Entry) -> Result<Ready> {
+fn prepare((tree, entry): Item<'_>, style: Style) -> Result<Ready> {
     let path = tree.join(&entry.path);
     let doing = || format!("reading /{}", entry.path.display());
-    let mut header = Header::new(entry);
+    let mut header = Header::new(style, &entry.path, &entry.meta);
     if let Some(first) = &entry.linked {
-        header.link(b'1', &member_name(first, false));
+        header.link(b'1', &member_name(style, first, false));
         return Ok(Ready { header: header.finish(0), contents: Contents::Nothing });
     }
     for (name, value) in xattrs(&path).with_context(doing)? {
@@ -214,7 +265,7 @@ fn prepare(tree: &Path, entry: &Entry) -> Result<Ready> {
     } else if kind.is_symlink() {
         header.link(b'2', fs::read_link(&path).with_context(doing)?.as_os_str().as_bytes());
     } else if kind.is_file() {
-        return file(header, &path, &entry.meta).with_context(doing);
+        return file(header, style, &path, &entry.meta).with_context(doing);
     } else if kind.is_char_device() {
         header.device(b'3', entry.meta.rdev());
     } else if kind.is_block_device() {
@@ -225,7 +276,7 @@ fn prepare(tree: &Path, entry: &Entry) -> Result<Ready> {
     Ok(Ready { header: header.finish(0), contents: Contents::Nothing })
 }
 
-fn file(mut header: Header, path: &Path, meta: &Metadata) -> Result<Ready> {
+fn file(mut header: Header, style: Style, path: &Path, meta: &Metadata) -> Result<Ready> {
     let size = meta.len();
     let file = File::open(path)?;
     if size <= AHEAD {
@@ -234,7 +285,7 @@ fn file(mut header: Header, path: &Path, meta: &Metadata) -> Result<Ready> {
         if contents.len() as u64 != size {
             bail!("it changed while it was read");
         }
-        return Ok(match sparse::parts_of(&contents) {
+        return Ok(match sparse::parts_of(&contents).filter(|_| style.sparse) {
             None => Ready { header: header.finish(size), contents: Contents::Read(contents) },
             Some(parts) => {
                 let mut data = sparse::map_1_0(&parts, size);
@@ -247,7 +298,7 @@ fn file(mut header: Header, path: &Path, meta: &Metadata) -> Result<Ready> {
         });
     }
     let path = path.to_owned();
-    Ok(match sparse::parts(&file, size)? {
+    Ok(match sparse::parts(&file, size)?.filter(|_| style.sparse) {
         None => Ready { header: header.finish(size), contents: Contents::Later { file, path, parts: vec![(0, size)] } },
         Some(parts) => {
             let map = sparse::map_1_0(&parts, size);
@@ -261,7 +312,7 @@ fn file(mut header: Header, path: &Path, meta: &Metadata) -> Result<Ready> {
 }
 
 /// Writes a member; returns the bytes of its header and of its contents.
-fn write(sink: &mut dyn Sink, ready: Ready, buffer: &mut [u8]) -> Result<(u64, u64)> {
+fn write(sink: &mut dyn Write, ready: Ready, buffer: &mut [u8]) -> Result<(u64, u64)> {
     let doing = "writing the archive";
     sink.write_all(&ready.header).context(doing)?;
     let length = match ready.contents {
@@ -292,144 +343,4 @@ fn write(sink: &mut dyn Sink, ready: Ready, buffer: &mut [u8]) -> Result<(u64, u
     let padding = length.wrapping_neg() % BLOCK as u64;
     sink.write_all(&[0; BLOCK][..usize::try_from(padding)?]).context(doing)?;
     Ok((ready.header.len() as u64, length + padding))
-}
-
-/// `./etc/hostname`; a directory ends in `/`.
-fn member_name(path: &Path, directory: bool) -> Vec<u8> {
-    let mut name = b"./".to_vec();
-    name.extend_from_slice(path.as_os_str().as_bytes());
-    if directory && !path.as_os_str().is_empty() {
-        name.push(b'/');
-    }
-    name
-}
-
-/// A member's headers in the making: a ustar header, and before it a pax header if it needs one.
-struct Header {
-    block: [u8; BLOCK],
-    pax: Vec<u8>,
-    name: Vec<u8>,
-}
-
-impl Header {
-    fn new(entry: &Entry) -> Self {
-        let meta = &entry.meta;
-        let mut header = Self { block: [0; BLOCK], pax: Vec::new(), name: member_name(&entry.path, meta.is_dir()) };
-        header.kind(b'0');
-        header.block[257..265].copy_from_slice(b"ustar\x0000");
-        header.octal(100..108, u64::from(meta.mode() & 0o7777));
-        header.number(108..116, "uid", meta.uid().into(), LARGEST_ID);
-        header.number(116..124, "gid", meta.gid().into(), LARGEST_ID);
-        // Whole seconds: not every file system keeps more.
-        match u64::try_from(meta.mtime()) {
-            Ok(seconds) => header.number(136..148, "mtime", seconds, LARGEST_SIZE),
-            Err(_) => {
-                header.octal(136..148, 0);
-                header.record("mtime", meta.mtime().to_string().as_bytes());
-            }
-        }
-        header
-    }
-
-    fn kind(&mut self, kind: u8) {
-        self.block[156] = kind;
-    }
-
-    fn link(&mut self, kind: u8, target: &[u8]) {
-        self.kind(kind);
-        if target.len() > LONGEST_NAME {
-            self.record("linkpath", target);
-        }
-        let short = &target[..target.len().min(LONGEST_NAME)];
-        self.block[157..157 + short.len()].copy_from_slice(short);
-    }
-
-    fn device(&mut self, kind: u8, device: u64) {
-        self.kind(kind);
-        self.octal(329..337, major(device));
-        self.octal(337..345, minor(device));
-    }
-
-    /// ACLs are written twice: as text for those who unpack with `tar --acls`, and as the kernel has
-    /// them for those who take all xattrs.
-    fn xattr(&mut self, name: &OsStr, value: &[u8]) {
-        let key = if name == acl::ACCESS { pax::ACL_ACCESS } else { pax::ACL_DEFAULT };
-        if (name == acl::ACCESS || name == acl::DEFAULT)
-            && let Some(text) = acl::to_text(value)
-        {
-            self.record(key, text.as_bytes());
-        }
-        pax::push(&mut self.pax, &[pax::XATTR.as_bytes(), name.as_bytes()].concat(), value);
-    }
-
-    /// Turns it into a sparse file of pax format 1.0, its map at the head of its data.
-    fn sparse(&mut self, size: u64) {
-        self.record("GNU.sparse.major", b"1");
-        self.record("GNU.sparse.minor", b"0");
-        let name = self.name.clone();
-        self.record("GNU.sparse.name", &name);
-        self.record("GNU.sparse.realsize", size.to_string().as_bytes());
-        let cut = name.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-        self.name = [&name[..cut], b"GNUSparseFile.0/", &name[cut..]].concat();
-    }
-
-    fn record(&mut self, key: &str, value: &[u8]) {
-        pax::push(&mut self.pax, key.as_bytes(), value);
-    }
-
-    fn octal(&mut self, field: std::ops::Range<usize>, value: u64) {
-        let width = field.len() - 1;
-        let digits = format!("{value:0width$o}");
-        self.block[field.start..field.end - 1].copy_from_slice(digits.as_bytes());
-    }
-
-    /// A number that may need a pax record.
-    fn number(&mut self, field: std::ops::Range<usize>, key: &str, value: u64, largest: u64) {
-        if value > largest {
-            self.record(key, value.to_string().as_bytes());
-        }
-        self.octal(field, value.min(largest));
-    }
-
-    /// The bytes of all headers, for a member with so many bytes of data.
-    fn finish(mut self, size: u64) -> Vec<u8> {
-        self.number(124..136, "size", size, LARGEST_SIZE);
-        let name = std::mem::take(&mut self.name);
-        if name.len() > LONGEST_NAME {
-            self.record("path", &name);
-        }
-        self.set_name(&name);
-        let mut all = Vec::new();
-        if !self.pax.is_empty() {
-            let mut extension = Self { block: [0; BLOCK], pax: Vec::new(), name: Vec::new() };
-            extension.kind(b'x');
-            extension.block[257..265].copy_from_slice(b"ustar\x0000");
-            extension.octal(100..108, 0o644);
-            extension.octal(108..116, 0);
-            extension.octal(116..124, 0);
-            extension.octal(124..136, self.pax.len() as u64);
-            extension.octal(136..148, 0);
-            extension.set_name(
-                &[b"./PaxHeaders/", name.rsplit(|b| *b == b'/').find(|p| !p.is_empty()).unwrap_or(b"")].concat(),
-            );
-            extension.set_checksum();
-            all.extend_from_slice(&extension.block);
-            all.extend_from_slice(&self.pax);
-            all.resize(all.len().next_multiple_of(BLOCK), 0);
-        }
-        self.set_checksum();
-        all.extend_from_slice(&self.block);
-        all
-    }
-
-    fn set_name(&mut self, name: &[u8]) {
-        let short = &name[..name.len().min(LONGEST_NAME)];
-        self.block[..short.len()].copy_from_slice(short);
-    }
-
-    fn set_checksum(&mut self) {
-        self.block[148..156].fill(b' ');
-        let sum: u32 = self.block.iter().map(|byte| u32::from(*byte)).sum();
-        self.block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-    }
 }

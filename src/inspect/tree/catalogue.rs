@@ -34,6 +34,23 @@ impl<P: Default> Catalogue<P> {
         }
     }
 
+    /// Takes a file away, with all that is below it.
+    pub(super) fn remove(&mut self, path: &Path) {
+        self.clear(path);
+        self.directories.remove(path);
+        if let Some(siblings) = path.parent().and_then(|parent| self.directories.get_mut(parent)) {
+            siblings.remove(path);
+        }
+    }
+
+    /// Takes away all that is in a directory.
+    pub(super) fn clear(&mut self, directory: &Path) {
+        self.directories.retain(|path, _| path == directory || !path.starts_with(directory));
+        if let Some(files) = self.directories.get_mut(directory) {
+            files.clear();
+        }
+    }
+
     /// A file and what its contents are read by.
     pub(super) fn get(&self, path: &Path) -> Option<&(Entry, P)> {
         self.directories.get(path.parent()?)?.get(path)

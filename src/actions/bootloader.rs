@@ -223,6 +223,10 @@ impl Action for Bootloader {
         ])
     }
 
+    fn works_on_disk(&self) -> bool {
+        true
+    }
+
     fn summary(&self) -> String {
         let console = self.console.as_ref().map(|console| format!(", console {console}")).unwrap_or_default();
         format!("{}{console}", self.kind.name())

@@ -233,6 +233,10 @@ impl Action for FilesystemImage {
         2
     }
 
+    fn works_on_disk(&self) -> bool {
+        true
+    }
+
     fn summary(&self) -> String {
         match &self.subdir {
             Some(subdir) => format!("{subdir} → {}", self.file),

@@ -43,6 +43,10 @@ impl Action for WriteImage {
         2
     }
 
+    fn works_on_disk(&self) -> bool {
+        true
+    }
+
     fn summary(&self) -> String {
         String::new()
     }

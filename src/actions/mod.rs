@@ -23,6 +23,7 @@ pub mod mmdebstrap;
 pub mod oci_image;
 pub mod oci_index;
 pub mod oci_push;
+pub mod ostree_bundle;
 pub mod ostree_commit;
 pub mod ostree_deploy;
 pub mod ostree_prepare;
@@ -140,6 +141,12 @@ pub trait Action: std::fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// Whether it works on the disk itself where the root is one that OSTree deploys to; others work in the
+    /// deployment that is started first.
+    fn works_on_disk(&self) -> bool {
+        false
+    }
+
     /// A directory among the artifacts whose files are one artifact for people: a repository.
     fn artifact_tree(&self) -> Option<&str> {
         None
@@ -224,6 +231,7 @@ pub const KINDS: &[Kind] = &[
     kind::<oci_image::OciImage>("oci-image"),
     kind::<oci_index::OciIndex>("oci-index"),
     kind::<oci_push::OciPush>("oci-push"),
+    kind::<ostree_bundle::OstreeBundle>("ostree-bundle"),
     kind::<ostree_commit::OstreeCommit>("ostree-commit"),
     kind::<ostree_deploy::OstreeDeploy>("ostree-deploy"),
     kind::<ostree_prepare::OstreePrepare>("ostree-prepare"),

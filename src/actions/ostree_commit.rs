@@ -301,7 +301,7 @@ impl Action for OstreeCommit {
                 Some(from) => deltas.push(Some(from.to_owned())),
             }
         }
-        let sbom = self.sbom.then(|| packages::sbom(cx.root, &self.branch, cx.source_date_epoch)).transpose()?;
+        let sbom = self.sbom.then(|| packages::sbom(cx.root, "system", cx.source_date_epoch)).transpose()?;
         let wanted = commit::Commit {
             repository: &self.repository,
             mode: self.mode.name(),

@@ -261,6 +261,10 @@ impl Action for OstreeDeploy {
         ImageRole::Deploys(crate::image::Deploy { slot: None, words: self.words(cx.spec), first_boot: false })
     }
 
+    fn works_on_disk(&self) -> bool {
+        true
+    }
+
     fn summary(&self) -> String {
         self.branch.clone()
     }

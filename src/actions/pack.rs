@@ -102,6 +102,10 @@ impl Action for Pack {
         vec![self.file.clone()]
     }
 
+    fn works_on_disk(&self) -> bool {
+        true
+    }
+
     fn summary(&self) -> String {
         match &self.subdir {
             Some(subdir) => format!("{subdir} → {}", self.file),

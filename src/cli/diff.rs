@@ -26,7 +26,8 @@ const DEPTH: usize = 3;
 /// Show what changed between two images or archives, packages first
 ///
 /// They may be of different kinds: a disk and a tar archive, a compressed one and one that is not. Of two
-/// OCI images (layout directories or archives) it says too what a client that has the first one fetches.
+/// OCI images (layout directories or archives) and of OSTree commits (`repo:branch`, `repo:checksum`) it says too
+/// what a client that has the first one fetches.
 /// Times of files are not compared.
 ///
 /// Exit codes as diff(1) has them: 0 the same, 1 different, 2 trouble.
@@ -168,7 +169,7 @@ fn facts(facts: &[Fact]) -> String {
 /// "3 of 64 layers, 4.1 MB of 61 MB  glibc openssl"
 fn fetched(fetch: &Fetch) -> String {
     let sizes = format!("{} of {}", report::bytes(fetch.bytes), report::bytes(fetch.of_bytes));
-    let mut line = format!("  {} of {} layers, {sizes}", fetch.layers, fetch.of_layers);
+    let mut line = format!("  {} of {} {}, {sizes}", fetch.layers, fetch.of_layers, fetch.unit);
     if !fetch.sources.is_empty() {
         let more = fetch.sources.len().saturating_sub(SOURCES);
         let mut sources = fetch.sources[..fetch.sources.len() - more].join(" ");

@@ -12,6 +12,7 @@ use super::output::print;
 use crate::build::archive::Compression;
 use crate::image::TableKind;
 use crate::image::table::Entry;
+use crate::inspect::artifact::CommitFacts;
 use crate::inspect::filesystem::FileSystem;
 use crate::inspect::image::Image;
 use crate::inspect::loaders::{self, Loader};
@@ -59,6 +60,8 @@ struct Findings {
     volumes: Vec<VolumeFindings>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     images: Vec<Image>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    commit: Vec<(String, String)>,
     boot_loaders: Vec<Loader>,
     #[serde(skip_serializing_if = "Option::is_none")]
     system: Option<System>,
@@ -122,13 +125,15 @@ impl Findings {
             form: artifact.form,
             format: source.format,
             compression: (compression != Compression::None).then(|| compression.name()),
-            size: match artifact.images.is_empty() {
-                true => source.bytes.len(),
-                false => artifact.images.iter().map(Image::size).sum(),
+            size: match &artifact.commit {
+                Some(commit) => commit.size(),
+                None if artifact.images.is_empty() => source.bytes.len(),
+                None => artifact.images.iter().map(Image::size).sum(),
             },
-            allocated: match source.path.is_dir() {
-                true => artifact.images.iter().map(Image::size).sum(),
-                false => source.path.metadata()?.blocks() * 512,
+            allocated: match &artifact.commit {
+                Some(commit) => commit.size(),
+                None if source.path.is_dir() => artifact.images.iter().map(Image::size).sum(),
+                None => source.path.metadata()?.blocks() * 512,
             },
             table: artifact.table.as_ref().map(|table| TableFindings {
                 kind: table.kind,
@@ -137,6 +142,7 @@ impl Findings {
             }),
             volumes: artifact.volumes.iter().map(VolumeFindings::of).collect(),
             images: artifact.images.clone(),
+            commit: artifact.commit.as_ref().map(CommitFacts::named).unwrap_or_default(),
             boot_loaders: loaders::find(artifact)?,
             system,
         })
@@ -151,6 +157,7 @@ impl Findings {
             }
         };
         part(self.images());
+        part(self.commit());
         part(self.partitions());
         part(self.file_systems());
         part(self.facts());
@@ -176,9 +183,10 @@ impl Findings {
             (Form::FileSystem, _) => "file system".into(),
             (Form::Archive, _) => "tar archive".into(),
             (Form::Image, _) => "OCI image".into(),
+            (Form::Commit, _) => "OSTree commit".into(),
         };
         let mut parts = vec![console::style(name).bold().to_string(), form];
-        if !matches!(self.form, Form::Archive | Form::Image) && self.format != Format::Raw {
+        if !matches!(self.form, Form::Archive | Form::Image | Form::Commit) && self.format != Format::Raw {
             parts.push(self.format.qemu().to_owned());
         }
         parts.extend(self.compression.map(str::to_owned));
@@ -208,6 +216,15 @@ impl Findings {
             text.push_str(&columns.print(""));
         }
         text
+    }
+
+    /// What an OSTree commit says of itself.
+    fn commit(&self) -> String {
+        let mut columns = Columns::new(&["", ""]);
+        for (name, value) in self.commit.iter().filter(|(_, value)| !value.is_empty()) {
+            columns.row([name.clone(), value.clone()]);
+        }
+        columns.print("")
     }
 
     fn partitions(&self) -> String {

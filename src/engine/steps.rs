@@ -13,7 +13,7 @@ use super::{Build, epoch, shell};
 use crate::actions::{Action, WRITE_IMAGE};
 use crate::build::event::Outcome;
 use crate::build::image::MountedImage;
-use crate::build::{BuildContext, Event, Reporter, interrupted};
+use crate::build::{BuildContext, Event, Reporter, interrupted, ostree};
 use crate::diagnostics::{Fault, FaultKind};
 use crate::image::{Spec, Strategy};
 use crate::plan::{self, Course, Kept, PlanStep, Resolver, RootFacts};
@@ -393,7 +393,11 @@ impl Run<'_> {
         disk: Option<&Path>,
         own: &Path,
     ) -> Result<(String, Option<PathBuf>)> {
-        let mut cx = self.context(step, root, disk, own);
+        let system = match !action.works_on_disk() && ostree::is_sysroot(root) {
+            true => root.join(ostree::deployment(root)?),
+            false => root.to_owned(),
+        };
+        let mut cx = self.context(step, &system, disk, own);
         action.run(&mut cx).map_err(|error| self.store.explain_work(error))?;
         Ok((cx.detail, cx.origin))
     }

@@ -1,5 +1,6 @@
 //! An artifact taken apart: its table, its volumes, the system in it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -7,12 +8,13 @@ use serde::Serialize;
 
 use super::filesystem::{self, FileSystem};
 use super::image::{self, Image};
-use super::tree::{EntryKind, Iso, Mounted, Tar, tar};
+use super::tree::{Commit, EntryKind, Iso, Mounted, Tar, tar};
 use super::{Source, Tree, Window, Workplace, iso, table};
 use crate::debian::Architecture;
 use crate::diagnostics::Fault;
 use crate::image::table::{Entry, Table};
 use crate::oci::{Layout, is_layout, platform, platform_name};
+use crate::ostree::Repository;
 
 /// What an artifact is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -28,6 +30,8 @@ pub enum Form {
     Archive,
     /// An OCI image: a layout or an archive of one.
     Image,
+    /// A commit of an OSTree repository.
+    Commit,
 }
 
 impl Form {
@@ -39,6 +43,7 @@ impl Form {
             Self::FileSystem => "file system",
             Self::Archive => "tar archive",
             Self::Image => "OCI image",
+            Self::Commit => "OSTree commit",
         }
     }
 }
@@ -55,6 +60,38 @@ pub struct Artifact {
     pub volumes: Vec<Volume>,
     /// The OCI images, in the order of the volumes.
     pub images: Vec<Image>,
+    /// The OSTree commit.
+    pub commit: Option<CommitFacts>,
+}
+
+/// What an OSTree commit says of itself.
+#[derive(Debug, Clone)]
+pub struct CommitFacts {
+    /// Its checksum.
+    pub checksum: String,
+    /// What it says.
+    pub commit: crate::ostree::object::Commit,
+    /// Its objects with their sizes in the repository, in bytes.
+    pub objects: BTreeMap<String, u64>,
+}
+
+impl CommitFacts {
+    /// For people: names and values.
+    pub fn named(&self) -> Vec<(String, String)> {
+        let date =
+            i64::try_from(self.commit.timestamp).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
+        vec![
+            ("commit".to_owned(), self.checksum.clone()),
+            ("subject".to_owned(), self.commit.subject.clone()),
+            ("date".to_owned(), date.map(|date| date.to_string()).unwrap_or_default()),
+            ("parent".to_owned(), self.commit.parent.clone().unwrap_or_default()),
+        ]
+    }
+
+    /// Bytes that its objects take in the repository.
+    pub fn size(&self) -> u64 {
+        self.objects.values().sum()
+    }
 }
 
 /// Something that files, or other contents, may be in.
@@ -83,9 +120,33 @@ impl Artifact {
             let layout = Layout::open(path)?.context("the layout is gone").with_context(doing)?;
             return Self::of_layout(Source::of_layout(path)?, &layout, workplace).with_context(doing);
         }
+        if let Some((repository, commit)) = Repository::of_name(path).with_context(doing)? {
+            return Self::of_commit(path, repository, commit).with_context(doing);
+        }
         let source = Source::open(path, workplace)?;
         let taken_apart = Self::take_apart(source, workplace);
         taken_apart.with_context(doing)
+    }
+
+    /// An OSTree commit. Its bytes are those of the commit object, which has the checksums of all others.
+    fn of_commit(path: &Path, repository: Repository, checksum: String) -> Result<Self> {
+        let source = Source::of_plain_file(path, &repository.commit_file(&checksum))?;
+        let commit = repository.commit(&checksum)?;
+        let tree = Commit::open(repository, &checksum)?;
+        let facts = CommitFacts { checksum, commit, objects: tree.objects.clone() };
+        let volume = Volume {
+            tree: Some(Box::new(tree)),
+            mount: Some("/".into()),
+            ..Volume::of(String::new(), source.bytes.clone())
+        };
+        Ok(Self {
+            source,
+            form: Form::Commit,
+            table: None,
+            volumes: vec![volume],
+            images: Vec::new(),
+            commit: Some(facts),
+        })
     }
 
     /// OCI images. Their bytes are what the layout says is in it, by digests: the same for a directory and an archive.
@@ -105,7 +166,7 @@ impl Artifact {
         if let Some(volume) = volumes.get_mut(system) {
             volume.mount = Some("/".into());
         }
-        Ok(Self { source, form: Form::Image, table: None, volumes, images })
+        Ok(Self { source, form: Form::Image, table: None, volumes, images, commit: None })
     }
 
     fn take_apart(source: Source, workplace: &Workplace<'_>) -> Result<Self> {
@@ -119,7 +180,14 @@ impl Artifact {
         if tar::is_tar(&bytes) {
             let tree: Box<dyn Tree> = Box::new(Tar::open(bytes.clone())?);
             let volume = Volume { tree: Some(tree), mount: Some("/".into()), ..Volume::of(String::new(), bytes) };
-            return Ok(Self { source, form: Form::Archive, table: None, volumes: vec![volume], images: Vec::new() });
+            return Ok(Self {
+                source,
+                form: Form::Archive,
+                table: None,
+                volumes: vec![volume],
+                images: Vec::new(),
+                commit: None,
+            });
         }
         let iso = iso::is_iso(&bytes);
         let table = table::read(&bytes)?;
@@ -158,7 +226,7 @@ impl Artifact {
                 form
             }
         };
-        let mut artifact = Self { source, form, table, volumes, images: Vec::new() };
+        let mut artifact = Self { source, form, table, volumes, images: Vec::new(), commit: None };
         artifact.mount();
         Ok(artifact)
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use similar::TextDiff;
 
-use super::artifact::{Artifact, Form, Volume};
+use super::artifact::{Artifact, CommitFacts, Form, Volume};
 use super::loaders;
 use super::system::{Package, System};
 use super::table;
@@ -45,10 +45,12 @@ pub struct Comparison {
     pub first_difference: Option<String>,
 }
 
-/// Layers that an OCI image has and another has not.
+/// Layers that an OCI image has and another has not, or objects of an OSTree commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Fetch {
+    /// What is counted: `layers` or `objects`.
+    pub unit: &'static str,
     /// How many.
     pub layers: usize,
     /// How large they are together, compressed.
@@ -246,9 +248,9 @@ fn system_facts(system: &System, artifact: &Artifact) -> Result<Named> {
     Ok(all)
 }
 
-/// What OCI images say of themselves; with their platforms where there are several.
+/// What commits and OCI images say of themselves; with their platforms where there are several.
 fn image_facts(artifact: &Artifact) -> Named {
-    let mut all = Named::new();
+    let mut all = artifact.commit.as_ref().map(CommitFacts::named).unwrap_or_default();
     for image in &artifact.images {
         let of = if artifact.images.len() > 1 { format!("{} ", image.platform) } else { String::new() };
         all.push((format!("{of}platform"), image.platform.clone()));
@@ -261,12 +263,23 @@ fn image_facts(artifact: &Artifact) -> Named {
 
 /// What is fetched of each image by a client that has the images for the same platforms.
 fn fetch(before: &Artifact, after: &Artifact) -> Option<Fetch> {
+    if let (Some(before), Some(after)) = (&before.commit, &after.commit) {
+        let new = || after.objects.iter().filter(|(object, _)| !before.objects.contains_key(*object));
+        return Some(Fetch {
+            unit: "objects",
+            layers: new().count(),
+            bytes: new().map(|(_, size)| size).sum(),
+            of_layers: after.objects.len(),
+            of_bytes: after.objects.values().sum(),
+            sources: Vec::new(),
+        });
+    }
     if before.images.is_empty() || after.images.is_empty() {
         return None;
     }
     let there: BTreeSet<&str> =
         before.images.iter().flat_map(|image| &image.layers).map(|layer| layer.digest.as_str()).collect();
-    let mut fetch = Fetch { layers: 0, bytes: 0, of_layers: 0, of_bytes: 0, sources: Vec::new() };
+    let mut fetch = Fetch { unit: "layers", layers: 0, bytes: 0, of_layers: 0, of_bytes: 0, sources: Vec::new() };
     let mut seen = BTreeSet::new();
     for layer in after.images.iter().flat_map(|image| &image.layers).filter(|layer| seen.insert(&layer.digest)) {
         fetch.of_layers += 1;
@@ -292,7 +305,7 @@ fn disk(before: &Artifact, after: &Artifact) -> Vec<Fact> {
 
 fn disk_facts(artifact: &Artifact) -> Named {
     let mut all = Named::new();
-    if !matches!(artifact.form, Form::Archive | Form::Image) {
+    if !matches!(artifact.form, Form::Archive | Form::Image | Form::Commit) {
         all.push(("size".into(), format!("{} bytes", artifact.source.bytes.len())));
     }
     if let Some(table) = &artifact.table {

@@ -119,8 +119,12 @@ pub struct Source {
 impl Source {
     /// A layout directory of OCI images: its index.
     pub(super) fn of_layout(path: &Path) -> Result<Self> {
-        let index = path.join("index.json");
-        let file = File::open(&index).with_context(|| format!("reading {}", index.display()))?;
+        Self::of_plain_file(path, &path.join("index.json"))
+    }
+
+    /// A file that stands for what has another name.
+    pub(super) fn of_plain_file(path: &Path, file: &Path) -> Result<Self> {
+        let file = File::open(file).with_context(|| format!("reading {}", file.display()))?;
         Ok(Self {
             path: path.to_owned(),
             compression: Compression::None,

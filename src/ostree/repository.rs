@@ -114,6 +114,47 @@ impl Repository {
         self.path.join("objects").join(directory).join(format!("{name}.{kind}"))
     }
 
+    /// Bytes that an object takes in the repository; of files, too, whatever their ending there is.
+    pub fn size(&self, checksum: &str, kind: &str) -> u64 {
+        let kind = match (kind, self.mode) {
+            ("file", Mode::Archive) => "filez",
+            (kind, _) => kind,
+        };
+        self.object(checksum, kind).symlink_metadata().map_or(0, |meta| meta.len())
+    }
+
+    /// The repository and the commit that `repo:branch` names, the commit also by its checksum; of a repository alone
+    /// its only branch.
+    pub fn of_name(name: &Path) -> Result<Option<(Self, String)>> {
+        if let Some(repository) = Self::open(name)? {
+            let branches = repository.branches()?;
+            let [branch] = branches.as_slice() else {
+                return Err(Fault::recipe(format!("{} has {} branches", name.display(), branches.len()))
+                    .hint(format!(
+                        "name one: {}",
+                        branches
+                            .iter()
+                            .map(|branch| format!("{}:{branch}", name.display()))
+                            .collect::<Vec<_>>()
+                            .join(", ")
+                    ))
+                    .into());
+            };
+            let commit = repository.resolve(branch)?;
+            return Ok(Some((repository, commit)));
+        }
+        let text = name.to_string_lossy();
+        let Some((path, wanted)) = text.rsplit_once(':').filter(|_| !name.exists()) else { return Ok(None) };
+        let Some(repository) = Self::open(Path::new(path))? else { return Ok(None) };
+        let commit = repository.resolve(wanted)?;
+        Ok(Some((repository, commit)))
+    }
+
+    /// The file that a commit is in.
+    pub fn commit_file(&self, checksum: &str) -> PathBuf {
+        self.object(checksum, "commit")
+    }
+
     /// A commit.
     pub fn commit(&self, checksum: &str) -> Result<Commit> {
         Commit::parse(&self.read(checksum, "commit")?).with_context(|| format!("reading the commit {checksum}"))

@@ -1,6 +1,7 @@
 //! Trees of files inside of artifacts.
 
 mod catalogue;
+mod commit;
 mod directory;
 pub(super) mod ext;
 pub(super) mod fat;
@@ -16,6 +17,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::Result;
 
+pub use commit::Commit;
 pub use directory::Directory;
 pub use ext::Ext;
 pub use fat::Fat;

@@ -195,6 +195,12 @@ fn what_containers_have_of_their_own_is_left_out() {
 }
 
 #[test]
+fn names_that_mean_something_in_images_are_a_fault() {
+    let project = project(&[file("etc/.wh.passwd", "")], IMAGE);
+    project.build([]).code(1).says("an image cannot hold /etc/.wh.passwd");
+}
+
+#[test]
 fn faults_of_the_recipe_are_found_before_anything_runs() {
     let project = project(
         &packages(1, &[]),

@@ -39,8 +39,9 @@ pub(in crate::actions) fn compression() -> String {
     "zstd".into()
 }
 
+/// As many as leave room for layers that others put over it, where [`MOST_LAYERS`] is the end.
 pub(in crate::actions) fn max_layers() -> usize {
-    64
+    96
 }
 
 /// Docker's overlay driver takes no more.

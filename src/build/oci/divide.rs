@@ -23,8 +23,8 @@ const MOUNTED: [&str; 3] = ["dev", "proc", "sys"];
 
 /// Whether a file of a root is none of an image.
 pub(super) fn is_left_out(path: &Path) -> bool {
-    let inside = |top: &&str| path.starts_with(top) && path != Path::new(top);
-    path.as_os_str().is_empty() || MOUNTED.iter().any(|top| inside(&top))
+    let inside = |top: &&str| path.starts_with(*top) && path != Path::new(*top);
+    path.as_os_str().is_empty() || MOUNTED.iter().any(inside)
 }
 
 /// Whose a file is.

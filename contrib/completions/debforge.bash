@@ -43,6 +43,9 @@ _debforge() {
             debforge,inspect)
                 cmd="debforge__subcmd__inspect"
                 ;;
+            debforge,lint-bootc)
+                cmd="debforge__subcmd__lint__subcmd__bootc"
+                ;;
             debforge,plan)
                 cmd="debforge__subcmd__plan"
                 ;;
@@ -81,6 +84,9 @@ _debforge() {
                 ;;
             debforge__subcmd__help,inspect)
                 cmd="debforge__subcmd__help__subcmd__inspect"
+                ;;
+            debforge__subcmd__help,lint-bootc)
+                cmd="debforge__subcmd__help__subcmd__lint__subcmd__bootc"
                 ;;
             debforge__subcmd__help,plan)
                 cmd="debforge__subcmd__help__subcmd__plan"
@@ -143,7 +149,7 @@ _debforge() {
 
     case "${cmd}" in
         debforge)
-            opts="-h -V --help --version build boot check inspect diff plan shell store doctor actions schema completions help"
+            opts="-h -V --help --version build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -467,7 +473,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__help)
-            opts="build boot check inspect diff plan shell store doctor actions schema completions help"
+            opts="build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -606,6 +612,20 @@ _debforge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        debforge__subcmd__help__subcmd__lint__subcmd__bootc)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         debforge__subcmd__help__subcmd__plan)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -720,6 +740,24 @@ _debforge() {
             ;;
         debforge__subcmd__inspect)
             opts="-h --packages --json --store --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        debforge__subcmd__lint__subcmd__bootc)
+            opts="-h --fatal-warnings --list --json --store --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

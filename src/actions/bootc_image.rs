@@ -46,7 +46,7 @@ pub struct BootcImage {
     #[serde(default)]
     pub format: Option<Form>,
     /// What the image is called in its layout.
-    #[serde(default, alias = "ref-name")]
+    #[serde(default)]
     pub tag: Tag,
     /// What the kernel is told.
     #[serde(default)]

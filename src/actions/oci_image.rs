@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::common::{Common, Form, compression, finish, max_layers, short};
 use super::pack::check_root;
 use super::{Action, Changes, Needs};
+use crate::build::files::RootFiles;
 use crate::build::oci::Settings;
 use crate::build::{BuildContext, CheckContext, InputContext};
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostics, Fault};
 use crate::oci::Tag;
 
 /// Make a container image of the root.
@@ -53,7 +54,7 @@ pub struct OciImage {
     #[serde(default)]
     pub format: Option<Form>,
     /// What the image is called in its layout.
-    #[serde(default, alias = "ref-name")]
+    #[serde(default)]
     pub tag: Tag,
     /// The program that containers run.
     #[serde(default)]
@@ -172,8 +173,26 @@ impl Action for OciImage {
             stop_signal: self.stop_signal.clone(),
             ..Settings::default()
         };
+        if let Some(user) = &self.user {
+            check_user(&RootFiles::open(cx.root)?, user)?;
+        }
         self.common().make(cx, settings, BTreeMap::new())
     }
+}
+
+/// That the root knows the user, and the group after `:`; numbers need no name.
+fn check_user(root: &RootFiles, user: &str) -> Result<()> {
+    let (user, group) = user.split_once(':').map_or((user, None), |(user, group)| (user, Some(group)));
+    for (name, file, what) in [(Some(user), "/etc/passwd", "user"), (group, "/etc/group", "group")] {
+        let Some(name) = name.filter(|name| !name.chars().all(|c| c.is_ascii_digit())) else { continue };
+        let known = root.text(file)?.unwrap_or_default();
+        if !known.lines().any(|line| line.split(':').next() == Some(name)) {
+            return Err(Fault::failed(format!("the root has no {what} `{name}`, which containers would run as"))
+                .hint("make it before this action, or give its number")
+                .into());
+        }
+    }
+    Ok(())
 }
 
 fn is_signal(text: &str) -> bool {

@@ -39,7 +39,7 @@ pub struct OciIndex {
     #[serde(default)]
     pub format: Option<Form>,
     /// What it is called in its layout.
-    #[serde(default, alias = "ref-name")]
+    #[serde(default)]
     pub tag: Tag,
     /// Annotations of the index.
     #[serde(default)]

@@ -105,8 +105,8 @@ fn kernels(tree: &dyn Tree) -> Result<Vec<Kernel>> {
     for entry in tree.names(Path::new("lib/modules"))? {
         let name = entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         note(&name, |kernel| kernel.modules = true);
-        // Where OSTree and bootc have them.
-        for file in tree.names(entry.path)? {
+        // Where /boot is not part of the system.
+        for file in tree.names(&entry.path)? {
             match file.path.file_name().and_then(|name| name.to_str()) {
                 Some("vmlinuz") => note(&name, |kernel| kernel.image = true),
                 Some("initramfs.img") => note(&name, |kernel| kernel.initrd = true),

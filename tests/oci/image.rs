@@ -195,6 +195,22 @@ fn what_containers_have_of_their_own_is_left_out() {
 }
 
 #[test]
+fn a_user_that_the_root_does_not_know_is_a_fault() {
+    let project = project(&packages(1, &[]), &format!("{IMAGE}    user: web\n"));
+    project.build([]).code(1).says("the root has no user `web`");
+    project.set_actions(&format!("{IMAGE}    user: root:www\n"));
+    project.build([]).code(1).says("the root has no group `www`");
+    project.set_actions(&format!("{IMAGE}    user: \"0:7\"\n"));
+    project.build([]).success();
+}
+
+#[test]
+fn names_that_mean_something_in_images_are_a_fault() {
+    let project = project(&[file("etc/.wh.passwd", "")], IMAGE);
+    project.build([]).code(1).says("an image cannot hold /etc/.wh.passwd");
+}
+
+#[test]
 fn faults_of_the_recipe_are_found_before_anything_runs() {
     let project = project(
         &packages(1, &[]),

@@ -2,6 +2,7 @@
 
 mod bootc;
 mod compare;
+mod debian;
 mod image;
 mod index;
 mod push;

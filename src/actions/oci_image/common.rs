@@ -5,6 +5,7 @@ use std::fs::Permissions;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use schemars::JsonSchema;
@@ -39,8 +40,9 @@ pub(in crate::actions) fn compression() -> String {
     "zstd".into()
 }
 
+/// As many as leave room for layers that others put over it, where [`MOST_LAYERS`] is the end.
 pub(in crate::actions) fn max_layers() -> usize {
-    64
+    96
 }
 
 /// Docker's overlay driver takes no more.
@@ -157,12 +159,14 @@ impl Common<'_> {
             tag: self.tag.clone(),
             sbom: self.sbom.then(|| name.to_owned()),
         };
+        let started = Instant::now();
         let made = image
             .make(&mut |done, total| cx.progress("writing layers", Some((done, total))))
             .with_context(|| format!("making {}", self.file))?;
-        cx.log(format!("digest of the image: {}", made.digest));
         let (layers, size) = (made.layers, size_shown(made.size));
         finish(cx, made.layout, self.file, self.format.unwrap_or(Form::of(self.file)))?;
+        cx.log(format!("wrote {} in {:.3} s", self.file, started.elapsed().as_secs_f64()));
+        cx.log(format!("digest of the image: {}", made.digest));
         cx.detail = format!("{layers} layers, {size}, {}", short(&made.digest));
         Ok(())
     }

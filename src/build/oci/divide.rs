@@ -23,8 +23,8 @@ const MOUNTED: [&str; 3] = ["dev", "proc", "sys"];
 
 /// Whether a file of a root is none of an image.
 pub(super) fn is_left_out(path: &Path) -> bool {
-    let inside = |top: &&str| path.starts_with(top) && path != Path::new(top);
-    path.as_os_str().is_empty() || MOUNTED.iter().any(|top| inside(&top))
+    let inside = |top: &&str| path.starts_with(*top) && path != Path::new(*top);
+    path.as_os_str().is_empty() || MOUNTED.iter().any(inside)
 }
 
 /// Whose a file is.
@@ -109,7 +109,7 @@ fn size(entry: &PackEntry) -> u64 {
 /// The layer of a file that no package has.
 fn kind(path: &Path, database: Option<&Path>) -> Kind {
     const BOOT: [&str; 3] = ["boot", "usr/lib/modules", "lib/modules"];
-    const STATE: [&str; 3] = ["var", "usr/share/mime", "usr/share/info/dir"];
+    const STATE: [&str; 4] = ["var", "usr/lib/udev/hwdb.bin", "usr/share/mime", "usr/share/info/dir"];
     // All of these are written anew whenever a package is.
     const WITH_EVERY_PACKAGE: [&str; 4] =
         ["etc/ld.so.cache", "var/cache/ldconfig", "var/lib/apt/extended_states", "var/log"];

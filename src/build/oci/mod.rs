@@ -22,6 +22,7 @@ pub use self::write::LayerCompression;
 use super::archive::{PackEntry, PackItem, scan};
 use super::packages;
 use crate::debian::{Architecture, sbom};
+use crate::diagnostics::Fault;
 use crate::oci::chunk::Kind;
 use crate::oci::{self, Finished, LAYER, REF_NAME, SOURCES, Tag, Writer};
 
@@ -94,6 +95,14 @@ impl Image<'_> {
     /// done, and of how many.
     pub fn make(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Made> {
         let entries = scan(self.root)?;
+        if let Some(entry) = entries.iter().find(|entry| is_whiteout(entry) && !divide::is_left_out(&entry.path)) {
+            let path = entry.path.display();
+            return Err(Fault::failed(format!(
+                "an image cannot hold /{path}: such names mark what is gone from other layers"
+            ))
+            .hint("remove it before the image is made")
+            .into());
+        }
         let owners = Owners::of_root(self.root)?;
         let mut layers = divide::layers(self.root, &entries, &owners, &self.previous, self.max_layers);
         let own = self.scratch.join("files");
@@ -202,6 +211,10 @@ impl Image<'_> {
         }
         scan(directory)
     }
+}
+
+fn is_whiteout(entry: &PackEntry) -> bool {
+    entry.path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".wh."))
 }
 
 /// The layer of files that are in the image alone; directories that the root has are as it has them.

@@ -72,7 +72,8 @@ impl Owners {
 
     /// The source of a file, by its path relative to the root.
     pub(super) fn source(&self, path: &Path) -> Option<&str> {
-        let owner = self.files.get(path).or_else(|| self.files.get(&script_of(path)?));
+        let owner = self.files.get(path);
+        let owner = owner.or_else(|| self.files.get(&script_of(path)?)).or_else(|| self.files.get(&kernel_of(path)?));
         owner.map(|number| self.sources[*number].as_str())
     }
 }
@@ -82,6 +83,15 @@ fn script_of(path: &Path) -> Option<PathBuf> {
     let cache = path.parent().filter(|parent| parent.file_name() == Some(OsStr::new("__pycache__")))?;
     let name = path.file_name()?.to_str()?.strip_suffix(".pyc")?;
     Some(cache.parent()?.join(format!("{}.py", name.split('.').next()?)))
+}
+
+/// The kernel in /boot that files beside its modules belong to: a copy of it, and what depmod writes. An initramfs is
+/// made of many packages.
+fn kernel_of(path: &Path) -> Option<PathBuf> {
+    let modules = ["usr/lib/modules", "lib/modules"].iter().find_map(|top| path.strip_prefix(top).ok())?;
+    let mut parts = modules.iter();
+    let (version, name) = (parts.next()?, parts.next()?);
+    (name != "initramfs.img").then(|| Path::new("boot").join(format!("vmlinuz-{}", version.to_string_lossy())))
 }
 
 /// Reads lists of files.
@@ -136,9 +146,10 @@ mod tests {
         let status = "Package: bash\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1\n\nPackage: libx\nStatus: install ok installed\nArchitecture: amd64\nSource: x (2)\nVersion: 2+b1\n";
         fs::write(at("var/lib/dpkg/status"), status).unwrap();
         fs::write(at("var/lib/dpkg/diversions"), "/bin/sh\n/bin/sh.old\nlibx\n").unwrap();
-        fs::write(at("var/lib/dpkg/info/bash.list"), "/.\n/bin\n/bin/bash\n/bin/sh\n").unwrap();
         fs::write(at("var/lib/dpkg/info/libx:amd64.list"), "/usr/bin/x\n/bin/sh\n/usr/bin/x.py\n").unwrap();
         fs::write(at("var/lib/dpkg/info/libx:amd64.md5sums"), "").unwrap();
+        fs::create_dir(at("boot")).unwrap();
+        fs::write(at("var/lib/dpkg/info/bash.list"), "/.\n/bin\n/bin/bash\n/bin/sh\n/boot/vmlinuz-6.1\n").unwrap();
         let owners = Owners::of_root(root.path()).unwrap();
         let of = |path: &str| owners.source(Path::new(path));
         assert_eq!(of("usr/bin/bash"), Some("bash"));
@@ -146,6 +157,9 @@ mod tests {
         assert_eq!(of("usr/bin/sh.old"), Some("bash"));
         assert_eq!(of("usr/bin/__pycache__/x.cpython-313.pyc"), Some("x"));
         assert_eq!(of("var/lib/dpkg/info/libx:amd64.md5sums"), Some("x"));
+        assert_eq!(of("usr/lib/modules/6.1/vmlinuz"), Some("bash"));
+        assert_eq!(of("usr/lib/modules/6.1/modules.dep"), Some("bash"));
+        assert_eq!(of("usr/lib/modules/6.1/initramfs.img"), None);
         assert_eq!(of("etc/passwd"), None);
         assert_eq!(owners.database.as_deref(), Some(Path::new("var/lib/dpkg")));
     }

@@ -45,7 +45,7 @@ impl LayerCompression {
 enum Message {
     /// So many bytes of a layer more.
     Progress(u64),
-    Done(usize, Result<Written>),
+    Done(usize, Box<Result<Written>>),
 }
 
 /// Writes layers, each on a processor of its own, the largest first; one that is larger than a processor's share of
@@ -77,7 +77,7 @@ pub(super) fn layers(
                         before = done;
                     });
                     let failed = done.is_err();
-                    if sender.send(Message::Done(index, done)).is_err() || failed {
+                    if sender.send(Message::Done(index, Box::new(done))).is_err() || failed {
                         return;
                     }
                 }
@@ -96,7 +96,7 @@ pub(super) fn layers(
                         // Nobody begins another.
                         queue.lock().map_err(|_| anyhow!("a thread broke off"))?.clear();
                     }
-                    written[index] = Some(done?);
+                    written[index] = Some((*done)?);
                 }
             }
         }

@@ -12,6 +12,7 @@ mod golden;
 mod image;
 mod machine;
 mod oci;
+mod ostree;
 mod recipes;
 mod root;
 mod sandbox;

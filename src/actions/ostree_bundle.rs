@@ -148,7 +148,9 @@ impl Action for OstreeBundle {
         };
         for (repository, commit) in wanted {
             let source = repository.path.to_str().context("the repository's path is not UTF-8")?;
-            cx.host_alone(["ostree", "pull-local", &here, source, &commit]).run("collecting the bundle's commits")?;
+            cx.host_alone(["ostree", "pull-local", &here, source, &commit])
+                .bind(&repository.path, &repository.path, true)
+                .run("collecting the bundle's commits")?;
         }
         let output = Output::begin(cx, &self.file)?;
         let file = format!("--filename={}", output.path().display());

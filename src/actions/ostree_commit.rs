@@ -16,6 +16,7 @@ use crate::build::{BuildContext, CheckContext, InputContext, gpg, packages};
 use crate::diagnostics::{Diagnostics, Fault};
 use crate::ostree::Repository;
 use crate::ostree::repository::{is_branch, is_checksum};
+use crate::store::Store;
 
 /// Commit the root to an OSTree repository.
 ///
@@ -159,20 +160,23 @@ impl OstreeCommit {
         Repository::open(&artifacts.join(&self.repository))
     }
 
-    /// Where a delta leads from: `None` is from nothing; nothing at all where there is no such commit yet.
-    fn from(&self, name: &str, artifacts: &Path) -> Result<Option<Option<String>>> {
-        if name == "empty" {
-            return Ok(Some(None));
-        }
-        let Some(earlier) = self.earlier(artifacts)? else {
-            return match name {
-                "previous" => Ok(None),
-                _ => Err(Fault::failed(format!("there is no repository `{}` with `{name}`", self.repository)).into()),
-            };
+    /// What the branch was at before a commit was made of this root: that commit takes no place in a history of its
+    /// own making.
+    fn before(&self, store: &Store, artifacts: &Path, built_on: &str) -> Result<Option<String>> {
+        let Some(head) = self.earlier(artifacts)?.and_then(|earlier| earlier.head(&self.branch)) else {
+            return Ok(None);
         };
-        match name {
-            "previous" => Ok(earlier.head(&self.branch).map(Some)),
-            name => earlier.resolve(name).map(|commit| Some(Some(commit))),
+        match store.recall(&fact(&head)) {
+            Some(known) if known["built-on"] == built_on => Ok(known["before"].as_str().map(str::to_owned)),
+            _ => Ok(Some(head)),
+        }
+    }
+
+    /// The commit that a branch or checksum stands for.
+    fn resolve(&self, name: &str, artifacts: &Path) -> Result<String> {
+        match self.earlier(artifacts)? {
+            Some(earlier) => earlier.resolve(name),
+            None => Err(Fault::failed(format!("there is no repository `{}` with `{name}`", self.repository)).into()),
         }
     }
 }
@@ -256,37 +260,23 @@ impl Action for OstreeCommit {
     fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
         cx.add("tool ostree", tool_version("ostree"));
         let earlier = self.earlier(cx.artifact_dir)?;
-        if let Some(earlier) = &earlier {
-            // Its mode decides what the objects look like.
-            cx.add("mode of the repository", earlier.mode.name());
-        }
+        // What the objects look like.
+        cx.add("mode of the repository", earlier.map_or(self.mode.name(), |earlier| earlier.mode.name()));
         let built_on = cx.previous.to_string();
-        let parent = match self.parent.as_str() {
-            "none" => None,
-            "branch" => {
-                let head = earlier.as_ref().and_then(|earlier| earlier.head(&self.branch));
-                let known = head.as_ref().and_then(|head| cx.store.recall(&fact(head)));
-                match known {
-                    // It was made of the same root: then this commit takes its place.
-                    Some(known) if known["built-on"] == built_on => known["parent"].as_str().map(str::to_owned),
-                    _ => head,
-                }
-            }
-            commit => Some(commit.to_owned()),
-        };
-        if self.parent != "none" {
-            cx.add(BUILT_ON, built_on);
-            cx.add(PARENT, parent.unwrap_or_default());
+        let before = self.before(cx.store, cx.artifact_dir, &built_on)?;
+        match self.parent.as_str() {
+            "none" => {}
+            "branch" => cx.add(PARENT, before.clone().unwrap_or_default()),
+            commit => cx.add(PARENT, commit),
         }
         for name in self.deltas.iter().filter(|name| *name != "empty") {
-            // That which this build makes itself would be another each time.
-            let from = self.from(name, cx.artifact_dir)?.flatten();
-            let from = from.filter(|from| {
-                name != "previous"
-                    || cx.store.recall(&fact(from)).is_none_or(|known| known["built-on"] != cx.previous.to_string())
-            });
+            let from = match name.as_str() {
+                "previous" => before.clone(),
+                name => Some(self.resolve(name, cx.artifact_dir)?),
+            };
             cx.add(format!("delta from {name}"), from.unwrap_or_default());
         }
+        cx.add(BUILT_ON, built_on);
         self.sign.as_ref().map_or(Ok(()), |signing| signing.inputs(cx))
     }
 
@@ -310,7 +300,7 @@ impl Action for OstreeCommit {
             bindings: &self.ref_binding,
             subject: self.subject.as_deref().unwrap_or(&self.branch),
             body: self.body.as_deref(),
-            parent: parent.clone(),
+            parent,
             metadata: &self.metadata,
             timestamp: self.timestamp.unwrap_or(cx.source_date_epoch),
             sbom: sbom.map(|bytes| (SBOM, bytes)),
@@ -318,9 +308,9 @@ impl Action for OstreeCommit {
             deltas,
         };
         let (head, shown) = commit::commit(cx, &wanted)?;
-        if let Some(built_on) = cx.input(BUILT_ON) {
-            cx.store.remember(&fact(&head), &json!({ "built-on": built_on, "parent": parent }));
-        }
+        let built_on = cx.input(BUILT_ON).unwrap_or_default();
+        let before = self.before(cx.store, cx.artifact_dir, built_on)?.filter(|before| *before != head);
+        cx.store.remember(&fact(&head), &json!({ "built-on": built_on, "before": before }));
         cx.log(format!("{} is at {head}", self.branch));
         cx.detail = shown;
         Ok(())

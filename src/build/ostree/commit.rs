@@ -159,12 +159,17 @@ fn delta(
         // The older commit's files are read from where they are.
         let parent = earlier.to_str().context("the artifact directory's path is not UTF-8")?;
         cx.host_alone(["ostree", "config", &here, "set", "core.parent", parent])
+            .bind(&earlier, &earlier, true)
             .writable(cx.artifacts)
             .run("opening the earlier repository")?;
     }
     let mut words = vec!["ostree".to_owned(), "static-delta".into(), "generate".into(), here, format!("--to={to}")];
     words.push(from.map_or("--empty".to_owned(), |from| format!("--from={from}")));
-    let made = cx.host_alone(words).writable(cx.artifacts).run("making a static delta");
+    let mut runner = cx.host_alone(words).writable(cx.artifacts);
+    if earlier.is_dir() {
+        runner = runner.bind(&earlier, &earlier, true);
+    }
+    let made = runner.run("making a static delta");
     fs::write(&config, before).context("writing the repository's settings")?;
     made
 }

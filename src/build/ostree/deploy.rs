@@ -95,7 +95,10 @@ pub fn deploy(cx: &BuildContext<'_>, wanted: &Deploy<'_>) -> Result<Vec<String>>
             words.push("--gpg-verify");
         }
         words.extend([from.as_str(), branch]);
-        ostree(&words, &format!("copying {branch} to the disk"))?;
+        cx.host_alone(["ostree"].iter().chain(&words).copied())
+            .writable(cx.root)
+            .bind(&source.path, &source.path, true)
+            .run(&format!("copying {branch} to the disk"))?;
         let os = format!("--os={}", wanted.os);
         let arguments: Vec<String> = wanted.arguments.iter().map(|word| format!("--karg={word}")).collect();
         let refspec = format!("{origin}:{branch}");

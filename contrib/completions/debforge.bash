@@ -58,6 +58,9 @@ _debforge() {
             debforge,store)
                 cmd="debforge__subcmd__store"
                 ;;
+            debforge,test-atomic)
+                cmd="debforge__subcmd__test__subcmd__atomic"
+                ;;
             debforge__subcmd__help,actions)
                 cmd="debforge__subcmd__help__subcmd__actions"
                 ;;
@@ -99,6 +102,9 @@ _debforge() {
                 ;;
             debforge__subcmd__help,store)
                 cmd="debforge__subcmd__help__subcmd__store"
+                ;;
+            debforge__subcmd__help,test-atomic)
+                cmd="debforge__subcmd__help__subcmd__test__subcmd__atomic"
                 ;;
             debforge__subcmd__help__subcmd__store,clear)
                 cmd="debforge__subcmd__help__subcmd__store__subcmd__clear"
@@ -149,7 +155,7 @@ _debforge() {
 
     case "${cmd}" in
         debforge)
-            opts="-h -V --help --version build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help"
+            opts="-h -V --help --version build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -473,7 +479,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__help)
-            opts="build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help"
+            opts="build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -727,6 +733,20 @@ _debforge() {
         debforge__subcmd__help__subcmd__store__subcmd__size)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        debforge__subcmd__help__subcmd__test__subcmd__atomic)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1128,6 +1148,112 @@ _debforge() {
             fi
             case "${prev}" in
                 --set)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        debforge__subcmd__test__subcmd__atomic)
+            opts="-v -t -e -b -m -c -h --image --repository --update --fast --stage --firmware --secure-boot --guest-memory --timeout --log --verbose --json --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --machine-root --show-boot --disable-fakemachine --store --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --image)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --repository)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --update)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --stage)
+                    COMPREPLY=($(compgen -W "boot update rollback same-kernel unsigned rebase power-cut fsck" -- "${cur}"))
+                    return 0
+                    ;;
+                --firmware)
+                    COMPREPLY=($(compgen -W "auto efi bios u-boot" -- "${cur}"))
+                    return 0
+                    ;;
+                --guest-memory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --template-var)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -t)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --artifactdir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --environ-var)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -e)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --templatedir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend)
+                    COMPREPLY=($(compgen -W "auto local uml kvm qemu" -- "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -W "auto local uml kvm qemu" -- "${cur}"))
+                    return 0
+                    ;;
+                --memory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -m)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --scratchsize)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -35,13 +35,14 @@ complete -c debforge -n "__fish_debforge_needs_command" -f -a "lint-bootc" -d 'C
 complete -c debforge -n "__fish_debforge_needs_command" -f -a "plan" -d 'Show which steps a build would run, and why'
 complete -c debforge -n "__fish_debforge_needs_command" -f -a "shell" -d 'Open a shell in the root as it stands after a step, or where steps work in a mounted image, in that; what it changes is thrown away'
 complete -c debforge -n "__fish_debforge_needs_command" -f -a "store" -d 'Show or reduce what is kept for later builds'
+complete -c debforge -n "__fish_debforge_needs_command" -f -a "test-atomic" -d 'Test that an atomic system starts, takes an update, and finds its way back'
 complete -c debforge -n "__fish_debforge_needs_command" -f -a "doctor" -d 'Show what this machine can do, and how to get what is missing'
 complete -c debforge -n "__fish_debforge_needs_command" -f -a "actions" -d 'Show the manual of an action, or what actions there are'
 complete -c debforge -n "__fish_debforge_needs_command" -f -a "schema" -d 'Print the JSON Schema of recipes, for editors'
 complete -c debforge -n "__fish_debforge_needs_command" -f -a "completions" -d 'Print a script that completes debforge\'s arguments in a shell'
 complete -c debforge -n "__fish_debforge_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -s t -l template-var -d 'Set a variable of the template' -r
-complete -c debforge -n "__fish_debforge_using_subcommand build" -l artifactdir -d 'Directory that artifacts go to and come from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l artifactdir -d 'Directory that artifacts go to and come from [default: .]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand build" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l templatedir -d 'Further directory that templates include from' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand build" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'Here where that works, else in the fastest machine that does'
@@ -94,7 +95,7 @@ complete -c debforge -n "__fish_debforge_using_subcommand boot" -l graphical -d 
 complete -c debforge -n "__fish_debforge_using_subcommand boot" -l print -d 'Print the commands that start the machine, and start nothing'
 complete -c debforge -n "__fish_debforge_using_subcommand boot" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c debforge -n "__fish_debforge_using_subcommand check" -s t -l template-var -d 'Set a variable of the template' -r
-complete -c debforge -n "__fish_debforge_using_subcommand check" -l artifactdir -d 'Directory that artifacts go to and come from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand check" -l artifactdir -d 'Directory that artifacts go to and come from [default: .]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand check" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l templatedir -d 'Further directory that templates include from' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand check" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'Here where that works, else in the fastest machine that does'
@@ -127,7 +128,7 @@ complete -c debforge -n "__fish_debforge_using_subcommand lint-bootc" -l list -d
 complete -c debforge -n "__fish_debforge_using_subcommand lint-bootc" -l json -d 'Print JSON'
 complete -c debforge -n "__fish_debforge_using_subcommand lint-bootc" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -s t -l template-var -d 'Set a variable of the template' -r
-complete -c debforge -n "__fish_debforge_using_subcommand plan" -l artifactdir -d 'Directory that artifacts go to and come from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -l artifactdir -d 'Directory that artifacts go to and come from [default: .]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l templatedir -d 'Further directory that templates include from' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'Here where that works, else in the fastest machine that does'
@@ -148,7 +149,7 @@ complete -c debforge -n "__fish_debforge_using_subcommand plan" -l json -d 'Prin
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l no-cache -d 'Plan as if nothing were in the store'
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -s t -l template-var -d 'Set a variable of the template' -r
-complete -c debforge -n "__fish_debforge_using_subcommand shell" -l artifactdir -d 'Directory that artifacts go to and come from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -l artifactdir -d 'Directory that artifacts go to and come from [default: .]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l templatedir -d 'Further directory that templates include from' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'Here where that works, else in the fastest machine that does'
@@ -197,6 +198,46 @@ complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from help" -f -a "prune" -d 'Remove what was used least recently, down to a size (the bound, without arguments) or an age'
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from help" -f -a "clear" -d 'Remove everything that no running build uses'
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l image -d 'Test an image that is built already' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l repository -d 'Repository with the image\'s commit and that of the update' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l update -d 'Branch or commit that the image is updated to' -r
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l stage -d 'Run only this stage and those that it needs; several may be named' -r -f -a "boot\t''
+update\t''
+rollback\t''
+same-kernel\t''
+unsigned\t''
+rebase\t''
+power-cut\t''
+fsck\t''"
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l firmware -d 'What starts the image' -r -f -a "auto\t'EFI where the image has something for it, else BIOS, else U-Boot'
+efi\t'UEFI'
+bios\t'BIOS (amd64, i386)'
+u-boot\t'U-Boot, which reads extlinux.conf and boot scripts'"
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l guest-memory -d 'Memory of the tested machine, such as 2G [default: 1G]' -r
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l timeout -d 'Seconds that the system may take to start, and a command in it to be done' -r
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l log -d 'Keep the log here [default: a file in the store]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -s t -l template-var -d 'Set a variable of the template' -r
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l artifactdir -d 'Directory that artifacts go to and come from [default: .]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l templatedir -d 'Further directory that templates include from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'Here where that works, else in the fastest machine that does'
+local\t'Namespaces of this machine'
+uml\t'User-mode Linux (amd64)'
+kvm\t'QEMU with KVM'
+qemu\t'QEMU with an emulated processor'"
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -s m -l memory -d 'Memory of the machine, such as 4G; a bare number is in MiB [default: 2G]' -r
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -s c -l cpus -d 'Processors of the machine [default: those of this one]; UML has one' -r
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l scratchsize -d 'Most that the machine\'s disk may hold, such as 100G [default: 64GiB]; it takes only what it holds' -r
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l kernel -d 'Kernel of the machine [default: an installed one, else Debian\'s]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l fast -d 'Hand the kernel to QEMU, without firmware and boot loader'
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l secure-boot -d 'Start only what is signed, with Microsoft\'s keys as computers are sold with'
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -s v -l verbose -d 'Show the output of the builds\' steps'
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l json -d 'Print events as JSON, one a line'
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l machine-root -d 'Use programs that debforge builds a root of, in place of those of this machine'
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l show-boot -d 'Show what the machine\'s kernel says'
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l disable-fakemachine -d 'The same as `--backend local`'
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c debforge -n "__fish_debforge_using_subcommand doctor" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand doctor" -l json -d 'Print JSON'
 complete -c debforge -n "__fish_debforge_using_subcommand doctor" -s h -l help -d 'Print help'
@@ -204,20 +245,21 @@ complete -c debforge -n "__fish_debforge_using_subcommand actions" -l markdown -
 complete -c debforge -n "__fish_debforge_using_subcommand actions" -s h -l help -d 'Print help'
 complete -c debforge -n "__fish_debforge_using_subcommand schema" -s h -l help -d 'Print help'
 complete -c debforge -n "__fish_debforge_using_subcommand completions" -s h -l help -d 'Print help'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help" -f -a "build" -d 'Build a recipe'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help" -f -a "boot" -d 'Start an image in a virtual machine, its serial console in the terminal'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help" -f -a "check" -d 'Check a recipe, and that this machine can build it, without running anything'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help" -f -a "inspect" -d 'Show what is in an image or archive: partitions, file systems, boot loaders, kernels, packages'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help" -f -a "diff" -d 'Show what changed between two images or archives, packages first'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help" -f -a "lint-bootc" -d 'Check a root or image as `bootc container lint` does'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help" -f -a "plan" -d 'Show which steps a build would run, and why'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help" -f -a "shell" -d 'Open a shell in the root as it stands after a step, or where steps work in a mounted image, in that; what it changes is thrown away'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help" -f -a "store" -d 'Show or reduce what is kept for later builds'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help" -f -a "doctor" -d 'Show what this machine can do, and how to get what is missing'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help" -f -a "actions" -d 'Show the manual of an action, or what actions there are'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help" -f -a "schema" -d 'Print the JSON Schema of recipes, for editors'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help" -f -a "completions" -d 'Print a script that completes debforge\'s arguments in a shell'
-complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store doctor actions schema completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help" -f -a "build" -d 'Build a recipe'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help" -f -a "boot" -d 'Start an image in a virtual machine, its serial console in the terminal'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help" -f -a "check" -d 'Check a recipe, and that this machine can build it, without running anything'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help" -f -a "inspect" -d 'Show what is in an image or archive: partitions, file systems, boot loaders, kernels, packages'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help" -f -a "diff" -d 'Show what changed between two images or archives, packages first'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help" -f -a "lint-bootc" -d 'Check a root or image as `bootc container lint` does'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help" -f -a "plan" -d 'Show which steps a build would run, and why'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help" -f -a "shell" -d 'Open a shell in the root as it stands after a step, or where steps work in a mounted image, in that; what it changes is thrown away'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help" -f -a "store" -d 'Show or reduce what is kept for later builds'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help" -f -a "test-atomic" -d 'Test that an atomic system starts, takes an update, and finds its way back'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help" -f -a "doctor" -d 'Show what this machine can do, and how to get what is missing'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help" -f -a "actions" -d 'Show the manual of an action, or what actions there are'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help" -f -a "schema" -d 'Print the JSON Schema of recipes, for editors'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help" -f -a "completions" -d 'Print a script that completes debforge\'s arguments in a shell'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c debforge -n "__fish_debforge_using_subcommand help; and __fish_seen_subcommand_from store" -f -a "size" -d 'Show how much the store holds of each kind, and its bound'
 complete -c debforge -n "__fish_debforge_using_subcommand help; and __fish_seen_subcommand_from store" -f -a "list" -d 'List the entries, most recently used first'
 complete -c debforge -n "__fish_debforge_using_subcommand help; and __fish_seen_subcommand_from store" -f -a "prune" -d 'Remove what was used least recently, down to a size (the bound, without arguments) or an age'

@@ -122,8 +122,9 @@ pub struct Args {
     store: StoreArgs,
 }
 
+/// What starts an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum FirmwareArg {
+pub(super) enum FirmwareArg {
     /// EFI where the image has something for it, else BIOS, else U-Boot
     Auto,
     /// UEFI
@@ -142,6 +143,22 @@ enum AccelArg {
     Kvm,
     /// Emulation
     Tcg,
+}
+
+impl FirmwareArg {
+    /// The firmware for an image.
+    pub(super) fn firmware(self, architecture: Architecture, found: &Bootable, secure: bool) -> Firmware {
+        let pc = matches!(architecture, Architecture::Amd64 | Architecture::I386);
+        match self {
+            Self::Efi => Firmware::Efi,
+            Self::Bios => Firmware::Bios,
+            Self::UBoot => Firmware::UBoot,
+            Self::Auto if secure || found.efi_for(architecture).is_some() => Firmware::Efi,
+            Self::Auto if pc && found.bios => Firmware::Bios,
+            Self::Auto if !pc && found.extlinux => Firmware::UBoot,
+            Self::Auto => Firmware::Efi,
+        }
+    }
 }
 
 /// Runs the subcommand.
@@ -214,6 +231,8 @@ pub fn run(args: &Args) -> Result<u8> {
         flash: flash.map(|file| Flash { file, throwaway: !args.persist }),
         forwards,
         serial: if args.print { Serial::Terminal } else { Serial::Pipe },
+        port: None,
+        restarts: true,
     };
     if args.print {
         let mut lines = vec!["cd \"$(mktemp -d)\"".to_owned()];
@@ -308,16 +327,7 @@ impl Args {
             let file = |file: &Option<PathBuf>| file.as_deref().map(absolute).transpose();
             return Ok(Code::of_board(file(&self.bios)?, file(&self.kernel)?));
         }
-        let pc = matches!(architecture, Architecture::Amd64 | Architecture::I386);
-        let firmware = match self.firmware {
-            FirmwareArg::Efi => Firmware::Efi,
-            FirmwareArg::Bios => Firmware::Bios,
-            FirmwareArg::UBoot => Firmware::UBoot,
-            FirmwareArg::Auto if self.secure_boot || found.efi_for(architecture).is_some() => Firmware::Efi,
-            FirmwareArg::Auto if pc && found.bios => Firmware::Bios,
-            FirmwareArg::Auto if !pc && found.extlinux => Firmware::UBoot,
-            FirmwareArg::Auto => Firmware::Efi,
-        };
+        let firmware = self.firmware.firmware(architecture, found, self.secure_boot);
         Code::find(architecture, firmware, self.secure_boot, &place("variables.fd")?)
     }
 

@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Result<u8> {
         print!("{}", args.recipe.printed()?);
     }
     let ready = args.recipe.ready()?;
-    if let (Machine::Local(_), Some(unheeded)) = (&ready.machine, args.recipe.machine.unheeded()) {
+    if let (Machine::Local(_), Some(unheeded)) = (&ready.machine, args.recipe.with.machine.unheeded()) {
         eprintln!("{}", crate::report::note(&unheeded));
     }
     let plan = ready.plan(&args.recipe, args.from.or(args.no_cache.then_some(1)))?;
@@ -86,7 +86,7 @@ pub(super) fn carry_out(
 ) -> Result<u8> {
     let log = BuildLog::start(&ready.store.root().join("logs"), &plan).ok();
     let mut report = Report::start(style, verbose, &plan, &ready.machine, log)?;
-    report.show_boot(args.machine.show_boot);
+    report.show_boot(args.with.machine.show_boot);
     let mut broken = None;
     let mut note = |shown: Result<()>| {
         if let Err(error) = shown {

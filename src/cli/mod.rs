@@ -18,6 +18,7 @@ mod recipe;
 pub mod schema;
 mod shell;
 mod store;
+mod test_atomic;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -57,6 +58,7 @@ enum Command {
     Plan(plan::Args),
     Shell(shell::Args),
     Store(store::Args),
+    TestAtomic(test_atomic::Args),
     Doctor(doctor::Args),
     Actions(actions::Args),
     Schema(schema::Args),
@@ -107,6 +109,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Plan(args) => plan::run(&args),
         Command::Shell(args) => shell::run(&args),
         Command::Store(args) => store::run(&args).map(|()| 0),
+        Command::TestAtomic(args) => test_atomic::run(&args),
         Command::Doctor(args) => doctor::run(&args).map(|()| 0),
         Command::Actions(args) => actions::run(&args).map(|()| 0),
         Command::Schema(args) => schema::run(&args).map(|()| 0),

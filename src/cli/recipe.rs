@@ -25,13 +25,20 @@ pub struct RecipeArgs {
     #[arg(value_name = "RECIPE")]
     pub recipe: PathBuf,
 
+    #[command(flatten)]
+    pub with: RecipeOptions,
+}
+
+/// What the command line says of any recipe.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RecipeOptions {
     /// Set a variable of the template.
     #[arg(short = 't', long = "template-var", value_name = "NAME:VALUE", value_parser = pair)]
     pub variables: Vec<(String, String)>,
 
-    /// Directory that artifacts go to and come from.
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub artifactdir: PathBuf,
+    /// Directory that artifacts go to and come from [default: .]
+    #[arg(long, value_name = "DIR")]
+    pub artifactdir: Option<PathBuf>,
 
     /// Set a variable in the environment of every step; an empty value unsets it.
     #[arg(short = 'e', long = "environ-var", value_name = "NAME:VALUE", value_parser = pair)]
@@ -62,6 +69,10 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 impl RecipeArgs {
+    fn artifacts(&self) -> &Path {
+        self.with.artifactdir.as_deref().unwrap_or(Path::new("."))
+    }
+
     /// The recipe, checked; prints what is to be said of it.
     pub fn load(&self) -> Result<Recipe> {
         let (recipe, diagnostics) = crate::recipe::load(&self.recipe, &self.options()?, &DiskLoader);
@@ -82,7 +93,7 @@ impl RecipeArgs {
     /// The recipe, with the machine found able to build it.
     pub fn ready(&self) -> Result<Ready> {
         let recipe = self.load()?;
-        let store = self.store.open()?;
+        let store = self.with.store.open()?;
         let machine = self.find_machine(&recipe, &store)?;
         if let Machine::Virtual(machine) = &machine {
             machine.use_tools()?;
@@ -91,24 +102,24 @@ impl RecipeArgs {
         if let Machine::Local(local) = &machine {
             unmountable(&recipe, local)?;
         }
-        Ok(Ready { recipe, machine, store, artifact_dir: std::path::absolute(&self.artifactdir)? })
+        Ok(Ready { recipe, machine, store, artifact_dir: std::path::absolute(self.artifacts())? })
     }
 
     /// Where the recipe is built: what the user asks for, else the best of what works.
     fn find_machine(&self, recipe: &Recipe, store: &Store) -> Result<Machine> {
-        let mut options = self.machine.options()?;
+        let mut options = self.with.machine.options()?;
         options.memory = options.memory.max(recipe.machine.memory);
-        if self.machine.machine_root && self.machine.wanted() != Backend::Local {
+        if self.with.machine.machine_root && self.with.machine.wanted() != Backend::Local {
             let root = MachineRoot::find(store, recipe.architecture != Architecture::host())?;
             options.root = Some(root);
         }
         let waiting = super::Waiting::start();
         let mut progress = |message: &str| waiting.say(message);
-        if let Some(hypervisor) = self.machine.wanted().hypervisor() {
+        if let Some(hypervisor) = self.with.machine.wanted().hypervisor() {
             return vm::find(hypervisor, options, store, &mut progress)
                 .map(|machine| Machine::Virtual(Box::new(machine)));
         }
-        let wanted = self.machine.wanted();
+        let wanted = self.with.machine.wanted();
         if recipe.machine.required && wanted == Backend::Local {
             return Err(Fault::recipe("the recipe has `machine: required`, and `--backend local` is none")
                 .hint("leave `--backend` out, or name `uml`, `kvm` or `qemu`")
@@ -151,7 +162,7 @@ impl RecipeArgs {
     /// Variables of `-e`, unset ones left out.
     pub fn environment(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
-        for (name, value) in &self.environment {
+        for (name, value) in &self.with.environment {
             if value.is_empty() {
                 all.remove(name);
             } else {
@@ -166,7 +177,7 @@ impl RecipeArgs {
         let names = ["http_proxy", "https_proxy", "ftp_proxy", "rsync_proxy", "all_proxy", "no_proxy"];
         let names = names.iter().flat_map(|name| [(*name).to_owned(), name.to_uppercase()]);
         let unset: BTreeSet<&str> =
-            self.environment.iter().filter(|(_, v)| v.is_empty()).map(|(k, _)| k.as_str()).collect();
+            self.with.environment.iter().filter(|(_, v)| v.is_empty()).map(|(k, _)| k.as_str()).collect();
         names
             .filter(|name| !unset.contains(name.as_str()))
             .filter_map(|name| std::env::var(&name).ok().filter(|v| !v.is_empty()).map(|value| (name, value)))
@@ -179,23 +190,22 @@ impl RecipeArgs {
         let pairs = |option: &'static str, pairs: &[(String, String)]| -> Vec<String> {
             pairs.iter().flat_map(|(name, value)| [option.to_owned(), format!("{name}:{value}")]).collect()
         };
-        words.extend(pairs("-t", &self.variables));
-        words.extend(pairs("-e", &self.environment));
-        let artifacts = Some(&self.artifactdir).filter(|directory| *directory != Path::new("."));
-        let directories = artifacts.map(|directory| ("--artifactdir", directory)).into_iter();
+        words.extend(pairs("-t", &self.with.variables));
+        words.extend(pairs("-e", &self.with.environment));
+        let directories = self.with.artifactdir.iter().map(|directory| ("--artifactdir", directory));
         let directories = directories
-            .chain(self.templatedir.iter().map(|directory| ("--templatedir", directory)))
-            .chain(self.store.given().map(|directory| ("--store", directory)));
-        words.extend(self.machine.again());
+            .chain(self.with.templatedir.iter().map(|directory| ("--templatedir", directory)))
+            .chain(self.with.store.given().map(|directory| ("--store", directory)));
+        words.extend(self.with.machine.again());
         words.extend(directories.flat_map(|(option, path)| [option.to_owned(), path.display().to_string()]));
         shell_words(words.iter().map(String::as_str))
     }
 
     fn options(&self) -> Result<Options> {
         Ok(Options {
-            variables: self.variables.iter().cloned().collect(),
-            template_dirs: self.templatedir.iter().cloned().chain(installed_templates()).collect(),
-            artifact_dir: std::path::absolute(&self.artifactdir)?,
+            variables: self.with.variables.iter().cloned().collect(),
+            template_dirs: self.with.templatedir.iter().cloned().chain(installed_templates()).collect(),
+            artifact_dir: std::path::absolute(self.artifacts())?,
         })
     }
 }

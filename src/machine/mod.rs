@@ -1,5 +1,6 @@
 //! Where a build runs, and the processes that debforge starts as itself.
 
+pub mod atomic;
 mod identity;
 pub mod local;
 mod probe;

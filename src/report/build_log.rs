@@ -12,6 +12,22 @@ use crate::plan::Plan;
 /// How many logs are kept.
 const KEPT: usize = 50;
 
+/// A new file for a log in a directory, named by the time; the oldest beyond [`KEPT`] go.
+pub fn log_file(directory: &Path) -> Result<(PathBuf, fs::File)> {
+    fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+    prune(directory);
+    let stamp = jiff::ZonedDateTime::now().strftime("%Y-%m-%dT%H-%M-%S").to_string();
+    let names = std::iter::once(format!("{stamp}.log")).chain((2..).map(|n| format!("{stamp}-{n}.log")));
+    for path in names.map(|name| directory.join(name)) {
+        match fs::File::create_new(&path) {
+            Ok(file) => return Ok((path, file)),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| format!("making {}", path.display())),
+        }
+    }
+    anyhow::bail!("no name for the log is left")
+}
+
 /// A log being written. Writing is best effort: a build does not fail for its log.
 pub struct BuildLog {
     path: PathBuf,
@@ -19,28 +35,16 @@ pub struct BuildLog {
 }
 
 impl BuildLog {
-    /// Starts one in a directory, named by the time; the oldest beyond [`KEPT`] go.
+    /// Starts one in a directory, as [`log_file`] names it.
     pub fn start(directory: &Path, plan: &Plan) -> Result<Self> {
-        fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
-        prune(directory);
-        let stamp = jiff::ZonedDateTime::now().strftime("%Y-%m-%dT%H-%M-%S").to_string();
-        let names = std::iter::once(format!("{stamp}.log")).chain((2..).map(|n| format!("{stamp}-{n}.log")));
-        for path in names.map(|name| directory.join(name)) {
-            match fs::File::create_new(&path) {
-                Ok(file) => {
-                    let mut log = Self { path, file: BufWriter::new(file) };
-                    log.line(&format!("debforge {} {} {}", env!("CARGO_PKG_VERSION"), plan.recipe, plan.architecture));
-                    for step in &plan.steps {
-                        let place = step.place.as_ref().map(ToString::to_string).unwrap_or_default();
-                        log.line(&format!("step {} {} {place} {}", step.number, step.action, step.properties));
-                    }
-                    return Ok(log);
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error).with_context(|| format!("making {}", path.display())),
-            }
+        let (path, file) = log_file(directory)?;
+        let mut log = Self { path, file: BufWriter::new(file) };
+        log.line(&format!("debforge {} {} {}", env!("CARGO_PKG_VERSION"), plan.recipe, plan.architecture));
+        for step in &plan.steps {
+            let place = step.place.as_ref().map(ToString::to_string).unwrap_or_default();
+            log.line(&format!("step {} {} {place} {}", step.number, step.action, step.properties));
         }
-        anyhow::bail!("no name for the log is left")
+        Ok(log)
     }
 
     /// Where it stands.

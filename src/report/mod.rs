@@ -3,6 +3,7 @@
 mod build_log;
 mod lines;
 mod progress;
+mod stages;
 mod units;
 
 use std::io::Write;
@@ -11,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-pub use build_log::BuildLog;
+pub use build_log::{BuildLog, log_file};
 pub use lines::{fault, header, note, planned};
+pub use stages::{StageReport, Stopped};
 pub use units::{bytes, seconds};
 
 use crate::build::Event;

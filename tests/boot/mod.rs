@@ -7,6 +7,7 @@ mod qemu;
 #[macro_use]
 mod systems;
 
+mod atomic;
 mod boards;
 mod first_boot;
 mod grub;

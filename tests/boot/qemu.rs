@@ -2,7 +2,7 @@
 //! two that share a processor take each other's time until both time out.
 
 use std::fs;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use debforge::debian::Architecture;
@@ -76,16 +76,25 @@ impl Machine {
     }
 }
 
+/// Waits until no other test has a machine; the next one starts when what it gives is dropped.
+pub fn alone() -> impl Drop {
+    struct Alone(#[allow(dead_code)] MutexGuard<'static, ()>, #[allow(dead_code)] fs::File);
+    impl Drop for Alone {
+        fn drop(&mut self) {}
+    }
+    static ONE: Mutex<()> = Mutex::new(());
+    let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Other runs of the tests wait too.
+    let lock = fs::File::create(user::work_dir().join("machine.lock")).expect("the machines' lock");
+    lock.lock().expect("the machines' lock");
+    Alone(one, lock)
+}
+
 /// Boots an image of a project, with further arguments for `debforge boot` (`--cdrom`), until its serial
 /// console has said the markers, one after the other, and returns all that it said until then. Fails
 /// with the end of the console otherwise. The image is not changed.
 pub fn boot(project: &Project, machine: Machine, image: &str, more: &[&str], markers: &[&str]) -> String {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // Other runs of the tests wait too.
-    let lock = fs::File::create(user::work_dir().join("machine.lock")).expect("the machines' lock");
-    lock.lock().expect("the machines' lock");
-
+    let _one = alone();
     let console = project.path("console.log");
     fs::remove_file(&console).ok();
     let log = console.display().to_string();

@@ -12,3 +12,4 @@ mod interrupt;
 mod manual;
 mod plan;
 mod shell;
+mod test_atomic;

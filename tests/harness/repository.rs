@@ -234,16 +234,28 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 /// A key that signs, in a directory of its own.
-struct Key {
+pub struct Key {
     home: tempfile::TempDir,
 }
 
 impl Key {
-    fn new() -> Self {
+    /// Makes one, without a passphrase.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
         // Short: the agent's socket stands in it, and its path has a limit of about 100 bytes.
         let key = Self { home: tempfile::Builder::new().prefix("key-").tempdir_in(work_dir()).expect("making a key") };
         key.gpg(&["--passphrase", "", "--quick-gen-key", "Tests <tests@mirror.example>", "ed25519", "sign", "never"]);
         key
+    }
+
+    /// The secret key, armoured.
+    pub fn secret(&self) -> Vec<u8> {
+        self.gpg(&["--armor", "--export-secret-keys"])
+    }
+
+    /// The public key, armoured.
+    pub fn public(&self) -> Vec<u8> {
+        self.gpg(&["--armor", "--export"])
     }
 
     fn sign(&self, file: &Path, signed: &Path, how: &str) {

@@ -100,7 +100,7 @@ fn check_layout(project: &Project) {
             .args(["--repo=out/repo", "cat", "os", path])
             .current_dir(project.path("."))
             .output();
-        assert_eq!(bytes.unwrap().stdout[4..8], [1, 0, 0, 0], "{path}");
+        assert_eq!(bytes.unwrap().stdout[4] & 1, 1, "{path}");
     }
     let root = partition(project, 3);
     let menu = debugfs(&root, "cat /boot/loader.1/grub.cfg");

@@ -4,36 +4,24 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{IsTerminal, Read, Stdin, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{self, SetArg, Termios};
-use nix::unistd::Pid;
 
 use super::super::process::interruptible;
+use super::running::{Running, Stop, TAIL};
 use super::transcript::Transcript;
 use crate::build::interrupted;
 use crate::diagnostics::{Fault, FaultKind};
-use crate::sys::process::die_with_us;
-
-/// Lines of the console that a fault shows.
-const TAIL: usize = 20;
-
-/// How long QEMU may take to end by itself once it is asked to.
-const GRACE: Duration = Duration::from_secs(3);
 
 /// The key that commands begin with: Ctrl-A, as with QEMU's own console.
 const COMMAND_KEY: u8 = 1;
 
 /// A message of kernels that will not go on.
-const PANIC: &str = "Kernel panic - not syncing";
+pub(in crate::machine) const PANIC: &str = "Kernel panic - not syncing";
 
 /// What is to be done with a machine's console.
 #[derive(Debug, Default)]
@@ -63,12 +51,12 @@ impl Session {
     /// Runs a machine to its end.
     pub fn run(self, command: &[String]) -> Result<Ending> {
         interruptible()?;
-        let mut machine = Machine::start(command)?;
+        let mut machine = Running::start(command, &[])?;
         let raw = if self.input { RawTerminal::enter()? } else { None };
         let watched = self.watch(&mut machine);
         drop(raw);
         let stopped = !matches!(watched, Ok((Reason::Ended, _)));
-        let (status, errors) = machine.end(stopped)?;
+        let (status, errors) = machine.end(if stopped { Stop::Ask } else { Stop::Wait })?;
         let (reason, transcript) = watched?;
         match reason {
             Reason::Expected => Ok(Ending::Expected),
@@ -86,7 +74,7 @@ impl Session {
         }
     }
 
-    fn watch(mut self, machine: &mut Machine) -> Result<(Reason, Transcript)> {
+    fn watch(mut self, machine: &mut Running) -> Result<(Reason, Transcript)> {
         let started = Instant::now();
         let mut transcript = Transcript::new(std::mem::take(&mut self.expected), TAIL);
         let waiting = transcript.awaited().is_some();
@@ -153,13 +141,6 @@ enum Reason {
     TimedOut(Duration),
 }
 
-struct Machine {
-    child: Child,
-    output: std::process::ChildStdout,
-    input: Option<std::process::ChildStdin>,
-    errors: Option<JoinHandle<Vec<String>>>,
-}
-
 /// What can be done without waiting.
 struct Ready {
     said: bool,
@@ -167,29 +148,7 @@ struct Ready {
     takes: bool,
 }
 
-impl Machine {
-    fn start(line: &[String]) -> Result<Self> {
-        let [program, arguments @ ..] = line else { anyhow::bail!("no machine to start") };
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // Ctrl-C in the terminal is for us.
-            .process_group(0);
-        die_with_us(&mut command);
-        let mut child = command.spawn().with_context(|| format!("starting {program}"))?;
-        let input = child.stdin.take();
-        if let Some(input) = &input {
-            let flags = OFlag::from_bits_truncate(fcntl(input, FcntlArg::F_GETFL)?);
-            fcntl(input, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        }
-        let errors = child.stderr.take().map(|errors| std::thread::spawn(move || last_lines(errors)));
-        let output = child.stdout.take().context("listening to qemu")?;
-        Ok(Self { child, output, input, errors })
-    }
-
+impl Running {
     fn wait(&self, typing: Option<&Stdin>, writing: bool, at_most: Duration) -> Result<Ready> {
         let mut waiting = vec![PollFd::new(self.output.as_fd(), PollFlags::POLLIN)];
         let typed_at = typing.map(|stdin| {
@@ -209,38 +168,6 @@ impl Machine {
         let ready = |at: usize| waiting[at].revents().is_some_and(|events| !events.is_empty());
         Ok(Ready { said: ready(0), typed: typed_at.is_some_and(ready), takes: takes_at.is_some_and(ready) })
     }
-
-    /// Waits for its end, or makes one; gives QEMU's last messages besides.
-    fn end(mut self, stop: bool) -> Result<(ExitStatus, Vec<String>)> {
-        drop(self.input.take());
-        if stop {
-            // QEMU writes out what it holds for the image before it ends.
-            let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
-            let asked = Instant::now();
-            while self.child.try_wait().context("waiting for qemu")?.is_none() {
-                if asked.elapsed() > GRACE {
-                    let _ = self.child.kill();
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
-        let status = self.child.wait().context("waiting for qemu")?;
-        let errors = self.errors.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
-        Ok((status, errors))
-    }
-}
-
-fn last_lines(errors: ChildStderr) -> Vec<String> {
-    use std::io::{BufRead, BufReader};
-    let mut tail = VecDeque::new();
-    for line in BufReader::new(errors).split(b'\n').map_while(std::io::Result::ok) {
-        if tail.len() == TAIL {
-            tail.pop_front();
-        }
-        tail.push_back(String::from_utf8_lossy(&line).into_owned());
-    }
-    tail.into()
 }
 
 /// What is typed, on its way to the machine.
@@ -286,7 +213,7 @@ impl Keys {
         }
     }
 
-    fn hand_over(&mut self, machine: &mut Machine) -> Result<()> {
+    fn hand_over(&mut self, machine: &mut Running) -> Result<()> {
         let Some(input) = &mut machine.input else {
             self.pending.clear();
             return Ok(());

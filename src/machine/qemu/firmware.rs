@@ -86,6 +86,8 @@ pub struct Code {
     secure_on_pc: bool,
     /// Options of QEMU with files: `-bios`, `-kernel`.
     files: Vec<(&'static str, PathBuf)>,
+    /// The command line of a kernel that QEMU starts itself.
+    line: Option<String>,
     /// For people: "EFI", "BIOS", "U-Boot".
     pub name: &'static str,
 }
@@ -158,6 +160,16 @@ impl Code {
         Self { files, name: "the board's own", ..Self::default() }
     }
 
+    /// A kernel that QEMU starts itself, with its initramfs and its command line: no firmware, no boot loader.
+    pub fn of_kernel(kernel: PathBuf, initrd: PathBuf, line: String) -> Self {
+        let files = vec![("-kernel", kernel), ("-initrd", initrd)];
+        Self { files, line: Some(line), name: "kernel", ..Self::default() }
+    }
+
+    pub(super) fn is_kernel(&self) -> bool {
+        self.line.is_some()
+    }
+
     /// The file of variables that the machine's own is to be a copy of.
     pub fn template(&self) -> Option<(&Path, &Path)> {
         Some((self.template.as_deref()?, &self.flash.as_ref()?.1))
@@ -182,6 +194,9 @@ impl Code {
         }
         for (option, file) in &self.files {
             words.extend([(*option).to_owned(), file.to_string_lossy().into_owned()]);
+        }
+        if let Some(line) = &self.line {
+            words.extend(["-append".to_owned(), line.clone()]);
         }
         words
     }

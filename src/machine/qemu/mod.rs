@@ -7,8 +7,9 @@ pub mod accelerator;
 pub mod console;
 mod firmware;
 pub mod preparation;
+pub(in crate::machine) mod running;
 pub mod sifive;
-mod transcript;
+pub(in crate::machine) mod transcript;
 
 use std::path::{Path, PathBuf};
 
@@ -51,6 +52,19 @@ pub struct Guest {
     pub forwards: Vec<Forward>,
     /// Where the serial console goes.
     pub serial: Serial,
+    /// A port for programs in the guest: see [`Port`].
+    pub port: Option<Port>,
+    /// Whether it goes on when the guest starts anew, rather than ending.
+    pub restarts: bool,
+}
+
+/// A line to a program in the guest, which finds it as `/dev/virtio-ports/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Its name.
+    pub name: &'static str,
+    /// The number of the socket that it leads to, which QEMU inherits.
+    pub socket: i32,
 }
 
 /// What a machine starts from.
@@ -125,6 +139,9 @@ impl Guest {
         }
         if self.serial == Serial::Pipe {
             add(&["-monitor", "none"]);
+        }
+        if !self.restarts {
+            add(&["-no-reboot"]);
         }
         for word in self.code.arguments() {
             add(&[&word]);
@@ -204,7 +221,11 @@ impl Guest {
             }
         } else {
             add(&["-drive", &format!("if=none,id=disk,discard=unmap,{drive}")]);
-            let mut device = "virtio-blk-pci,drive=disk,bootindex=0".to_owned();
+            let mut device = "virtio-blk-pci,drive=disk".to_owned();
+            // A kernel that QEMU starts itself has that place.
+            if !self.code.is_kernel() {
+                device.push_str(",bootindex=0");
+            }
             if *sector_size != 512 {
                 device.push_str(&format!(",logical_block_size={sector_size},physical_block_size={sector_size}"));
             }
@@ -214,6 +235,10 @@ impl Guest {
         add(&["-netdev", &format!("user,id=network{forwards}")]);
         add(&["-device", "virtio-net-pci,netdev=network,romfile="]);
         add(&["-device", "virtio-rng-pci"]);
+        if let Some(Port { name, socket }) = &self.port {
+            add(&["-device", "virtio-serial-pci", "-chardev", &format!("socket,id=port,fd={socket}")]);
+            add(&["-device", &format!("virtserialport,chardev=port,name={name}")]);
+        }
         if self.graphical {
             add(&["-device", if self.is_pc() { "virtio-vga" } else { "virtio-gpu-pci" }]);
             add(&["-device", "qemu-xhci", "-device", "usb-kbd", "-device", "usb-tablet"]);
@@ -315,6 +340,8 @@ mod tests {
             flash: None,
             forwards: Vec::new(),
             serial: Serial::Pipe,
+            port: None,
+            restarts: true,
         }
     }
 
@@ -364,6 +391,18 @@ mod tests {
             let Some(line) = line(&guest) else { return };
             assert!(line.ends_with(&format!("-drive {word} -display none")), "{line}");
         }
+    }
+
+    #[test]
+    fn a_kernel_starts_without_firmware_and_a_port_leads_into_the_guest() {
+        let mut guest = guest();
+        guest.code = Code::of_kernel("/k,1".into(), "/i".into(), "ro quiet".into());
+        guest.port = Some(Port { name: "org.example", socket: 7 });
+        guest.restarts = false;
+        let Some(line) = line(&guest) else { return };
+        assert!(line.contains("-kernel /k,1 -initrd /i -append ro quiet"), "{line}");
+        assert!(line.contains("-no-reboot") && !line.contains("bootindex"), "{line}");
+        assert!(line.contains("-chardev socket,id=port,fd=7 -device virtserialport,chardev=port,name=org.example"));
     }
 
     #[test]

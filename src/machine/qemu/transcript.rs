@@ -8,7 +8,7 @@ use crate::diagnostics::Fault;
 const WINDOW: usize = 64 << 10;
 
 /// Listens to a console.
-pub(super) struct Transcript {
+pub(in crate::machine) struct Transcript {
     state: State,
     /// The last of the text.
     text: Vec<u8>,
@@ -33,17 +33,17 @@ enum State {
 }
 
 impl Transcript {
-    pub(super) fn new(expected: Vec<String>, tail: usize) -> Self {
+    pub(in crate::machine) fn new(expected: Vec<String>, tail: usize) -> Self {
         Self { state: State::Text, text: Vec::new(), searched: 0, expected: expected.into(), tail }
     }
 
     /// The text that is expected next.
-    pub(super) fn awaited(&self) -> Option<&str> {
+    pub(in crate::machine) fn awaited(&self) -> Option<&str> {
         self.expected.front().map(String::as_str)
     }
 
     /// Takes what was said.
-    pub(super) fn hear(&mut self, said: &[u8]) {
+    pub(in crate::machine) fn hear(&mut self, said: &[u8]) {
         for &byte in said {
             self.state = match (self.state, byte) {
                 (State::Text | State::Control | State::Character, 0x1b) => State::Escape,
@@ -82,13 +82,13 @@ impl Transcript {
     }
 
     /// Whether a text ends in the last bytes of what was said.
-    pub(super) fn has_lately(&self, text: &str, bytes: usize) -> bool {
+    pub(in crate::machine) fn has_lately(&self, text: &str, bytes: usize) -> bool {
         let from = self.text.len().saturating_sub(text.len() + bytes);
         find(&self.text[from..], text.as_bytes()).is_some()
     }
 
     /// The fault of a machine that did not say what was expected.
-    pub(super) fn missed(&self, what: &str) -> Fault {
+    pub(in crate::machine) fn missed(&self, what: &str) -> Fault {
         let message = match self.awaited() {
             Some(awaited) => format!("{what} without `{awaited}` on its console"),
             None => what.to_owned(),

@@ -24,9 +24,7 @@ pub(super) fn prepare(it: &Preparation<'_>) -> Result<String> {
         .find(|path| it.files.has(path))
         .with_context(|| format!("/boot has no kernel {version}"))?;
     let composefs = it.options.composefs.unwrap_or(it.abilities.composefs);
-    if it.abilities.prepare_root {
-        it.files.write(CONFIG, prepare_root(composefs, it.abilities.composefs))?;
-    }
+    it.files.write(CONFIG, prepare_root(it.options.composefs, it.abilities.composefs))?;
     let initramfs = format!("{directory}/initramfs.img");
     for (program, packages) in
         [("/usr/bin/dracut", "dracut"), ("/usr/lib/dracut/modules.d", "dracut-core, ostree-boot")]
@@ -90,13 +88,18 @@ fn only_kernel(it: &Preparation<'_>) -> Result<String> {
     }
 }
 
-fn prepare_root(composefs: bool, known: bool) -> String {
-    let mut text = String::from("# How the initramfs mounts a deployment; see ostree-prepare-root(1).\n");
-    text.push_str("[sysroot]\nreadonly=true\n");
-    if known {
-        text.push_str(if composefs { "\n[composefs]\nenabled=yes\n" } else { "\n[composefs]\nenabled=no\n" });
-    }
-    text
+/// Debian 12 does not read it, but bootc does.
+fn prepare_root(asked: Option<bool>, able: bool) -> String {
+    let composefs = match (asked, able) {
+        (Some(true), _) | (None, true) => "yes",
+        // Where an OSTree is installed that can.
+        (None, false) => "maybe",
+        (Some(false), _) => "no",
+    };
+    format!(
+        "# How the initramfs mounts a deployment; see ostree-prepare-root(1).\n\
+         [sysroot]\nreadonly=true\n\n[composefs]\nenabled={composefs}\n"
+    )
 }
 
 /// Device trees of boards, which OSTree hands to boot loaders.

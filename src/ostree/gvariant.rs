@@ -35,7 +35,7 @@ pub(super) fn array(bytes: &[u8], alignment: usize) -> Result<Vec<&[u8]>> {
     }
     let width = offset_width(bytes.len());
     let last = number(&bytes[bytes.len().checked_sub(width).context("an array is too short")?..]);
-    ensure!(last <= bytes.len() && (bytes.len() - last) % width == 0, "an array's end is not in it");
+    ensure!(last <= bytes.len() && (bytes.len() - last).is_multiple_of(width), "an array's end is not in it");
     let mut start = 0;
     let mut elements = Vec::new();
     for end in bytes[last..].chunks_exact(width).map(number) {

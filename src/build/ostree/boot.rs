@@ -116,7 +116,7 @@ impl Disk<'_> {
         match (self.options.secure_boot, has_signed) {
             (Some(true), false) => {
                 let package = format!("{}-signed", names.package);
-                return Err(self.missing("the system has no signed GRUB", &[&package, "shim-signed"]));
+                Err(self.missing("the system has no signed GRUB", &[&package, "shim-signed"]))
             }
             (Some(false), _) | (None, false) => {
                 let file = format!("{vendor}/grub{short}.efi");

@@ -41,8 +41,11 @@ struct Preparation<'a> {
     abilities: Abilities,
 }
 
+/// Does one thing, and says what it did.
+type Step = fn(&Preparation<'_>) -> Result<String>;
+
 /// What is done and looked at, in this order: each step relies on those before it.
-const STEPS: &[(&str, fn(&Preparation<'_>) -> Result<String>)] = &[
+const STEPS: &[(&str, Step)] = &[
     ("merged /usr", top::check_merged),
     ("users", accounts::keep_numbers),
     ("sysusers.d", accounts::write_sysusers),

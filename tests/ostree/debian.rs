@@ -28,6 +28,7 @@ actions:
   - action: ostree-commit
     repository: repo
     branch: os
+{% if shuffled is not defined %}
   - action: bootc-image
     file: os.oci.tar
   - action: image-partition
@@ -47,6 +48,7 @@ actions:
   - action: bootloader
     type: grub
     console: ttyS0
+{% endif %}
 "#;
 
 /// Builds it, or the test ends where the archive cannot be reached.

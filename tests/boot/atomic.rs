@@ -16,6 +16,7 @@ actions:
     command: |
       mkdir -p /etc/dracut.conf.d
       printf 'hostonly="no"\nreproducible="yes"\n' > /etc/dracut.conf.d/50-image.conf
+      printf 'dracutmodules="base"\ncompress="cat"\n' > /etc/dracut.conf.d/90-thrown-away.conf
   - action: apt
     packages: [dracut, ostree, ostree-boot, systemd-sysv, dbus, udev, iproute2, grub-efi-amd64-signed, shim-signed, grub-pc-bin]
   - action: run
@@ -33,7 +34,7 @@ actions:
     packages: [linux-image-cloud-amd64]
   - action: run
     chroot: true
-    command: echo 1 > /etc/default/example; echo 1 > /usr/share/example-1
+    command: rm /etc/dracut.conf.d/90-thrown-away.conf; echo 1 > /etc/default/example; echo 1 > /usr/share/example-1
   - action: ostree-prepare
   - action: ostree-commit
     repository: repo
@@ -69,6 +70,7 @@ actions:
 KERNEL  - action: run
     chroot: true
     command: |
+      rm /etc/dracut.conf.d/90-thrown-away.conf
       echo 2 > /etc/default/example
       echo 2 > /etc/default/example-new
       echo 2 > /usr/share/example-2

@@ -223,7 +223,10 @@ impl Compression {
                 Box::new(liblzma::write::XzEncoder::new_stream(file, stream))
             }
             Self::Lzip => Box::new(external::Writer::start("lzip", "lzip", &["-c", "-6"], file)?),
-            Self::Lzop => Box::new(external::Writer::start("lzop", "lzop", &["-c", "--no-name", "--no-time"], file)?),
+            Self::Lzop => {
+                let writer = external::Writer::start("lzop", "lzop", &["-c", "--no-name", "--no-time"], file)?;
+                Box::new(writer.after(external::undate_lzop))
+            }
         })
     }
 }

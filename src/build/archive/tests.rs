@@ -249,6 +249,10 @@ fn every_compression_gives_the_same_bytes_and_comes_back(
     }
     let tree = plain_tree();
     let first = bytes(packed(tree.path(), compression, 1));
+    if name == "lzop" {
+        // It would keep the second in which it was run.
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+    }
     for threads in [2, 3, 8] {
         assert!(first == bytes(packed(tree.path(), compression, threads)), "{name} with {threads} threads");
     }

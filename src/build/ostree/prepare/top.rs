@@ -71,6 +71,10 @@ pub(super) fn arrange(it: &Preparation<'_>) -> Result<String> {
         }
         it.replace(name, link)?;
     }
+    // systemd's own file wants directories where links are now, and would say so at each start.
+    if it.files.has("/usr/lib/tmpfiles.d/home.conf") {
+        it.files.link("/etc/tmpfiles.d/home.conf", "/dev/null")?;
+    }
     it.replace("media", "run/media")?;
     it.replace("ostree", "sysroot/ostree")?;
     if it.options.local_in_var {

@@ -11,8 +11,8 @@ use super::pack::tool_version;
 use super::signing::check_file;
 use super::{Action, Changes, ImageRole, ImageSurroundings, Needs};
 use crate::build::image;
+use crate::build::ostree::OSTREE;
 use crate::build::ostree::deploy::{self, Deploy, Remote};
-use crate::build::ostree::{OSTREE, is_sysroot};
 use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
 use crate::diagnostics::Diagnostics;
 use crate::image::{FilesystemKind, Spec};
@@ -318,7 +318,6 @@ impl Action for OstreeDeploy {
             boot_prefix: !separate,
         };
         let commits = deploy::deploy(cx, &wanted)?;
-        debug_assert!(is_sysroot(cx.root));
         if let Some(spec) = cx.image {
             image::make_mount_points(spec, None, cx.root)?;
             if self.setup_fstab {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::artifact::{self, Output};
 use super::pack::tool_version;
+use super::signing::{check_file, check_signer};
 use super::{Action, Changes, Needs};
 use crate::build::{BuildContext, CheckContext, FileKind, InputContext, gpg};
 use crate::diagnostics::Diagnostics;
@@ -79,14 +80,6 @@ impl Sign {
     fn ending(&self) -> &'static str {
         if self.armor { "asc" } else { "sig" }
     }
-
-    fn secrets(&self) -> [(&'static str, &Option<String>, FileKind); 3] {
-        [
-            ("key", &self.key, FileKind::File),
-            ("gnupghome", &self.gnupghome, FileKind::Directory),
-            ("passphrase-file", &self.passphrase_file, FileKind::File),
-        ]
-    }
 }
 
 impl Action for Sign {
@@ -95,38 +88,9 @@ impl Action for Sign {
             out.push(cx.error("files", "there is nothing to sign").hint("`files` names artifacts or patterns"));
         }
         artifact::check_patterns(cx, "files", &self.files, out);
-        match (&self.key, &self.gnupghome) {
-            (None, None) => out.push(
-                cx.error("", "`sign` needs `key` or `gnupghome`")
-                    .hint("`key` is a file with a secret key, `gnupghome` a directory of gpg's"),
-            ),
-            (Some(_), Some(_)) => {
-                out.push(cx.error("gnupghome", "`key` and `gnupghome` cannot both be given"));
-            }
-            (None, Some(_)) if self.key_id.is_none() => out.push(
-                cx.error("gnupghome", "`key-id` is missing")
-                    .hint("`gpg --list-secret-keys` shows the fingerprints of the keys there"),
-            ),
-            _ => {}
-        }
-        if let Some(id) = self.key_id.as_ref().filter(|id| id.is_empty() || id.starts_with('-')) {
-            out.push(cx.error("key-id", format!("`{id}` is no key's id")));
-        }
-        for (property, path, wanted) in self.secrets() {
-            let Some(path) = path else { continue };
-            let full = cx.recipe_dir.join(path);
-            match cx.files.kind(&full) {
-                None => out.push(
-                    cx.error(property, format!("there is no `{path}`"))
-                        .hint(format!("it is looked for at {}", full.display())),
-                ),
-                Some(kind) if kind != wanted => {
-                    let what = if wanted == FileKind::File { "file" } else { "directory" };
-                    out.push(cx.error(property, format!("`{path}` is not a {what}")));
-                }
-                Some(_) => {}
-            }
-        }
+        let (key, home) = (self.key.as_deref(), self.gnupghome.as_deref());
+        check_signer(cx, "", key, home, self.key_id.as_deref(), out);
+        check_file(cx, "passphrase-file", self.passphrase_file.as_deref(), FileKind::File, out);
     }
 
     fn needs(&self) -> Needs {

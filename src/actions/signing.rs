@@ -29,26 +29,8 @@ pub struct Signing {
 impl Signing {
     /// Reports what is not there.
     pub(super) fn check(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) {
-        match (&self.key, &self.gnupghome) {
-            (None, None) => out.push(
-                cx.error("sign", "`sign` needs `key` or `gnupghome`")
-                    .hint("`key` is a file with a secret key, `gnupghome` a directory of gpg's"),
-            ),
-            (Some(_), Some(_)) => out.push(cx.error("sign", "`key` and `gnupghome` cannot both be given")),
-            (None, Some(_)) if self.key_id.is_none() => out.push(
-                cx.error("sign", "`key-id` is missing")
-                    .hint("`gpg --list-secret-keys` shows the fingerprints of the keys there"),
-            ),
-            _ => {}
-        }
-        let files = [
-            ("sign.key", &self.key, FileKind::File),
-            ("sign.gnupghome", &self.gnupghome, FileKind::Directory),
-            ("sign.passphrase-file", &self.passphrase_file, FileKind::File),
-        ];
-        for (property, path, wanted) in files {
-            check_file(cx, property, path.as_deref(), wanted, out);
-        }
+        check_signer(cx, "sign", self.key.as_deref(), self.gnupghome.as_deref(), self.key_id.as_deref(), out);
+        check_file(cx, "sign.passphrase-file", self.passphrase_file.as_deref(), FileKind::File, out);
     }
 
     /// Adds the key to what a step depends on.
@@ -70,6 +52,37 @@ impl Signing {
         }
         .resolved()
     }
+}
+
+/// Reports what is no key, where the properties stand below `at` (nothing: in the action itself).
+pub(super) fn check_signer(
+    cx: &CheckContext<'_>,
+    at: &str,
+    key: Option<&str>,
+    home: Option<&str>,
+    id: Option<&str>,
+    out: &mut Diagnostics,
+) {
+    let property = |name: &str| if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
+    match (key, home) {
+        (None, None) => out.push(
+            cx.error(at, "`sign` needs `key` or `gnupghome`")
+                .hint("`key` is a file with a secret key, `gnupghome` a directory of gpg's"),
+        ),
+        (Some(_), Some(_)) => {
+            out.push(cx.error(&property("gnupghome"), "`key` and `gnupghome` cannot both be given"));
+        }
+        (None, Some(_)) if id.is_none() => out.push(
+            cx.error(&property("gnupghome"), "`key-id` is missing")
+                .hint("`gpg --list-secret-keys` shows the fingerprints of the keys there"),
+        ),
+        _ => {}
+    }
+    if let Some(id) = id.filter(|id| id.is_empty() || id.starts_with('-')) {
+        out.push(cx.error(&property("key-id"), format!("`{id}` is no key's id")));
+    }
+    check_file(cx, &property("key"), key, FileKind::File, out);
+    check_file(cx, &property("gnupghome"), home, FileKind::Directory, out);
 }
 
 /// Reports a file beside the recipe that is not there, or is something else.

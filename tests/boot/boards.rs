@@ -94,7 +94,7 @@ fn a_hifive_unleashed_boots_from_its_card() {
     let project =
         Project::new().shared_store().recipe(&recipe("riscv64", "spi-sifive mmc_spi mmc_block", "hifive-unleashed"));
     // The emulated board has no I2C, and Linux does not live through asking for it.
-    if let Err(reason) = build_card(&project, "forky", "modprobe.blacklist=i2c_ocores") {
+    if let Err(reason) = build_card(&project, "trixie", "modprobe.blacklist=i2c_ocores") {
         skip!("{reason}");
     }
     // One processor for Linux: the others' start is waited for, and an emulated one is late.

@@ -475,7 +475,7 @@ fn program_digest() -> &'static str {
 fn remove_old_stores(prefix: &str, current: &str) {
     let unused = |path: &Path| {
         let used = fs::metadata(path).and_then(|stat| stat.modified()).ok();
-        used.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > Duration::from_secs(6 * 3600))
+        used.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > Duration::from_secs(2 * 3600))
     };
     for entry in fs::read_dir(work_dir()).expect("reading the tests' directory").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

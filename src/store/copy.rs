@@ -7,15 +7,20 @@ use std::path::Path;
 
 use crate::sys::file::data_ranges;
 
+/// Bytes below which sharing extents saves less than trying it costs.
+const WORTH_SHARING: u64 = 64 * 1024;
+
 /// Copies a regular file to a new one with its mode and mtime. Shares extents or keeps the holes.
 pub fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     let stat = std::fs::metadata(from)?;
-    if reflink_copy::reflink(from, to).is_err() {
+    let target = if stat.len() >= WORTH_SHARING && reflink_copy::reflink(from, to).is_ok() {
+        File::options().write(true).open(to)?
+    } else {
         let source = File::open(from)?;
         let target = File::options().read(true).write(true).create_new(true).open(to)?;
         copy_data(&source, &target, stat.len())?;
-    }
-    let target = File::options().write(true).open(to)?;
+        target
+    };
     target.set_permissions(PermissionsExt::from_mode(stat.mode() & 0o7777))?;
     target.set_modified(stat.modified()?)
 }

@@ -1,10 +1,12 @@
 //! Artifacts of steps: images, archives, whatever a build leaves beside the root.
 
 use std::collections::HashSet;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::copy::copy_file;
@@ -113,7 +115,7 @@ impl Store {
         let scratch = self.scratch()?;
         let entry = scratch.path.join("entry");
         std::fs::create_dir_all(entry.join(FILES)).with_context(|| format!("making {}", entry.display()))?;
-        let mut manifest = Manifest { names: files.to_vec(), parts: Vec::new() };
+        let mut found = Vec::new();
         let mut saved = HashSet::new();
         for file in files {
             if !file.components().all(|part| matches!(part, Component::Normal(_))) {
@@ -121,17 +123,25 @@ impl Store {
             }
             for parent in file.ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
                 if !parent.as_os_str().is_empty() && saved.insert(parent.to_owned()) {
-                    save_part(from, parent, &entry.join(FILES), &mut manifest.parts)?;
+                    found.push(Found::at(from, parent.to_owned())?);
                 }
             }
-            for found in walkdir::WalkDir::new(from.join(file)).sort_by_file_name() {
-                let found = found.with_context(|| format!("reading the artifact {}", file.display()))?;
-                let relative = found.path().strip_prefix(from)?;
+            for below in walkdir::WalkDir::new(from.join(file)).sort_by_file_name() {
+                let below = below.with_context(|| format!("reading the artifact {}", file.display()))?;
+                let relative = below.path().strip_prefix(from)?;
                 if saved.insert(relative.to_owned()) {
-                    save_part(from, relative, &entry.join(FILES), &mut manifest.parts)?;
+                    found.push(Found::at(from, relative.to_owned())?);
                 }
             }
         }
+        for directory in found.iter().filter(|found| found.stat.is_dir()) {
+            let copy = entry.join(FILES).join(&directory.path);
+            std::fs::create_dir(&copy).with_context(|| format!("making {}", copy.display()))?;
+        }
+        // A repository has tens of thousands of small files.
+        let parts: Result<Vec<Part>> =
+            found.into_par_iter().map(|found| found.save(from, &entry.join(FILES))).collect();
+        let manifest = Manifest { names: files.to_vec(), parts: parts? };
         // Where they stand now, they are as good as restored.
         note(&entry, from, &manifest, Vec::new());
         self.write_record(&entry, record.clone(), &manifest)?;
@@ -170,24 +180,38 @@ impl Store {
     }
 }
 
-fn save_part(from: &Path, path: &Path, files: &Path, parts: &mut Vec<Part>) -> Result<()> {
-    check_cancelled()?;
-    let (source, copy) = (from.join(path), files.join(path));
-    let context = || format!("saving the artifact {}", path.display());
-    let stat = std::fs::symlink_metadata(&source).with_context(context)?;
-    let kind = if stat.is_dir() {
-        std::fs::create_dir(&copy).with_context(context)?;
-        PartKind::Directory { mode: stat.mode() & 0o7777 }
-    } else if stat.is_symlink() {
-        PartKind::Link(std::fs::read_link(&source).with_context(context)?)
-    } else if stat.is_file() {
-        copy_file(&source, &copy).with_context(context)?;
-        PartKind::File { digest: hex::encode(contents_digest(&copy).with_context(context)?), size: stat.len() }
-    } else {
-        bail!("the artifact {} is neither a file nor a directory nor a link", path.display());
-    };
-    parts.push(Part { path: path.to_owned(), kind });
-    Ok(())
+/// Something to be saved.
+struct Found {
+    /// Below the artifacts.
+    path: PathBuf,
+    stat: Metadata,
+}
+
+impl Found {
+    fn at(from: &Path, path: PathBuf) -> Result<Self> {
+        let stat = std::fs::symlink_metadata(from.join(&path))
+            .with_context(|| format!("saving the artifact {}", path.display()))?;
+        Ok(Self { path, stat })
+    }
+
+    /// Copies it, if it is a file, to where its directory is there already.
+    fn save(self, from: &Path, files: &Path) -> Result<Part> {
+        check_cancelled()?;
+        let Self { path, stat } = self;
+        let (source, copy) = (from.join(&path), files.join(&path));
+        let context = || format!("saving the artifact {}", path.display());
+        let kind = if stat.is_dir() {
+            PartKind::Directory { mode: stat.mode() & 0o7777 }
+        } else if stat.is_symlink() {
+            PartKind::Link(std::fs::read_link(&source).with_context(context)?)
+        } else if stat.is_file() {
+            copy_file(&source, &copy).with_context(context)?;
+            PartKind::File { digest: hex::encode(contents_digest(&copy).with_context(context)?), size: stat.len() }
+        } else {
+            bail!("the artifact {} is neither a file nor a directory nor a link", path.display());
+        };
+        Ok(Part { path, kind })
+    }
 }
 
 /// Puts one part in its place; false where the store's copy is damaged.

@@ -1,7 +1,7 @@
 //! bootc images.
 
-use super::{Node, blob, file, json, manifest, packages, project};
-use crate::harness::Project;
+use super::{Node, blob, file, json, manifest, packages, project, run};
+use crate::harness::{Project, has_program};
 
 const ACTION: &str = "
   - action: bootc-image
@@ -54,6 +54,19 @@ fn a_prepared_root_becomes_an_image_that_passes() {
     project.write("layer.tar", &layer);
     let text = String::from_utf8(super::member(&project.path("layer.tar"), "usr/lib/bootc/kargs.d/10-debforge.toml"));
     assert_eq!(text.unwrap(), "kargs = [\"console=ttyS0\", \"quiet\"]\n");
+}
+
+#[test]
+fn bootc_itself_finds_nothing_to_complain_of() {
+    if !has_program("bootc") {
+        skip!("needs bootc, which Debian does not have");
+    }
+    needs_program!("umoci", "umoci");
+    needs_root!();
+    let project = project(&prepared(), &format!("{ACTION}    format: oci-dir\n    compression: gzip\n"));
+    project.build([]).success();
+    run(&project.path("out"), "umoci", &["unpack", "--image", "system.oci.tar:13", "bundle"]);
+    run(&project.path("out"), "bootc", &["container", "lint", "--rootfs", "bundle/rootfs"]);
 }
 
 #[test]

@@ -156,11 +156,18 @@ fn of_tokens(tokens: &[Token]) -> Option<Dialect> {
             _ => {}
         }
     }
-    // A name alone is a variable to Jinja; to Go it is a function, and few do without arguments.
-    match tokens.first() {
-        Some(Token::Word { name, .. }) if ["now", "list", "dict"].contains(&name.as_str()) => Some(Dialect::Go),
-        Some(Token::Word { name, .. }) if !OPERATORS.contains(&name.as_str()) => Some(Dialect::Jinja),
+    // A name alone is a variable to Jinja; to Go it is a function, and few do without arguments. After `|` both
+    // have one.
+    let alone = tokens.iter().enumerate().find_map(|(index, token)| match token {
+        Token::Word { name, .. } if !OPERATORS.contains(&name.as_str()) => {
+            (index == 0 || tokens[index - 1] != Token::Pipe).then_some(name.as_str())
+        }
         _ => None,
+    });
+    match alone {
+        Some("now" | "list" | "dict") => Some(Dialect::Go),
+        Some(_) => Some(Dialect::Jinja),
+        None => None,
     }
 }
 

@@ -14,7 +14,7 @@ use super::Fault;
 use super::functions::{self, Context, Function, MAX_SIZE, Param};
 use super::lexer::{Tag, operand_end};
 use super::parse::{Program, tag_of};
-use super::value::Value;
+use super::value::{Of, Value};
 use crate::diagnostics::{Source, Span};
 use crate::recipe::source_map::Piece;
 
@@ -427,8 +427,10 @@ impl Executor<'_> {
     ) -> Evaluated {
         let mut value = from;
         let given = !rest.is_empty() || last.is_some();
+        let mut of_any = false;
         for (index, field) in fields.iter().enumerate() {
             let is_last = index + 1 == fields.len();
+            let was_of_any = std::mem::replace(&mut of_any, matches!(&value, Value::Map(map) if map.of == Of::Any));
             value = match &value {
                 Value::Unknown => return Ok(Value::Unknown),
                 Value::Nil => Value::Nil,
@@ -445,17 +447,18 @@ impl Executor<'_> {
                     arguments.extend(last.clone().filter(|_| is_last));
                     match method(&value, field, &arguments) {
                         Some(value) => value,
-                        None => return Err(self.no_field(expression, field, &value)),
+                        None => return Err(self.no_field(expression, field, value.type_name())),
                     }
                 }
-                other => return Err(self.no_field(expression, field, other)),
+                _ if was_of_any => return Err(self.no_field(expression, field, Param::Any.name())),
+                other => return Err(self.no_field(expression, field, other.type_name())),
             };
         }
         Ok(value)
     }
 
-    fn no_field(&self, expression: &Expr, field: &str, value: &Value) -> Box<Fault> {
-        let message = format!("can't evaluate field {field} in type {}", value.type_name());
+    fn no_field(&self, expression: &Expr, field: &str, of: &str) -> Box<Fault> {
+        let message = format!("can't evaluate field {field} in type {of}");
         Box::new(Fault::new(self.range_of(expression), message))
     }
 
@@ -605,7 +608,7 @@ fn fitting(value: Value, param: Param) -> Result<Value, String> {
         | (Value::Float(_), Param::Float)
         | (Value::Bool(_), Param::Bool)
         | (Value::Time(_), Param::Time) => true,
-        (Value::Map(map), Param::Dict) => map.of != super::value::Of::String,
+        (Value::Map(map), Param::Dict) => map.of != Of::String,
         _ => false,
     };
     if fits {

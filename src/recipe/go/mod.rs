@@ -1,5 +1,7 @@
 //! Recipes that are Go templates, as debos has them: text/template with slim-sprig's functions.
 
+#[cfg(test)]
+mod as_go;
 mod exec;
 mod format;
 mod functions;

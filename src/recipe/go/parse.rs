@@ -133,7 +133,7 @@ fn unclosed(text: &str, tags: &[Tag], faults: &mut Vec<Fault>) {
         "unclosed comment".to_owned()
     } else {
         match Parser::new(&text[start..], "{{", "}}") {
-            Err(TemplateError::Lex { message, .. } | TemplateError::Parse { message, .. }) => message,
+            Err(TemplateError::Lex { message, .. } | TemplateError::Parse { message, .. }) => in_go_words(&message, ""),
             _ => "unclosed action".to_owned(),
         }
     };
@@ -172,7 +172,12 @@ fn tag_fault(text: &str, tag: &Tag) -> Option<Fault> {
     let alone = format!("{before} {body} {after}");
     let error = Parser::new(&alone, "{{", "}}").and_then(Parser::parse).err()?;
     let start = tag.inner.end - body.len();
-    Some(placed(text, &error, &alone, start, before.len() + 1, tag))
+    let mut fault = placed(text, &error, &alone, start, before.len() + 1, tag);
+    let opens = matches!(tag.word(text), "if" | "range" | "with");
+    if opens && body == tag.word(text) {
+        fault.message = format!("missing value for {body}");
+    }
+    Some(fault)
 }
 
 /// A parser's error at its place, where its text started `skipped` bytes before the byte `start` of the whole.
@@ -203,6 +208,14 @@ fn in_go_words(message: &str, at: &str) -> String {
     }
     if message.starts_with("expected RightParen") {
         return "unclosed left paren".into();
+    }
+    if message.starts_with("cannot assign") {
+        return "too many declarations in command".into();
+    }
+    match message {
+        "unterminated string" => return "unterminated quoted string".into(),
+        "unterminated character literal" => return "malformed character constant".into(),
+        _ => {}
     }
     message.to_owned()
 }
@@ -270,8 +283,17 @@ impl Names<'_> {
     }
 
     fn pipe(&mut self, pipe: &PipeNode) {
-        for command in &pipe.commands {
+        for (index, command) in pipe.commands.iter().enumerate() {
             self.command(command);
+            let value = matches!(
+                command.args.first(),
+                Some(Expr::Dot(_) | Expr::Nil(_) | Expr::Bool(..) | Expr::Number(..) | Expr::String(..))
+            );
+            if index > 0 && value {
+                let start = command.pos.offset;
+                let message = format!("non executable command in pipeline stage {}", index + 1);
+                self.faults.push(Fault::new(start..operand_end(self.text, start), message));
+            }
         }
         for name in &pipe.decl {
             if !pipe.is_assign {

@@ -240,7 +240,8 @@ pub(super) fn parse(layout: &str, text: &str, zone: &TimeZone) -> Result<ZonedDa
         .strip_prefix(rest)
         .ok_or_else(|| wrong(&format!("cannot parse {} as {}", super::format::quote(value), super::format::quote(rest))))?;
     if !value.is_empty() {
-        return Err(wrong(&format!("extra text: {}", super::format::quote(value))));
+        let quote = super::format::quote;
+        return Err(format!("parsing time {}: extra text: {}", quote(text), quote(value)));
     }
     read.time(zone).ok_or_else(|| format!("parsing time {}: day out of range", super::format::quote(text)))
 }

@@ -21,7 +21,10 @@ pub(super) enum Detected {
     Plain,
     Sure(Dialect),
     /// Some belong to Go alone, others to Jinja alone.
-    Mixed { go: Range<usize>, jinja: Range<usize> },
+    Mixed {
+        go: Range<usize>,
+        jinja: Range<usize>,
+    },
 }
 
 /// Looks at the tags of a text, without understanding more of them than what language they are in.
@@ -80,7 +83,8 @@ const STATEMENTS: &[&str] = &[
 fn statement(text: &str) -> Option<Range<usize>> {
     let expressions = tags(text);
     let found = lexer::tags(text).into_iter().find(|tag| {
-        let in_expression = expressions.iter().any(|other| other.range.start < tag.range.start && tag.range.end <= other.range.end);
+        let in_expression =
+            expressions.iter().any(|other| other.range.start < tag.range.start && tag.range.end <= other.range.end);
         match tag.kind {
             TagKind::Expression => false,
             TagKind::Statement => !in_expression && STATEMENTS.contains(&tag.word(text)),
@@ -113,7 +117,10 @@ fn language(text: &str, tag: &Tag) -> Option<Dialect> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
     /// A name, and whether what follows stands right after it.
-    Word { name: String, tight: bool },
+    Word {
+        name: String,
+        tight: bool,
+    },
     /// `.name` after white space, or `$name`: only Go has them.
     Go,
     /// What only Jinja has.
@@ -127,7 +134,8 @@ enum Token {
 }
 
 /// Words that Jinja has between or before operands.
-const OPERATORS: &[&str] = &["and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "True", "False", "None"];
+const OPERATORS: &[&str] =
+    &["and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "True", "False", "None"];
 
 fn of_tokens(tokens: &[Token]) -> Option<Dialect> {
     if tokens.contains(&Token::Go) {

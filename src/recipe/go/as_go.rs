@@ -48,7 +48,8 @@ fn message(error: &str) -> &str {
 
 #[test]
 fn templates_become_what_go_makes_of_them() {
-    let table = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/recipe/go/as_go.jsonl")).unwrap();
+    let table =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/recipe/go/as_go.jsonl")).unwrap();
     let mut wrong = Vec::new();
     for line in table.lines() {
         let case: Case = serde_json::from_str(line).unwrap();

@@ -180,7 +180,8 @@ impl Executor<'_> {
             Value::Unknown => self.run.tainted.push(range.clone()),
             Value::Nil => {
                 let written = &self.source.text[range.clone()];
-                let fault = Fault::warning(range.clone(), format!("`{written}` has no value, and becomes `<no value>`"));
+                let fault =
+                    Fault::warning(range.clone(), format!("`{written}` has no value, and becomes `<no value>`"));
                 let name = written.strip_prefix('.').filter(|name| name.chars().all(super::lexer::is_word));
                 self.say(match name {
                     Some(name) => {
@@ -404,9 +405,7 @@ impl Executor<'_> {
                 value
             }
             Expr::Field(_, fields) => self.fields(expression, dot.clone(), fields, &[], dot, None)?,
-            Expr::Variable(_, name, fields) => {
-                self.fields(expression, self.variable(name), fields, &[], dot, None)?
-            }
+            Expr::Variable(_, name, fields) => self.fields(expression, self.variable(name), fields, &[], dot, None)?,
             Expr::Identifier(_, name) => self.call(expression, name, &[], dot, None)?,
             Expr::Chain(_, inner, fields) => {
                 let value = self.operand(inner, dot)?;
@@ -462,14 +461,7 @@ impl Executor<'_> {
         Box::new(Fault::new(self.range_of(expression), message))
     }
 
-    fn call(
-        &mut self,
-        expression: &Expr,
-        name: &str,
-        rest: &[Expr],
-        dot: &Value,
-        last: Option<Value>,
-    ) -> Evaluated {
+    fn call(&mut self, expression: &Expr, name: &str, rest: &[Expr], dot: &Value, last: Option<Value>) -> Evaluated {
         let range = self.range_of(expression);
         let range = range.start..(range.start + name.len()).min(range.end);
         if matches!(name, "and" | "or") {
@@ -493,7 +485,9 @@ impl Executor<'_> {
             given.push(self.argument(argument, param(function, index), dot)?);
         }
         if let Some(last) = last {
-            given.push(fitting(last, param(function, rest.len())).map_err(|why| Box::new(Fault::new(range.clone(), why)))?);
+            given.push(
+                fitting(last, param(function, rest.len())).map_err(|why| Box::new(Fault::new(range.clone(), why)))?,
+            );
         }
         if given.iter().any(Value::is_unknown) {
             return Ok(Value::Unknown);
@@ -623,7 +617,8 @@ fn failed(name: &str, range: Range<usize>, error: functions::Error) -> Fault {
         functions::Error::Failed(message) => Fault::new(range, format!("error calling {name}: {message}")),
         functions::Error::Author(message) => Fault::new(range, message),
         functions::Error::Impure => {
-            let fault = Fault::new(range, format!("`{name}` would give another value on another day or another machine"));
+            let fault =
+                Fault::new(range, format!("`{name}` would give another value on another day or another machine"));
             fault
                 .hint("give the value from outside: `-t name:value`, and `.name` here")
                 .hint("or allow it with `--impure`: then the same recipe may build something else tomorrow")

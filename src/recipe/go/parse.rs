@@ -6,9 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gotmpl::TemplateError;
-use gotmpl::parse::{
-    BranchNode, CommandNode, Expr, ListNode, Node, Parser, PipeNode, SmolStr, TemplateNode,
-};
+use gotmpl::parse::{BranchNode, CommandNode, Expr, ListNode, Node, Parser, PipeNode, SmolStr, TemplateNode};
 
 use super::lexer::{Tag, operand_end};
 use super::{Fault, functions};
@@ -51,7 +49,8 @@ pub(super) fn parse(text: &str, tags: &[Tag], faults: &mut Vec<Fault>) -> Option
         let empty = define.body.is_empty_tree();
         match defines.get(&name) {
             Some(earlier) if !earlier.is_empty_tree() && !empty => {
-                let range = tag_of(tags, define.pos.offset).map_or(define.pos.offset..define.pos.offset, |tag| tag.inner.clone());
+                let range = tag_of(tags, define.pos.offset)
+                    .map_or(define.pos.offset..define.pos.offset, |tag| tag.inner.clone());
                 faults.push(Fault::new(range, format!("multiple definition of template \"{name}\"")));
             }
             Some(_) if empty => {}
@@ -96,7 +95,8 @@ fn blocks(text: &str, tags: &[Tag], faults: &mut Vec<Fault>) {
                 open.push(Open { word, tag, has_else: false });
             }
             "else" => match open.last_mut() {
-                None => faults.push(fault("unexpected {{else}}".into()).hint("there is no `if`, `range` or `with` before it")),
+                None => faults
+                    .push(fault("unexpected {{else}}".into()).hint("there is no `if`, `range` or `with` before it")),
                 Some(outer) if matches!(outer.word, "define" | "block") => {
                     faults.push(fault(format!("unexpected {{{{else}}}} in `{}`", outer.word)));
                 }
@@ -109,7 +109,8 @@ fn blocks(text: &str, tags: &[Tag], faults: &mut Vec<Fault>) {
                 faults.push(fault("unexpected {{end}}".into()).hint("nothing is open that it could close"));
             }
             word @ ("break" | "continue") => {
-                let inside = open.iter().rev().take_while(|outer| outer.word != "define").any(|outer| outer.word == "range");
+                let inside =
+                    open.iter().rev().take_while(|outer| outer.word != "define").any(|outer| outer.word == "range");
                 if !inside {
                     faults.push(fault(format!("{{{{{word}}}}} outside {{{{range}}}}")));
                 }
@@ -138,7 +139,9 @@ fn unclosed(text: &str, tags: &[Tag], faults: &mut Vec<Fault>) {
         }
     };
     let message = match message {
-        message if message.contains("string") || message.contains("comment") || message.contains("character") => message,
+        message if message.contains("string") || message.contains("comment") || message.contains("character") => {
+            message
+        }
         _ => "unclosed action".into(),
     };
     faults.push(Fault::new(start..end, message).hint("a tag ends with `}}`, and a text in quotes on its own line"));
@@ -221,7 +224,8 @@ fn in_go_words(message: &str, at: &str) -> String {
 }
 
 fn whole_fault(text: &str, tags: &[Tag], error: &TemplateError) -> Fault {
-    let (TemplateError::Parse { line, col, message, .. } | TemplateError::Lex { line, col, message, .. }) = error else {
+    let (TemplateError::Parse { line, col, message, .. } | TemplateError::Lex { line, col, message, .. }) = error
+    else {
         return Fault::new(0..0, error.to_string());
     };
     let at = byte_of(text, *line, *col);

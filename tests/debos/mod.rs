@@ -1,0 +1,4 @@
+//! Recipes of debos as they are: Go templates, read as leniently as debos reads them.
+
+mod strictness;
+mod templates;

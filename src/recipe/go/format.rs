@@ -451,7 +451,7 @@ fn general(value: f64, precision: usize) -> String {
     // As many digits as there are, where the number is whole without an exponent.
     let limit = i32::try_from(precision).unwrap_or(i32::MAX);
     let count = i32::try_from(digits.len()).unwrap_or(i32::MAX);
-    let limit = if limit > count && count >= exponent + 1 { count.max(exponent + 1) } else { limit };
+    let limit = if limit > count && count > exponent { count } else { limit };
     if exponent < -4 || exponent >= limit {
         return scientific(digits, exponent, 'e');
     }

@@ -193,9 +193,13 @@ fn day_name(time: &ZonedDateTime) -> &'static str {
     usize::try_from(time.weekday().to_sunday_zero_offset()).ok().and_then(|day| DAYS.get(day)).copied().unwrap_or("")
 }
 
+/// The zone's abbreviation; an offset alone has none, and is its own name.
 fn zone_name(time: &ZonedDateTime) -> String {
-    let name = time.strftime("%Z").to_string();
-    if name.starts_with(['+', '-']) { name.replace(':', "") } else { name }
+    let zone = time.time_zone();
+    if zone.iana_name().is_none() && *zone != TimeZone::UTC && zone.to_fixed_offset().is_ok() {
+        return shown_offset(time.offset(), false, false, 2);
+    }
+    time.strftime("%Z").to_string()
 }
 
 fn shown_offset(offset: Offset, zulu: bool, colon: bool, parts: u8) -> String {
@@ -444,7 +448,7 @@ mod tests {
         for (layout, expected) in [
             ("2006-01-02", "2024-02-03"),
             ("Jan _2 15:04:05 2006", "Feb  3 16:05:06 2024"),
-            ("Monday, 02-Jan-06 15:04:05 MST", "Saturday, 03-Feb-24 16:05:06 +01"),
+            ("Monday, 02-Jan-06 15:04:05 MST", "Saturday, 03-Feb-24 16:05:06 +0100"),
             ("Mon Jan 2 3:04:05PM -0700", "Sat Feb 3 4:05:06PM +0100"),
             ("20060102.150405.000", "20240203.160506.070"),
             ("15h4m5s .999", "16h5m6s .07"),

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::StoreArgs;
 use super::machine::{Backend, MachineArgs};
+use super::template::TemplateArgs;
 use crate::build::command::shell_words;
 use crate::debian::Architecture;
 use crate::diagnostics::{Fault, FaultKind, fault_of};
@@ -47,6 +48,9 @@ pub struct RecipeOptions {
     /// Further directory that templates include from.
     #[arg(long, value_name = "DIR")]
     pub templatedir: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub template: TemplateArgs,
 
     #[command(flatten)]
     pub machine: MachineArgs,
@@ -196,6 +200,7 @@ impl RecipeArgs {
         let directories = directories
             .chain(self.with.templatedir.iter().map(|directory| ("--templatedir", directory)))
             .chain(self.with.store.given().map(|directory| ("--store", directory)));
+        words.extend(self.with.template.again());
         words.extend(self.with.machine.again());
         words.extend(directories.flat_map(|(option, path)| [option.to_owned(), path.display().to_string()]));
         shell_words(words.iter().map(String::as_str))
@@ -206,6 +211,10 @@ impl RecipeArgs {
             variables: self.with.variables.iter().cloned().collect(),
             template_dirs: self.with.templatedir.iter().cloned().chain(installed_templates()).collect(),
             artifact_dir: std::path::absolute(self.artifacts())?,
+            dialect: self.with.template.dialect(),
+            strictness: self.with.template.strictness(),
+            impure: self.with.template.impure,
+            debos: false,
         })
     }
 }

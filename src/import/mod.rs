@@ -70,7 +70,11 @@ pub fn translate(source: &Arc<Source>) -> Translation {
             return failed(faults);
         }
     };
-    let (ends, words) = (ends(&pieces), words(text, &pieces));
+    let ends = ends(source, &pieces, &mut faults);
+    if faults.has_errors() {
+        return failed(faults);
+    }
+    let words = words(text, &pieces);
     let mut facts = Facts::default();
     let mut walked = writer::walk(text, &pieces, &ends, &words, &facts);
     for _ in 0..MAX_WALKS {
@@ -96,34 +100,45 @@ pub fn translate(source: &Arc<Source>) -> Translation {
     }
 }
 
-/// Where each block ends, by where it begins.
-fn ends(pieces: &[Piece]) -> BTreeMap<usize, usize> {
+/// Where each block ends, by where it begins; what does not begin or end is reported.
+fn ends(source: &Arc<Source>, pieces: &[Piece], faults: &mut Diagnostics) -> BTreeMap<usize, usize> {
     let mut ends = BTreeMap::new();
     let mut open = Vec::new();
     for piece in pieces {
         let Piece::Tag(tag) = piece else { continue };
         match tag.kind {
             TagKind::If(_) | TagKind::With(_) | TagKind::Range(_) | TagKind::Define(_) | TagKind::Block(..) => {
-                open.push(tag.range.start);
+                open.push(tag.range.clone());
+            }
+            TagKind::End | TagKind::Else | TagKind::ElseIf(_) | TagKind::ElseWith(_) if open.is_empty() => {
+                let span = Span::new(source, tag.range.start, tag.range.end);
+                faults.push(Diagnostic::error("no block is open that this could end", span));
             }
             TagKind::End => {
-                if let Some(start) = open.pop() {
-                    ends.insert(start, tag.range.end);
+                if let Some(begin) = open.pop() {
+                    ends.insert(begin.start, tag.range.end);
                 }
             }
             _ => {}
         }
     }
+    for begin in open {
+        let span = Span::new(source, begin.start, begin.end);
+        faults.push(Diagnostic::error("this block has no `end`", span));
+    }
     ends
 }
 
-/// Every word in a tag: names that are taken.
+/// The names of all variables and of all that is read with a dot: names that are taken.
 fn words(text: &str, pieces: &[Piece]) -> BTreeSet<String> {
     let mut words = BTreeSet::new();
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
     for piece in pieces {
-        if let Piece::Tag(tag) = piece {
-            let is_word = |c: char| c.is_alphanumeric() || c == '_';
-            words.extend(text[tag.inner.clone()].split(|c| !is_word(c)).map(str::to_owned));
+        let Piece::Tag(tag) = piece else { continue };
+        let inner = &text[tag.inner.clone()];
+        for (at, _) in inner.match_indices(['.', '$']) {
+            let rest = &inner[at + 1..];
+            words.insert(rest[..rest.find(|c| !is_word(c)).unwrap_or(rest.len())].to_owned());
         }
     }
     words

@@ -1,0 +1,3 @@
+//! debos's recipes: Go templates, as they are and in Jinja.
+
+mod import;

@@ -59,7 +59,14 @@ impl Writer<'_> {
                     _ => "print what is in it",
                 }));
             }
-            return Ok(vec![Written::Expression(self.text(term).written())]);
+            let jinja = self.text(term);
+            if let (Jinja::Text(text), [CommandNode { args, .. }]) = (&jinja, pipe.node.commands.as_slice())
+                && matches!(args.first(), Some(Expr::Identifier(_, function)) if function == "sector")
+            {
+                // debos has a function for what can be written down.
+                return Ok(vec![Written::Plain(text.clone())]);
+            }
+            return Ok(vec![Written::Expression(jinja.written())]);
         };
         if let [CommandNode { args, .. }] = pipe.node.commands.as_slice()
             && let [Expr::Identifier(_, function), map, key, value] = args.as_slice()
@@ -125,9 +132,7 @@ impl Writer<'_> {
         let facts = self.facts.variables.entry(declared).or_default();
         facts.kind = std::mem::replace(&mut facts.kind, Kind::Nothing).join(term.kind);
         facts.optional |= term.optional;
-        if term.optional {
-            facts.inputs.extend(term.inputs);
-        }
+        facts.inputs.extend(term.inputs);
         // What is missing in what another variable is set to is missing there, too.
         if let (true, Some(Source::Variable(other))) = (term.optional, &term.source)
             && self.before.variables.get(&declared).is_some_and(|known| known.absence_matters)
@@ -246,6 +251,10 @@ impl Writer<'_> {
         if over == Over::Parts && pipe.node.decl.len() > 1 {
             return Err(Untranslatable::new(self.tag.clone(), "`split` with the keys `_0`, `_1`, …")
                 .hint("`splitList` counts from 0"));
+        }
+        if over == Over::Parts {
+            let note = "debos takes more than ten parts of `split` in another order: `_10` comes before `_2`";
+            self.note(term.at.clone(), note);
         }
         let optional = term.missing;
         let element = over.element(&term.kind);

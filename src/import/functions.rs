@@ -186,6 +186,8 @@ impl Writer<'_> {
         let others: Vec<Term> = arguments.collect();
         for other in &others {
             comparable(&value, other, &call)?;
+            self.matters(&value, other);
+            self.matters(other, &value);
         }
         let jinja = match <[Term; 1]>::try_from(others) {
             Ok([other]) => {
@@ -222,6 +224,10 @@ impl Writer<'_> {
         if let Some(filter) = simple {
             let [value] = call.exactly()?;
             textual(&value, &call)?;
+            if matches!(call.name, "base" | "dir") {
+                let note = "of a path that is empty or ends in `/`, Jinja takes another part than debos";
+                self.note(call.at.clone(), note);
+            }
             let jinja = self.text(value).filter(filter, []);
             return Ok(call.gives(jinja, Kind::Text));
         }
@@ -247,6 +253,7 @@ impl Writer<'_> {
             "hasPrefix" | "hasSuffix" => {
                 let test = if call.name == "hasPrefix" { "startingwith" } else { "endingwith" };
                 let [part, value] = call.exactly()?;
+                self.matters(&value, &part);
                 let (part, value) = (self.text(part), self.text(value));
                 Ok(call.gives(value.test(test, [part]), Kind::Bool))
             }
@@ -257,6 +264,7 @@ impl Writer<'_> {
             }
             "contains" => {
                 let [part, value] = call.exactly()?;
+                self.matters(&value, &part);
                 let (part, value) = (self.text(part), self.text(value));
                 Ok(call.gives(part.binary(Operator::In, value), Kind::Bool))
             }
@@ -265,15 +273,21 @@ impl Writer<'_> {
                 let (old, new, value) = (self.text(old), self.text(new), self.text(value));
                 Ok(call.gives(value.filter("replace", [old, new]), Kind::Text))
             }
-            "quote" => {
-                let [value] = call.exactly()?;
-                let jinja = self.text(value).filter("quote", []);
-                Ok(call.gives(jinja, Kind::Text))
-            }
-            "squote" => {
-                let [value] = call.exactly()?;
-                let jinja = Jinja::text("'").concat(self.text(value)).concat(Jinja::text("'"));
-                Ok(call.gives(jinja, Kind::Text))
+            "quote" | "squote" => {
+                call.at_least(1)?;
+                let mut all: Option<Jinja> = None;
+                for value in std::mem::take(&mut call.arguments) {
+                    let value = self.text(value);
+                    let quoted = match call.name {
+                        "quote" => value.filter("quote", []),
+                        _ => Jinja::text("'").concat(value).concat(Jinja::text("'")),
+                    };
+                    all = Some(match all {
+                        Some(before) => before.concat(Jinja::text(" ")).concat(quoted),
+                        None => quoted,
+                    });
+                }
+                Ok(call.gives(all.unwrap_or_else(|| Jinja::text("")), Kind::Text))
             }
             "indent" | "nindent" => {
                 let [width, value] = call.exactly()?;
@@ -347,10 +361,14 @@ impl Writer<'_> {
             return Ok(call.gives(jinja, Kind::Int));
         }
         match call.name {
+            // A number of sectors, which `raw` and `image-partition` take as it is.
             "sector" => {
                 let [count] = call.exactly()?;
-                let jinja = Jinja::Call("sector".into(), vec![self.number(count, &call)?]);
-                Ok(call.gives(jinja, Kind::Int))
+                let jinja = match count.jinja {
+                    Jinja::Int(count) => Jinja::text(count.to_string()),
+                    _ => self.number(count, &call)?,
+                };
+                Ok(call.gives(jinja.concat(Jinja::text("s")), Kind::Text))
             }
             "min" | "max" => {
                 call.at_least(1)?;
@@ -387,7 +405,11 @@ impl Writer<'_> {
     pub(super) fn number(&mut self, term: Term, call: &Call) -> Result<Jinja> {
         match term.kind {
             Kind::Int => Ok(self.text(term)),
-            Kind::Text | Kind::Scalar | Kind::Unknown => Ok(self.text(term).filter("int", [])),
+            Kind::Text | Kind::Scalar | Kind::Unknown => {
+                let note = "a text that is no decimal number is 0 to debos (and `010` is 8); Jinja stops there";
+                self.note(call.at.clone(), note);
+                Ok(self.text(term).filter("int", []))
+            }
             Kind::Bool => Ok(self.text(term).filter("int", [])),
             kind => Err(call.fault(format!("`{}` of {}", call.name, kind.called()))),
         }

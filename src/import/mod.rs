@@ -34,7 +34,7 @@ const MAX_WALKS: usize = 12;
 pub struct Translation {
     /// The whole of it; tags that could not be translated stand in it as they were, with a comment each.
     pub text: String,
-    /// What could not be translated, with its place in the original.
+    /// What could not be translated, with its place in the original; as warnings, what could not be to the letter.
     pub faults: Diagnostics,
     /// How many tags there are, comments among them.
     pub tags: usize,
@@ -42,6 +42,8 @@ pub struct Translation {
     pub inputs: BTreeSet<String>,
     /// Those that have to be given: without them debos writes `<no value>`, and Jinja stops.
     pub wanted: BTreeSet<String>,
+    /// What each is compared with.
+    pub compared: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Writes a Go template in Jinja.
@@ -54,6 +56,7 @@ pub fn translate(source: &Arc<Source>) -> Translation {
         tags: 0,
         inputs: BTreeSet::new(),
         wanted: BTreeSet::new(),
+        compared: BTreeMap::new(),
     };
     if let Err(error) = Parser::new(text, "{{", "}}").and_then(Parser::parse) {
         faults.push(unreadable(source, &error));
@@ -91,12 +94,16 @@ pub fn translate(source: &Arc<Source>) -> Translation {
             None => diagnostic,
         });
     }
+    for (at, note) in walked.notes {
+        faults.push(Diagnostic::warning(note, Span::new(source, at.start, at.end)));
+    }
     Translation {
         text: walked.text,
         faults,
         tags: pieces.iter().filter(|piece| matches!(piece, Piece::Tag(_))).count(),
         inputs: walked.facts.inputs.into_keys().collect(),
         wanted: walked.facts.wanted,
+        compared: walked.facts.compared,
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) struct Term {
     pub(super) optional: bool,
     /// Whether Jinja may find nothing there.
     pub(super) missing: bool,
-    /// The inputs that it is missing without.
+    /// The inputs that it depends on.
     pub(super) inputs: BTreeSet<String>,
     pub(super) source: Option<Source>,
     /// Where it is written.
@@ -252,6 +252,15 @@ impl Writer<'_> {
             true if clear => term.jinja.filter("default", [Jinja::text("")]),
             true => term.jinja.filter("default", [Jinja::None]),
             false => term.jinja,
+        }
+    }
+
+    /// Notes that it matters whether a value is, begins with or contains a text.
+    pub(super) fn matters(&mut self, term: &Term, text: &Term) {
+        if let Jinja::Text(text) = &text.jinja {
+            for input in &term.inputs {
+                self.facts.compared.entry(input.clone()).or_default().insert(text.clone());
+            }
         }
     }
 

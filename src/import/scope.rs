@@ -21,6 +21,8 @@ pub(super) struct Facts {
     pub(super) defines: BTreeMap<String, Defined>,
     /// Inputs whose absence shows: debos writes `<no value>`.
     pub(super) wanted: BTreeSet<String>,
+    /// What inputs are compared with, by their names.
+    pub(super) compared: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// What is known of a variable.
@@ -29,7 +31,7 @@ pub(super) struct Variable {
     pub(super) kind: Kind,
     /// Whether what it is set to may be missing.
     pub(super) optional: bool,
-    /// The inputs that it is missing without.
+    /// The inputs that it depends on.
     pub(super) inputs: BTreeSet<String>,
     /// Whether it is set again.
     pub(super) assigned: bool,

@@ -38,6 +38,7 @@ pub(super) struct Writer<'a> {
     pub(super) open: Vec<Block>,
     out: String,
     faults: Vec<Untranslatable>,
+    notes: Vec<(Range<usize>, &'static str)>,
 }
 
 /// A block that is open.
@@ -71,6 +72,8 @@ pub(super) enum Written {
     Statement(String),
     Expression(String),
     Comment(String),
+    /// Text in the place of the tag, where the tag takes no white space away.
+    Plain(String),
 }
 
 /// What a walk gives.
@@ -78,6 +81,8 @@ pub(super) struct Walked {
     pub(super) text: String,
     pub(super) facts: Facts,
     pub(super) faults: Vec<Untranslatable>,
+    /// Where the translation means something else in cases that are no recipe's.
+    pub(super) notes: Vec<(Range<usize>, &'static str)>,
 }
 
 /// Walks the pieces of a template once.
@@ -106,6 +111,7 @@ pub(super) fn walk(
         open: Vec::new(),
         out: String::with_capacity(source.len() + source.len() / 8),
         faults: Vec::new(),
+        notes: Vec::new(),
     };
     for piece in pieces {
         match piece {
@@ -113,7 +119,7 @@ pub(super) fn walk(
             Piece::Tag(tag) => writer.tag(tag),
         }
     }
-    Walked { text: writer.out, facts: writer.facts, faults: writer.faults }
+    Walked { text: writer.out, facts: writer.facts, faults: writer.faults, notes: writer.notes }
 }
 
 impl Writer<'_> {
@@ -168,14 +174,19 @@ impl Writer<'_> {
         let or_space = |space: &str| if space.is_empty() { " ".to_owned() } else { space.to_owned() };
         let last = written.len().saturating_sub(1);
         for (index, part) in written.iter().enumerate() {
+            if let (Written::Plain(text), false, false) = (part, tag.trims_before, tag.trims_after) {
+                self.out.push_str(text);
+                continue;
+            }
             let opening_sign = if index == 0 && tag.trims_before { "-" } else { "" };
             let closing_sign = if index == last && tag.trims_after { "-" } else { "" };
             let lead = if index == 0 { or_space(lead) } else { " ".to_owned() };
             let trail = if index == last { or_space(trail) } else { " ".to_owned() };
             let (open, close, body) = match part {
-                Written::Statement(body) => ("{%", "%}", body),
-                Written::Expression(body) => ("{{", "}}", body),
-                Written::Comment(body) => ("{#", "#}", body),
+                Written::Statement(body) => ("{%", "%}", body.clone()),
+                Written::Expression(body) => ("{{", "}}", body.clone()),
+                Written::Comment(body) => ("{#", "#}", body.clone()),
+                Written::Plain(text) => ("{{", "}}", Jinja::text(text.as_str()).written()),
             };
             self.out.push_str(&format!("{open}{opening_sign}{lead}{body}{trail}{closing_sign}{close}"));
         }
@@ -184,6 +195,11 @@ impl Writer<'_> {
     fn comment(&mut self, tag: &Tag, body: &str) {
         let (before, after) = (if tag.trims_before { "-" } else { "" }, if tag.trims_after { "-" } else { "" });
         self.out.push_str(&format!("{{#{before}{body}{after}#}}"));
+    }
+
+    /// Notes in what cases the translation means something else.
+    pub(super) fn note(&mut self, at: Range<usize>, note: &'static str) {
+        self.notes.push((at, note));
     }
 
     /// Where the block that the current tag opens ends.

@@ -47,8 +47,8 @@ fn translated(go: &str) -> Translation {
 #[case::piped(r#"{{ .x | default "a" | upper | quote }}"#, r#"{{ x | default("a", true) | upper | quote }}"#)]
 #[case::piped_last(r#"{{ .x | printf "%s-%s" "a" }}"#, r#"{{ "a-" ~ x }}"#)]
 #[case::debos(
-    r#"{{ sector 64 }} {{ escape .x }} {{ uuid5 "dns" .x }}"#,
-    r#"{{ sector(64) }} {{ x | escape }} {{ uuid5("dns", x) }}"#
+    r#"{{ sector 64 }} {{ escape .x }} {{ uuid5 "dns" .x }} {{- sector 1 }} {{ sector .n }}"#,
+    r#"64s {{ x | escape }} {{ uuid5("dns", x) }} {{- "1s" }} {{ n | int ~ "s" }}"#
 )]
 #[case::numbers(r#"{{ add 1 (mul 2 3) }} {{ add .x 1 }}"#, r#"{{ 1 + 2 * 3 }} {{ x | int + 1 }}"#)]
 #[case::range(

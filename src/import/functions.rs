@@ -434,8 +434,9 @@ impl Writer<'_> {
                         _ => open = true,
                     }
                     let lead = self.lead(key.at.start);
+                    // What is missing is missing there, too.
                     let key = self.text(key);
-                    all.push((lead, (key, self.text(value))));
+                    all.push((lead, (key, value.jinja)));
                 }
                 let tail = places.last().and_then(|last| self.tail(*last));
                 let kind = if open { Kind::OpenMap } else { Kind::Map(fields) };

@@ -5,6 +5,9 @@
 //! What variables mean, and what values may be, is learned on the way ([`scope`], [`kinds`]).
 
 mod blocks;
+mod comment_out;
+mod compare;
+mod files;
 mod functions;
 mod jinja;
 mod kinds;
@@ -23,6 +26,9 @@ use gotmpl::TemplateError;
 use gotmpl::parse::Parser;
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span};
+pub use comment_out::comment_out;
+pub use compare::{Difference, Pair, Same, Steps, Together};
+pub use files::{Translated, places_below, translate_all, write};
 use scope::Facts;
 use tags::{Piece, TagKind};
 

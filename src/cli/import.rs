@@ -61,11 +61,7 @@ pub fn run(args: &Args) -> Result<u8> {
         let fault = Fault::recipe("nothing was written: not every tag could be translated");
         return Err(fault.hint("`--force` writes the rest, with those tags as they are and a comment at each").into());
     }
-    let options = Options {
-        variables: args.variables.iter().cloned().collect(),
-        artifact_dir: std::path::absolute(".")?,
-        ..Options::default()
-    };
+    let options = Options { variables: args.variables.iter().cloned().collect(), ..Options::default() };
     let mut lines = Vec::new();
     for recipe in all.iter().filter(|recipe| !recipe.translation.faults.has_errors()) {
         lines.push((recipe, compared(recipe, &options.variables)?));

@@ -14,6 +14,9 @@ const MAX_RENDERINGS: usize = 300;
 /// Of those, the ones with values for all variables at once, chosen without a plan.
 const MIXED: usize = 64;
 
+/// An artifact directory that has whatever is asked for: other recipes' artifacts need not be there to compare plans.
+const ARTIFACTS: &str = "/artifacts of debforge import";
+
 /// What the comparison of a recipe with its translation found.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Same {
@@ -166,12 +169,9 @@ impl<'a> Together<'a> {
 
     fn load(&self, path: &Path, translated: bool, strictness: Strictness) -> (Option<Recipe>, Diagnostics) {
         let dialect = (!translated).then_some(Dialect::Go);
-        let options = Options { dialect, strictness, ..self.options.clone() };
-        if translated {
-            crate::recipe::load(path, &options, &Overlaid::new(self.texts.clone()))
-        } else {
-            crate::recipe::load(path, &options, &DiskLoader)
-        }
+        let options = Options { dialect, strictness, artifact_dir: ARTIFACTS.into(), ..self.options.clone() };
+        let texts = if translated { self.texts.clone() } else { BTreeMap::new() };
+        crate::recipe::load(path, &options, &Overlaid::new(texts))
     }
 
     /// Compares the steps of a recipe with those of its translation: kinds, properties, descriptions, directories, of
@@ -200,6 +200,11 @@ impl<'a> Together<'a> {
         let place = |fault: &Diagnostic| fault.span.as_ref().map(|span| (span.source.name.clone(), span.start));
         let known: BTreeSet<_> = lenient.iter().filter(|fault| fault.severity == Severity::Error).map(place).collect();
         let new = strict.iter().filter(|fault| fault.severity == Severity::Error && !known.contains(&place(fault)));
+        if !translated {
+            // Some of what is no error to debos is gone with the translation.
+            let stays: BTreeSet<String> = self.ignored(path, true).into_iter().map(|fault| fault.message).collect();
+            return new.filter(|fault| stays.contains(&fault.message)).cloned().collect();
+        }
         new.cloned().collect()
     }
 }
@@ -248,7 +253,7 @@ fn first_message(faults: &Diagnostics) -> String {
     faults.iter().next().map(|fault| fault.message.clone()).unwrap_or_default()
 }
 
-/// The disk with other texts in the place of some files.
+/// The disk with other texts in the place of some files, and with [`ARTIFACTS`].
 struct Overlaid {
     texts: BTreeMap<PathBuf, String>,
 }
@@ -265,7 +270,8 @@ impl Overlaid {
 
 impl Files for Overlaid {
     fn kind(&self, path: &Path) -> Option<FileKind> {
-        if self.find(path).is_some() { Some(FileKind::File) } else { DiskLoader.kind(path) }
+        let there = path.starts_with(ARTIFACTS) || self.find(path).is_some();
+        if there { Some(FileKind::File) } else { DiskLoader.kind(path) }
     }
 
     fn size(&self, path: &Path) -> Option<u64> {

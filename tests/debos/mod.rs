@@ -1,3 +1,4 @@
 //! debos's recipes: Go templates, as they are and in Jinja.
 
 mod import;
+mod random;

@@ -147,7 +147,7 @@ impl Writer<'_> {
         let opened = self.asked_for(pipe, with)?;
         self.open_block(BlockKind::If, Boundary::None);
         let (mut written, condition) = self.named_condition(pipe, declared, opened)?;
-        written.push(statement(format!("if {}", condition.written())));
+        written.push(statement(format!("if {}", condition.written_whole())));
         Ok(written)
     }
 
@@ -157,14 +157,14 @@ impl Writer<'_> {
         let opened = self.asked_for(pipe, with)?;
         let (settings, condition) = self.named_condition(pipe, declared, opened)?;
         if settings.is_empty() {
-            return Ok(vec![statement(format!("elif {}", condition.written()))]);
+            return Ok(vec![statement(format!("elif {}", condition.written_whole()))]);
         }
         if let Some(block) = self.open.last_mut() {
             block.more_ends += 1;
         }
         let mut written = vec![statement("else")];
         written.extend(settings);
-        written.push(statement(format!("if {}", condition.written())));
+        written.push(statement(format!("if {}", condition.written_whole())));
         Ok(written)
     }
 
@@ -304,7 +304,7 @@ impl Writer<'_> {
         };
         self.dot = Term { source, ..Term::new(read, element, self.tag.clone()) };
         let targets = key.map_or_else(|| item.clone(), |key| format!("{key}, {item}"));
-        let mut written = vec![statement(format!("for {targets} in {}", iterated.written()))];
+        let mut written = vec![statement(format!("for {targets} in {}", iterated.written_whole()))];
         written.extend(after);
         Ok(written)
     }

@@ -519,7 +519,8 @@ fn or_else(value: Term, otherwise: Term) -> Term {
         Kind::Unknown if value.kind == Kind::Nothing => otherwise.kind.clone(),
         kind => kind,
     };
-    let jinja = if value.kind == Kind::Bool && otherwise.kind == Kind::Bool {
+    // Jinja's `or` looks no further either, but takes nothing that is missing.
+    let jinja = if !value.missing {
         value.jinja.binary(Operator::Or, otherwise.jinja)
     } else if otherwise.jinja == Jinja::text("") && value.kind == Kind::Text {
         value.jinja.filter("default", [otherwise.jinja])

@@ -192,6 +192,13 @@ impl Jinja {
         out
     }
 
+    /// As it is written where an `if` after it would mean something else: in the tags of conditions and loops.
+    pub(super) fn written_whole(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out, tight::OR);
+        out
+    }
+
     fn tightness(&self) -> u8 {
         match self {
             Self::Ternary(..) => tight::TERNARY,

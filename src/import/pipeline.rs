@@ -274,6 +274,11 @@ impl Writer<'_> {
 
     /// A pipeline where only its truth counts.
     pub(super) fn condition(&mut self, pipe: &PipeNode) -> Result<Jinja> {
+        if let [CommandNode { args, .. }] = pipe.commands.as_slice()
+            && let [Expr::Pipe(_, inner)] = args.as_slice()
+        {
+            return self.condition(inner);
+        }
         if let [command] = pipe.commands.as_slice()
             && let Some((Expr::Identifier(_, name), rest)) = command.args.split_first()
             && !rest.is_empty()

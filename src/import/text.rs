@@ -83,7 +83,7 @@ mod tests {
         ] {
             assert_eq!(protected(text), expected);
             let mut env = minijinja::Environment::new();
-            env.set_keep_trailing_newline(true);
+            env.set_syntax(env.syntax().to_builder().keep_trailing_newline(true).build().unwrap());
             assert_eq!(env.render_str(&protected(text), ()).unwrap(), text);
         }
     }

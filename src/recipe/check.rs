@@ -168,8 +168,7 @@ impl<'a> Loading<'a> {
         let variables = &self.options.variables;
         let text = Text { path, source: &source, variables, included_from: &[], caller: None };
         let dialect = text.dialect(self.options, &mut self.out);
-        let rendered =
-            dialect.and_then(|dialect| text.render(dialect, self.options, self.loader, &mut self.out));
+        let rendered = dialect.and_then(|dialect| text.render(dialect, self.options, self.loader, &mut self.out));
         match rendered {
             Some(rendered) if !self.out.has_errors() => Ok(rendered.map.text().to_owned()),
             _ => Err(self.out),
@@ -195,8 +194,8 @@ impl<'a> Loading<'a> {
             caller: caller.map(|caller| caller.dialect),
         };
         let dialect = text.dialect(self.options, &mut faults);
-        let rendered = dialect
-            .and_then(|dialect| Some((dialect, text.render(dialect, self.options, self.loader, &mut faults)?)));
+        let rendered =
+            dialect.and_then(|dialect| Some((dialect, text.render(dialect, self.options, self.loader, &mut faults)?)));
         for fault in faults.iter() {
             self.say(fault.clone());
         }
@@ -248,14 +247,19 @@ impl<'a> Loading<'a> {
         }
         for name in scope.given.iter().filter(|name| !asked.contains(name.as_str())) {
             let message = format!("nothing in the recipe asks for the variable `{name}`");
-            let mut diagnostic = match caller.and_then(|caller| caller.variable(name)) {
+            // Only names that nobody gave can be meant.
+            let open = asked.iter().copied().filter(|word| !scope.given.iter().any(|given| given == word));
+            let close = suggest(name, open);
+            // Who has several recipes of debos gives all of them the same variables.
+            if scope.dialect == Dialect::Go && caller.is_none() && close.is_none() {
+                continue;
+            }
+            let diagnostic = match caller.and_then(|caller| caller.variable(name)) {
                 Some(origin) => origin.warning(message),
                 None => Diagnostic::warning(message, None),
             };
-            // Only names that nobody gave can be meant.
-            let open = asked.iter().copied().filter(|word| !scope.given.iter().any(|given| given == word));
-            diagnostic = diagnostic.suggest(name, open);
-            self.push(scope, diagnostic);
+            let hint = close.map(|close| format!("did you mean `{close}`?"));
+            self.push(scope, hint.into_iter().fold(diagnostic, Diagnostic::hint));
         }
     }
 
@@ -356,8 +360,7 @@ impl<'a> Loading<'a> {
 
         let schema = self.schema(kind);
         let subject = format!("the action `{name}`");
-        let mut reader =
-            Reader::new(&subject, &schema, scope.map(), name_origin, self.budget).lenient(scope.lenient);
+        let mut reader = Reader::new(&subject, &schema, scope.map(), name_origin, self.budget).lenient(scope.lenient);
         let rest: Vec<Entry> = given.iter().filter(|entry| !COMMON.contains(&entry.name())).cloned().collect();
         let value = reader.properties(&rest);
         let Reader { mut spans, faults, ignored, elsewhere, budget, .. } = reader;
@@ -431,6 +434,7 @@ impl<'a> Loading<'a> {
             image: self.image.spec(),
             has_root: self.has_root,
             any_artifacts: self.any_artifacts,
+            lenient: scope.lenient,
         };
         action.check(&cx, &mut faults);
         let image_bytes = action.image_bytes(&cx);

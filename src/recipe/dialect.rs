@@ -21,7 +21,10 @@ pub(super) enum Detected {
     Plain,
     Sure(Dialect),
     /// Some belong to Go alone, others to Jinja alone.
-    Mixed { go: Range<usize>, jinja: Range<usize> },
+    Mixed {
+        go: Range<usize>,
+        jinja: Range<usize>,
+    },
 }
 
 /// Looks at the tags of a text, without understanding more of them than what language they are in.
@@ -80,7 +83,8 @@ const STATEMENTS: &[&str] = &[
 fn statement(text: &str) -> Option<Range<usize>> {
     let expressions = tags(text);
     let found = lexer::tags(text).into_iter().find(|tag| {
-        let in_expression = expressions.iter().any(|other| other.range.start < tag.range.start && tag.range.end <= other.range.end);
+        let in_expression =
+            expressions.iter().any(|other| other.range.start < tag.range.start && tag.range.end <= other.range.end);
         match tag.kind {
             TagKind::Expression => false,
             TagKind::Statement => !in_expression && STATEMENTS.contains(&tag.word(text)),
@@ -113,7 +117,10 @@ fn language(text: &str, tag: &Tag) -> Option<Dialect> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
     /// A name, and whether what follows stands right after it.
-    Word { name: String, tight: bool },
+    Word {
+        name: String,
+        tight: bool,
+    },
     /// `.name` after white space, or `$name`: only Go has them.
     Go,
     /// What only Jinja has.
@@ -127,7 +134,8 @@ enum Token {
 }
 
 /// Words that Jinja has between or before operands.
-const OPERATORS: &[&str] = &["and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "True", "False", "None"];
+const OPERATORS: &[&str] =
+    &["and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "True", "False", "None"];
 
 fn of_tokens(tokens: &[Token]) -> Option<Dialect> {
     if tokens.contains(&Token::Go) {
@@ -156,11 +164,18 @@ fn of_tokens(tokens: &[Token]) -> Option<Dialect> {
             _ => {}
         }
     }
-    // A name alone is a variable to Jinja; to Go it is a function, and few do without arguments.
-    match tokens.first() {
-        Some(Token::Word { name, .. }) if ["now", "list", "dict"].contains(&name.as_str()) => Some(Dialect::Go),
-        Some(Token::Word { name, .. }) if !OPERATORS.contains(&name.as_str()) => Some(Dialect::Jinja),
+    // A name alone is a variable to Jinja; to Go it is a function, and few do without arguments. After `|` both
+    // have one.
+    let alone = tokens.iter().enumerate().find_map(|(index, token)| match token {
+        Token::Word { name, .. } if !OPERATORS.contains(&name.as_str()) => {
+            (index == 0 || tokens[index - 1] != Token::Pipe).then_some(name.as_str())
+        }
         _ => None,
+    });
+    match alone {
+        Some("now" | "list" | "dict") => Some(Dialect::Go),
+        Some(_) => Some(Dialect::Jinja),
+        None => None,
     }
 }
 

@@ -72,8 +72,7 @@ impl Loading<'_> {
             self.assume_done(None);
             return;
         };
-        let caller =
-            Caller { dialect: scope.dialect, architecture: scope.architecture, origin, spans: spans.clone() };
+        let caller = Caller { dialect: scope.dialect, architecture: scope.architecture, origin, spans: spans.clone() };
         self.recipe(&path, Arc::clone(&source), variables, Some(&caller));
     }
 

@@ -73,8 +73,9 @@ pub(super) fn parse(text: &str) -> Result<Option<Arc<Node>>, YamlError> {
     let (root, further) = parse_first(text)?;
     match further {
         None => Ok(root),
-        Some(range) => Err(YamlError::new(range, SECOND_DOCUMENT)
-            .hint("a recipe is one document; `---` may only stand before it")),
+        Some(range) => {
+            Err(YamlError::new(range, SECOND_DOCUMENT).hint("a recipe is one document; `---` may only stand before it"))
+        }
     }
 }
 

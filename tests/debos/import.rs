@@ -124,6 +124,10 @@ fn translated(go: &str) -> Translation {
     r#"{% if x is startingwith("a") %}{{ x | removesuffix(".img") }}{% endif %}{% if "b" in x %}{{ x | replace("a", "b") }}{% endif %}"#
 )]
 #[case::ternary(r#"{{ ternary "a" "b" (eq .x "c") }}"#, r#"{{ "a" if x | default("") == "c" else "b" }}"#)]
+#[case::ternary_asked(
+    r#"{{ if ternary "a" "" (eq "c" "d") }}b{{ end }}"#,
+    r#"{% if ("a" if "c" == "d" else "") %}b{% endif %}"#
+)]
 #[case::comment("a {{/* b */}} {{- /* c\n#} */ -}} d", "a {# b #} {#- c\n# } -#} d")]
 #[case::comment_of_yaml("# see {{ .x }}\n", "# see {{ x }}\n")]
 #[case::shell(

@@ -1,4 +1,6 @@
-//! debos's recipes: Go templates, as they are and in Jinja.
+//! Recipes of debos: as they are, read as leniently as debos reads them, and in Jinja.
 
 mod import;
 mod random;
+mod strictness;
+mod templates;

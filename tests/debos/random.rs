@@ -84,15 +84,23 @@ fn template() -> impl Strategy<Value = String> {
         let body = vec(inner, 1..3).prop_map(|parts| parts.concat());
         let two = (body.clone(), body.clone());
         prop_oneof![
-            (tag(condition().prop_map(|c| format!("if {c}"))), body.clone()).prop_map(|(i, b)| format!("{i}{b}{{{{ end }}}}")),
-            (condition(), two.clone()).prop_map(|(c, (a, b))| format!("{{{{ if {c} }}}}{a}{{{{- else }}}}{b}{{{{ end -}}}}")),
+            (tag(condition().prop_map(|c| format!("if {c}"))), body.clone())
+                .prop_map(|(i, b)| format!("{i}{b}{{{{ end }}}}")),
+            (condition(), two.clone())
+                .prop_map(|(c, (a, b))| format!("{{{{ if {c} }}}}{a}{{{{- else }}}}{b}{{{{ end -}}}}")),
             (condition(), condition(), two.clone())
                 .prop_map(|(c, d, (a, b))| format!("{{{{ if {c} }}}}{a}{{{{ else if {d} }}}}{b}{{{{ end }}}}")),
-            (value(), two.clone()).prop_map(|(v, (a, b))| format!("{{{{ with {v} }}}}{{{{ . }}}}{a}{{{{ else }}}}{b}{{{{ end }}}}")),
+            (value(), two.clone())
+                .prop_map(|(v, (a, b))| format!("{{{{ with {v} }}}}{{{{ . }}}}{a}{{{{ else }}}}{b}{{{{ end }}}}")),
             (value(), body.clone()).prop_map(|(v, b)| format!("{{{{ with $w := {v} }}}}{{{{ $w }}}}{{{{ end }}}}{b}")),
-            (value(), body.clone()).prop_map(|(v, b)| format!("{{{{ range $p := splitList \" \" {v} }}}}{{{{ $p }}}}{{{{ end }}}}{b}")),
-            body.clone().prop_map(|b| format!("{{{{ range $i, $p := list \"p\" \"q\" }}}}{{{{ $i }}}}{{{{ $x = $p }}}}{{{{ end }}}}{b}")),
-            body.prop_map(|b| format!("{{{{ range until $n }}}}{{{{ . }}}}{{{{ if eq . 1 }}}}{{{{ continue }}}}{{{{ end }}}}{{{{ end }}}}{b}")),
+            (value(), body.clone())
+                .prop_map(|(v, b)| format!("{{{{ range $p := splitList \" \" {v} }}}}{{{{ $p }}}}{{{{ end }}}}{b}")),
+            body.clone().prop_map(|b| format!(
+                "{{{{ range $i, $p := list \"p\" \"q\" }}}}{{{{ $i }}}}{{{{ $x = $p }}}}{{{{ end }}}}{b}"
+            )),
+            body.prop_map(|b| format!(
+                "{{{{ range until $n }}}}{{{{ . }}}}{{{{ if eq . 1 }}}}{{{{ continue }}}}{{{{ end }}}}{{{{ end }}}}{b}"
+            )),
         ]
     })
 }

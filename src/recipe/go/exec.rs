@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use gotmpl::parse::{BranchNode, CommandNode, Expr, ListNode, Node, Number, PipeNode, SmolStr, TemplateNode, TextNode};
 
-use super::Fault;
 use super::functions::{self, Context, Function, MAX_SIZE, Param};
 use super::lexer::{Tag, operand_end};
 use super::parse::{Program, tag_of};
-use super::value::Value;
+use super::value::{Of, Value};
+use super::{Fault, Settings};
 use crate::diagnostics::{Source, Span};
 use crate::recipe::source_map::Piece;
 
@@ -42,14 +42,15 @@ pub(super) fn run(
     source: &Arc<Source>,
     tags: &[Tag],
     data: &Value,
-    context: Context,
+    settings: Settings,
     included_from: &[Span],
 ) -> Run {
     let mut executor = Executor {
         program,
         source,
         tags,
-        context,
+        context: Context { impure: settings.impure },
+        strict: settings.strict,
         variables: vec![(SmolStr::new("$"), data.clone())],
         run: Run {
             text: String::new(),
@@ -85,6 +86,8 @@ struct Executor<'a> {
     source: &'a Arc<Source>,
     tags: &'a [Tag],
     context: Context,
+    /// Whether what has no value is an error.
+    strict: bool,
     variables: Vec<(SmolStr, Value)>,
     run: Run,
     said: HashSet<(Range<usize>, String)>,
@@ -180,7 +183,11 @@ impl Executor<'_> {
             Value::Unknown => self.run.tainted.push(range.clone()),
             Value::Nil => {
                 let written = &self.source.text[range.clone()];
-                let fault = Fault::warning(range.clone(), format!("`{written}` has no value, and becomes `<no value>`"));
+                let message = format!("`{written}` has no value, and becomes `<no value>`");
+                let fault = match self.strict {
+                    true => Fault::new(range.clone(), message),
+                    false => Fault::warning(range.clone(), message),
+                };
                 let name = written.strip_prefix('.').filter(|name| name.chars().all(super::lexer::is_word));
                 self.say(match name {
                     Some(name) => {
@@ -404,9 +411,7 @@ impl Executor<'_> {
                 value
             }
             Expr::Field(_, fields) => self.fields(expression, dot.clone(), fields, &[], dot, None)?,
-            Expr::Variable(_, name, fields) => {
-                self.fields(expression, self.variable(name), fields, &[], dot, None)?
-            }
+            Expr::Variable(_, name, fields) => self.fields(expression, self.variable(name), fields, &[], dot, None)?,
             Expr::Identifier(_, name) => self.call(expression, name, &[], dot, None)?,
             Expr::Chain(_, inner, fields) => {
                 let value = self.operand(inner, dot)?;
@@ -427,8 +432,10 @@ impl Executor<'_> {
     ) -> Evaluated {
         let mut value = from;
         let given = !rest.is_empty() || last.is_some();
+        let mut of_any = false;
         for (index, field) in fields.iter().enumerate() {
             let is_last = index + 1 == fields.len();
+            let was_of_any = std::mem::replace(&mut of_any, matches!(&value, Value::Map(map) if map.of == Of::Any));
             value = match &value {
                 Value::Unknown => return Ok(Value::Unknown),
                 Value::Nil => Value::Nil,
@@ -445,28 +452,22 @@ impl Executor<'_> {
                     arguments.extend(last.clone().filter(|_| is_last));
                     match method(&value, field, &arguments) {
                         Some(value) => value,
-                        None => return Err(self.no_field(expression, field, &value)),
+                        None => return Err(self.no_field(expression, field, value.type_name())),
                     }
                 }
-                other => return Err(self.no_field(expression, field, other)),
+                _ if was_of_any => return Err(self.no_field(expression, field, Param::Any.name())),
+                other => return Err(self.no_field(expression, field, other.type_name())),
             };
         }
         Ok(value)
     }
 
-    fn no_field(&self, expression: &Expr, field: &str, value: &Value) -> Box<Fault> {
-        let message = format!("can't evaluate field {field} in type {}", value.type_name());
+    fn no_field(&self, expression: &Expr, field: &str, of: &str) -> Box<Fault> {
+        let message = format!("can't evaluate field {field} in type {of}");
         Box::new(Fault::new(self.range_of(expression), message))
     }
 
-    fn call(
-        &mut self,
-        expression: &Expr,
-        name: &str,
-        rest: &[Expr],
-        dot: &Value,
-        last: Option<Value>,
-    ) -> Evaluated {
+    fn call(&mut self, expression: &Expr, name: &str, rest: &[Expr], dot: &Value, last: Option<Value>) -> Evaluated {
         let range = self.range_of(expression);
         let range = range.start..(range.start + name.len()).min(range.end);
         if matches!(name, "and" | "or") {
@@ -490,7 +491,9 @@ impl Executor<'_> {
             given.push(self.argument(argument, param(function, index), dot)?);
         }
         if let Some(last) = last {
-            given.push(fitting(last, param(function, rest.len())).map_err(|why| Box::new(Fault::new(range.clone(), why)))?);
+            given.push(
+                fitting(last, param(function, rest.len())).map_err(|why| Box::new(Fault::new(range.clone(), why)))?,
+            );
         }
         if given.iter().any(Value::is_unknown) {
             return Ok(Value::Unknown);
@@ -605,7 +608,7 @@ fn fitting(value: Value, param: Param) -> Result<Value, String> {
         | (Value::Float(_), Param::Float)
         | (Value::Bool(_), Param::Bool)
         | (Value::Time(_), Param::Time) => true,
-        (Value::Map(map), Param::Dict) => map.of != super::value::Of::String,
+        (Value::Map(map), Param::Dict) => map.of != Of::String,
         _ => false,
     };
     if fits {
@@ -620,7 +623,8 @@ fn failed(name: &str, range: Range<usize>, error: functions::Error) -> Fault {
         functions::Error::Failed(message) => Fault::new(range, format!("error calling {name}: {message}")),
         functions::Error::Author(message) => Fault::new(range, message),
         functions::Error::Impure => {
-            let fault = Fault::new(range, format!("`{name}` would give another value on another day or another machine"));
+            let fault =
+                Fault::new(range, format!("`{name}` would give another value on another day or another machine"));
             fault
                 .hint("give the value from outside: `-t name:value`, and `.name` here")
                 .hint("or allow it with `--impure`: then the same recipe may build something else tomorrow")

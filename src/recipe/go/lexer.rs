@@ -140,7 +140,10 @@ mod tests {
 
     #[test]
     fn tags_are_found_with_their_insides() {
-        assert_eq!(found("a {{ .b }} {{- if .c -}} {{/* d }} */}} {{- \"}}\" -}}"), [".b", "if .c", "/* d }} */", "\"}}\""]);
+        assert_eq!(
+            found("a {{ .b }} {{- if .c -}} {{/* d }} */}} {{- \"}}\" -}}"),
+            [".b", "if .c", "/* d }} */", "\"}}\""]
+        );
         assert_eq!(found("{{`}}`}}{{ '}' }}{{}}{{ \"a\\\"}}\" }}"), ["`}}`", "'}'", "", "\"a\\\"}}\""]);
         assert_eq!(found("{{-3}}{{ 3 -}}{{3-}}"), ["-3", "3", "3-"]);
         assert_eq!(found("{{ open"), [""; 0]);

@@ -6,9 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gotmpl::TemplateError;
-use gotmpl::parse::{
-    BranchNode, CommandNode, Expr, ListNode, Node, Parser, PipeNode, SmolStr, TemplateNode,
-};
+use gotmpl::parse::{BranchNode, CommandNode, Expr, ListNode, Node, Parser, PipeNode, SmolStr, TemplateNode};
 
 use super::lexer::{Tag, operand_end};
 use super::{Fault, functions};
@@ -30,14 +28,20 @@ pub(super) fn parse(text: &str, tags: &[Tag], faults: &mut Vec<Fault>) -> Option
     let before = faults.len();
     blocks(text, tags, faults);
     unclosed(text, tags, faults);
+    let broken = faults.len() > before;
     for tag in tags.iter().filter(|tag| !tag.comment) {
-        faults.extend(tag_fault(text, tag));
+        match alone(text, tag) {
+            Ok(Some((list, shift))) if broken => Names::new(text, faults, shift).functions_alone(&list),
+            Ok(_) => {}
+            Err(fault) => faults.push(fault),
+        }
     }
     if faults.len() > before {
         faults[before..].sort_by_key(|fault| fault.range.start);
         return None;
     }
-    let parsed = Parser::new(text, "{{", "}}").and_then(Parser::parse);
+    let without = without_comments(text, tags);
+    let parsed = Parser::new(&without, "{{", "}}").and_then(Parser::parse);
     let (top, defined) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -51,7 +55,8 @@ pub(super) fn parse(text: &str, tags: &[Tag], faults: &mut Vec<Fault>) -> Option
         let empty = define.body.is_empty_tree();
         match defines.get(&name) {
             Some(earlier) if !earlier.is_empty_tree() && !empty => {
-                let range = tag_of(tags, define.pos.offset).map_or(define.pos.offset..define.pos.offset, |tag| tag.inner.clone());
+                let range = tag_of(tags, define.pos.offset)
+                    .map_or(define.pos.offset..define.pos.offset, |tag| tag.inner.clone());
                 faults.push(Fault::new(range, format!("multiple definition of template \"{name}\"")));
             }
             Some(_) if empty => {}
@@ -60,7 +65,7 @@ pub(super) fn parse(text: &str, tags: &[Tag], faults: &mut Vec<Fault>) -> Option
             }
         }
     }
-    let mut names = Names { text, faults, scope: Vec::new(), fields: BTreeSet::new(), uses_all: false, inner: 0 };
+    let mut names = Names::new(text, faults, 0);
     names.body(&top);
     for body in defines.values() {
         names.inner = 1;
@@ -68,6 +73,22 @@ pub(super) fn parse(text: &str, tags: &[Tag], faults: &mut Vec<Fault>) -> Option
     }
     let Names { fields, uses_all, .. } = names;
     (faults.len() == before).then_some(Program { top, defines, fields, uses_all })
+}
+
+/// The text with an empty constant, of the same length, in the place of each comment: a comment with a sign before it
+/// takes the white space before it away, and to gotmpl that after it, too.
+fn without_comments(text: &str, tags: &[Tag]) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    for tag in tags.iter().filter(|tag| tag.comment) {
+        out.push_str(&text[at..tag.inner.start]);
+        let blank = |byte| if byte == b'\n' { '\n' } else { ' ' };
+        out.push_str("\"\"");
+        out.extend(text[tag.inner.clone()].bytes().skip(2).map(blank));
+        at = tag.inner.end;
+    }
+    out.push_str(&text[at..]);
+    out
 }
 
 /// The tag that a byte stands in.
@@ -96,7 +117,8 @@ fn blocks(text: &str, tags: &[Tag], faults: &mut Vec<Fault>) {
                 open.push(Open { word, tag, has_else: false });
             }
             "else" => match open.last_mut() {
-                None => faults.push(fault("unexpected {{else}}".into()).hint("there is no `if`, `range` or `with` before it")),
+                None => faults
+                    .push(fault("unexpected {{else}}".into()).hint("there is no `if`, `range` or `with` before it")),
                 Some(outer) if matches!(outer.word, "define" | "block") => {
                     faults.push(fault(format!("unexpected {{{{else}}}} in `{}`", outer.word)));
                 }
@@ -109,7 +131,8 @@ fn blocks(text: &str, tags: &[Tag], faults: &mut Vec<Fault>) {
                 faults.push(fault("unexpected {{end}}".into()).hint("nothing is open that it could close"));
             }
             word @ ("break" | "continue") => {
-                let inside = open.iter().rev().take_while(|outer| outer.word != "define").any(|outer| outer.word == "range");
+                let inside =
+                    open.iter().rev().take_while(|outer| outer.word != "define").any(|outer| outer.word == "range");
                 if !inside {
                     faults.push(fault(format!("{{{{{word}}}}} outside {{{{range}}}}")));
                 }
@@ -133,32 +156,34 @@ fn unclosed(text: &str, tags: &[Tag], faults: &mut Vec<Fault>) {
         "unclosed comment".to_owned()
     } else {
         match Parser::new(&text[start..], "{{", "}}") {
-            Err(TemplateError::Lex { message, .. } | TemplateError::Parse { message, .. }) => message,
+            Err(TemplateError::Lex { message, .. } | TemplateError::Parse { message, .. }) => in_go_words(&message, ""),
             _ => "unclosed action".to_owned(),
         }
     };
     let message = match message {
-        message if message.contains("string") || message.contains("comment") || message.contains("character") => message,
+        message if message.contains("string") || message.contains("comment") || message.contains("character") => {
+            message
+        }
         _ => "unclosed action".into(),
     };
     faults.push(Fault::new(start..end, message).hint("a tag ends with `}}`, and a text in quotes on its own line"));
 }
 
-/// What is wrong inside of one tag.
-fn tag_fault(text: &str, tag: &Tag) -> Option<Fault> {
+/// A tag by itself: its tree, if it has one, and how far its places are from those in the text; or what is wrong
+/// inside of it.
+fn alone(text: &str, tag: &Tag) -> Result<Option<(ListNode, usize)>, Fault> {
     let inner = tag.text(text);
     let (before, body, after) = match tag.word(text) {
-        "end" | "else" | "break" | "continue" => {
-            let word = tag.word(text);
+        word @ ("end" | "else" | "break" | "continue") => {
             let rest = inner[word.len()..].trim();
             if rest.is_empty() {
-                return None;
+                return Ok(None);
             }
             let chained = rest.starts_with("if ") || rest.starts_with("with ") || matches!(rest, "if" | "with");
             if word != "else" || !chained {
                 let start = tag.inner.end - rest.len();
                 let end = operand_end(text, start).max(start + 1).min(tag.inner.end);
-                return Some(Fault::new(start..end, format!("unexpected \"{}\" in {word}", &text[start..end])));
+                return Err(Fault::new(start..end, format!("unexpected \"{}\" in {word}", &text[start..end])));
             }
             ("{{", rest, "}}{{end}}")
         }
@@ -166,13 +191,21 @@ fn tag_fault(text: &str, tag: &Tag) -> Option<Fault> {
         _ => ("{{", inner, "}}"),
     };
     if inner.is_empty() {
-        return Some(Fault::new(tag.range.clone(), "missing value for command"));
+        return Err(Fault::new(tag.range.clone(), "missing value for command"));
     }
     // White space keeps a sign before the delimiter from being taken for part of it.
     let alone = format!("{before} {body} {after}");
-    let error = Parser::new(&alone, "{{", "}}").and_then(Parser::parse).err()?;
-    let start = tag.inner.end - body.len();
-    Some(placed(text, &error, &alone, start, before.len() + 1, tag))
+    let (start, skipped) = (tag.inner.end - body.len(), before.len() + 1);
+    let error = match Parser::new(&alone, "{{", "}}").and_then(Parser::parse) {
+        Ok((list, _)) => return Ok(Some((list, start.saturating_sub(skipped)))),
+        Err(error) => error,
+    };
+    let mut fault = placed(text, &error, &alone, start, skipped, tag);
+    let opens = matches!(tag.word(text), "if" | "range" | "with");
+    if opens && body == tag.word(text) {
+        fault.message = format!("missing value for {body}");
+    }
+    Err(fault)
 }
 
 /// A parser's error at its place, where its text started `skipped` bytes before the byte `start` of the whole.
@@ -204,11 +237,20 @@ fn in_go_words(message: &str, at: &str) -> String {
     if message.starts_with("expected RightParen") {
         return "unclosed left paren".into();
     }
+    if message.starts_with("cannot assign") {
+        return "too many declarations in command".into();
+    }
+    match message {
+        "unterminated string" => return "unterminated quoted string".into(),
+        "unterminated character literal" => return "malformed character constant".into(),
+        _ => {}
+    }
     message.to_owned()
 }
 
 fn whole_fault(text: &str, tags: &[Tag], error: &TemplateError) -> Fault {
-    let (TemplateError::Parse { line, col, message, .. } | TemplateError::Lex { line, col, message, .. }) = error else {
+    let (TemplateError::Parse { line, col, message, .. } | TemplateError::Lex { line, col, message, .. }) = error
+    else {
         return Fault::new(0..0, error.to_string());
     };
     let at = byte_of(text, *line, *col);
@@ -233,9 +275,24 @@ struct Names<'a> {
     uses_all: bool,
     /// How many blocks deep where `.` is something else than all data.
     inner: usize,
+    /// What is added to a place of the tree.
+    shift: usize,
+    /// Whether variables are passed over, because what declares them is not seen.
+    blind: bool,
 }
 
-impl Names<'_> {
+impl<'a> Names<'a> {
+    fn new(text: &'a str, faults: &'a mut Vec<Fault>, shift: usize) -> Self {
+        let (scope, fields) = (Vec::new(), BTreeSet::new());
+        Self { text, faults, scope, fields, uses_all: false, inner: 0, shift, blind: false }
+    }
+
+    /// Looks at the functions of one tag.
+    fn functions_alone(mut self, list: &ListNode) {
+        self.blind = true;
+        self.list(list);
+    }
+
     /// A template of its own, which sees no other's variables.
     fn body(&mut self, list: &ListNode) {
         self.scope.clear();
@@ -270,8 +327,17 @@ impl Names<'_> {
     }
 
     fn pipe(&mut self, pipe: &PipeNode) {
-        for command in &pipe.commands {
+        for (index, command) in pipe.commands.iter().enumerate() {
             self.command(command);
+            let value = matches!(
+                command.args.first(),
+                Some(Expr::Dot(_) | Expr::Nil(_) | Expr::Bool(..) | Expr::Number(..) | Expr::String(..))
+            );
+            if index > 0 && value {
+                let start = command.pos.offset + self.shift;
+                let message = format!("non executable command in pipeline stage {}", index + 1);
+                self.faults.push(Fault::new(start..operand_end(self.text, start), message));
+            }
         }
         for name in &pipe.decl {
             if !pipe.is_assign {
@@ -307,6 +373,9 @@ impl Names<'_> {
     }
 
     fn undefined_variable(&mut self, offset: usize, name: &str) {
+        if self.blind {
+            return;
+        }
         let start = self.text[offset..].find(name).map_or(offset, |found| offset + found);
         let close = suggest(name, self.scope.iter().map(SmolStr::as_str)).map(str::to_owned);
         let mut fault = Fault::new(start..start + name.len(), format!("undefined variable \"{name}\""));
@@ -322,6 +391,7 @@ impl Names<'_> {
         if functions::find(name).is_some() || matches!(name, "and" | "or") {
             return;
         }
+        let offset = offset + self.shift;
         let mut fault = Fault::new(offset..offset + name.len(), format!("function \"{name}\" not defined"));
         if functions::is_of_sprig(name) {
             fault = fault.hint("sprig has it, but slim-sprig, which debos uses, has not");

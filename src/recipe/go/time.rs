@@ -54,9 +54,17 @@ enum Part {
     SmallPm,
     Zone,
     /// An offset, whether `Z` stands for none, with colons, to minutes (2) or seconds (3) or hours (1).
-    Offset { zulu: bool, colon: bool, parts: u8 },
+    Offset {
+        zulu: bool,
+        colon: bool,
+        parts: u8,
+    },
     /// Digits of a second's fraction, and whether zeros at the end are kept.
-    Fraction { digits: usize, zeros: bool, separator: char },
+    Fraction {
+        digits: usize,
+        zeros: bool,
+        separator: char,
+    },
 }
 
 const PARTS: &[(&str, Part)] = &[
@@ -213,7 +221,9 @@ pub(super) fn shown(time: &ZonedDateTime) -> String {
 
 /// The year 1 in UTC, which Go has where a time could not be read.
 pub(super) fn zero() -> ZonedDateTime {
-    DateTime::constant(1, 1, 1, 0, 0, 0, 0).to_zoned_datetime(TimeZone::UTC).unwrap_or_else(|_| Timestamp::UNIX_EPOCH.to_zoned_datetime(TimeZone::UTC))
+    DateTime::constant(1, 1, 1, 0, 0, 0, 0)
+        .to_zoned_datetime(TimeZone::UTC)
+        .unwrap_or_else(|_| Timestamp::UNIX_EPOCH.to_zoned_datetime(TimeZone::UTC))
 }
 
 /// `time.ParseInLocation`, where the time does not say its own.
@@ -236,11 +246,12 @@ pub(super) fn parse(layout: &str, text: &str, zone: &TimeZone) -> Result<ZonedDa
         })?;
         rest = after;
     }
-    value = value
-        .strip_prefix(rest)
-        .ok_or_else(|| wrong(&format!("cannot parse {} as {}", super::format::quote(value), super::format::quote(rest))))?;
+    value = value.strip_prefix(rest).ok_or_else(|| {
+        wrong(&format!("cannot parse {} as {}", super::format::quote(value), super::format::quote(rest)))
+    })?;
     if !value.is_empty() {
-        return Err(wrong(&format!("extra text: {}", super::format::quote(value))));
+        let quote = super::format::quote;
+        return Err(format!("parsing time {}: extra text: {}", quote(text), quote(value)));
     }
     read.time(zone).ok_or_else(|| format!("parsing time {}: day out of range", super::format::quote(text)))
 }

@@ -99,7 +99,14 @@ fn to_date(cx: Context, given: &[Value]) -> Result {
 fn rounded(nanoseconds: i64) -> String {
     let second = SECOND.unsigned_abs();
     let hour = 3600 * second;
-    let units = [(hour * 24 * 365, "y"), (hour * 24 * 30, "mo"), (hour * 24, "d"), (hour, "h"), (60 * second, "m"), (second, "s")];
+    let units = [
+        (hour * 24 * 365, "y"),
+        (hour * 24 * 30, "mo"),
+        (hour * 24, "d"),
+        (hour, "h"),
+        (60 * second, "m"),
+        (second, "s"),
+    ];
     let all = nanoseconds.unsigned_abs();
     let found = units.iter().find(|(unit, _)| all > *unit);
     found.map_or_else(|| "0s".to_owned(), |(unit, name)| format!("{}{name}", all / unit))

@@ -15,8 +15,8 @@ pub(super) const TABLE: &[Function] = &[
     function("hello", &[], |_, _| text("Hello!")),
     function("fail", &[Text], |_, given| Err(Error::Author(given[0].str().to_owned()))),
     function("uuid5", &[Text, Text], |_, given| {
-        let namespace = Uuid::parse_str(given[0].str())
-            .map_err(|_| format!("the namespace `{}` is no UUID", given[0].str()))?;
+        let namespace =
+            Uuid::parse_str(given[0].str()).map_err(|_| format!("the namespace `{}` is no UUID", given[0].str()))?;
         text(Uuid::new_v5(&namespace, given[1].str().as_bytes()).to_string())
     }),
 ];

@@ -55,7 +55,8 @@ fn base32_decoded(text: &str) -> std::result::Result<Vec<u8>, String> {
         return Err(illegal(at));
     }
     let digits = joined.iter().position(|byte| *byte == b'=').unwrap_or(joined.len());
-    if joined.len() - digits > 6 || joined[digits..].iter().any(|byte| *byte != b'=') || matches!(digits % 8, 1 | 3 | 6) {
+    if joined.len() - digits > 6 || joined[digits..].iter().any(|byte| *byte != b'=') || matches!(digits % 8, 1 | 3 | 6)
+    {
         return Err(illegal(digits));
     }
     let (mut bits, mut count, mut out) = (0u32, 0u32, Vec::new());

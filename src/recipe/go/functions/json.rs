@@ -14,7 +14,9 @@ const EXPONENT_FROM: i32 = 21;
 pub(super) const TABLE: &[Function] = &[
     function("fromJson", &[Text], |cx, given| Ok(from_json(cx, given).unwrap_or(Value::Nil))),
     function("mustFromJson", &[Text], from_json),
-    function("toJson", &[Any], |_, given| written(&given[0], &Style { escape: true, indent: None }).or_else(|_| text(""))),
+    function("toJson", &[Any], |_, given| {
+        written(&given[0], &Style { escape: true, indent: None }).or_else(|_| text(""))
+    }),
     function("mustToJson", &[Any], |_, given| written(&given[0], &Style { escape: true, indent: None })),
     function("toPrettyJson", &[Any], |_, given| {
         written(&given[0], &Style { escape: true, indent: Some(0) }).or_else(|_| text(""))

@@ -121,11 +121,10 @@ fn has(_: Context, given: &[Value]) -> Result {
 
 /// The list stays one of its type.
 fn slice(_: Context, given: &[Value]) -> Result {
-    let list = items(&given[0], "list should be type of slice or array but")
-        .map_err(|error| match error {
-            Error::Failed(message) => Error::Failed(message.replace("but type ", "but ")),
-            other => other,
-        })?;
+    let list = items(&given[0], "list should be type of slice or array but").map_err(|error| match error {
+        Error::Failed(message) => Error::Failed(message.replace("but type ", "but ")),
+        other => other,
+    })?;
     if list.items.is_empty() {
         return Ok(Value::Nil);
     }

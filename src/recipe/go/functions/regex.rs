@@ -62,6 +62,13 @@ fn translated(expression: &str) -> String {
                     let end = start + 1 + literal.len() + 2;
                     while chars.next_if(|(at, _)| *at < end).is_some() {}
                 }
+                // The name of a class, or a number.
+                Some((start, named @ ('p' | 'P' | 'x'))) if expression[start + 1..].starts_with('{') => {
+                    let end = expression[start..].find('}').map_or(expression.len(), |end| start + end + 1);
+                    out.extend(['\\', named]);
+                    out.push_str(&expression[start + 1..end]);
+                    while chars.next_if(|(at, _)| *at < end).is_some() {}
+                }
                 Some((_, escaped)) => out.push_str(&escape(escaped, class > 0)),
                 None => out.push('\\'),
             },
@@ -121,12 +128,9 @@ fn is_repetition(text: &str) -> bool {
     !least.is_empty() && digits(least) && digits(most)
 }
 
-/// Whether a brace ends one, or the name of a class: `\p{Greek}`.
+/// Whether a brace ends one.
 fn closes_repetition(before: &str) -> bool {
-    before.rfind('{').is_some_and(|open| {
-        let named = before[..open].ends_with("\\p") || before[..open].ends_with("\\P") || before[..open].ends_with("\\x");
-        named && !before[open..].contains('}') || is_repetition(&format!("{}}}", &before[open..]))
-    })
+    before.rfind('{').is_some_and(|open| is_repetition(&format!("{}}}", &before[open..])))
 }
 
 fn matches(_: Context, given: &[Value]) -> Result {

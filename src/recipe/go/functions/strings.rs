@@ -4,7 +4,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::Param::{Any, Int, String as Text};
-use super::{Function, MAX_SIZE, Result, function, text, variadic};
+use super::{Error, Function, MAX_SIZE, Result, function, text, variadic};
 use crate::recipe::go::format::quote;
 use crate::recipe::go::value::{List, Value};
 
@@ -126,13 +126,14 @@ fn texts(list: &List) -> Vec<String> {
 
 /// Bytes of a text, which Go cuts wherever it is told to; a recipe is made of whole characters.
 fn cut(whole: &str, start: i64, end: i64) -> Result {
-    let out_of_range = || format!("runtime error: slice bounds out of range [{start}:{end}] with length {}", whole.len());
-    let (Ok(from), Ok(to)) = (usize::try_from(start), usize::try_from(end)) else {
-        return Err(out_of_range().into());
+    let out_of_range = |what: String| Error::Failed(format!("runtime error: slice bounds out of range [{what}"));
+    let length = whole.len();
+    let Some(to) = usize::try_from(end).ok().filter(|to| *to <= length) else {
+        return Err(out_of_range(format!(":{end}] with length {length}")));
     };
-    if from > to || to > whole.len() {
-        return Err(out_of_range().into());
-    }
+    let Some(from) = usize::try_from(start).ok().filter(|from| *from <= to) else {
+        return Err(out_of_range(format!("{start}:{end}]")));
+    };
     match whole.get(from..to) {
         Some(part) => text(part),
         None => Err("this cuts a character of more than one byte in two".into()),

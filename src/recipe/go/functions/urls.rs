@@ -81,10 +81,10 @@ fn unescape(text: &str) -> Option<String> {
 }
 
 fn escape(text: &str, allowed: &str) -> String {
-    let kept = |byte: u8| byte.is_ascii_alphanumeric() || "-_.~".contains(char::from(byte)) || allowed.contains(char::from(byte));
-    text.bytes()
-        .map(|byte| if kept(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
+    let kept = |byte: u8| {
+        byte.is_ascii_alphanumeric() || "-_.~".contains(char::from(byte)) || allowed.contains(char::from(byte))
+    };
+    text.bytes().map(|byte| if kept(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 fn join(_: Context, given: &[Value]) -> Result {

@@ -26,6 +26,7 @@ use gotmpl::TemplateError;
 use gotmpl::parse::Parser;
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span};
+use crate::recipe::Dialect;
 pub use comment_out::comment_out;
 pub use compare::{Difference, Pair, Same, Steps, Together};
 pub use files::{Translated, places_below, translate_all, write};
@@ -64,6 +65,10 @@ pub fn translate(source: &Arc<Source>) -> Translation {
         wanted: BTreeSet::new(),
         compared: BTreeMap::new(),
     };
+    if crate::recipe::language(text) == Some(Dialect::Jinja) {
+        faults.push(Diagnostic::error("this recipe is in Jinja already", Span::new(source, 0, 0)));
+        return failed(faults);
+    }
     if let Err(error) = Parser::new(text, "{{", "}}").and_then(Parser::parse) {
         faults.push(unreadable(source, &error));
         return failed(faults);
@@ -168,9 +173,5 @@ fn unreadable(source: &Arc<Source>, error: &TemplateError) -> Diagnostic {
     let rest = source.text[before..].lines().next().unwrap_or_default();
     let start = before + rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(at, _)| at);
     let end = source.text[start..].chars().next().filter(|c| *c != '\n').map_or(start, |c| start + c.len_utf8());
-    let diagnostic = Diagnostic::error(format!("this is no Go template: {message}"), Span::new(source, start, end));
-    if ["{% set", "{% if", "{% for", "{% include", "{%- if", "{%- set"].iter().any(|tag| source.text.contains(tag)) {
-        return diagnostic.hint("it has tags of Jinja: it may be translated already");
-    }
-    diagnostic
+    Diagnostic::error(format!("this is no Go template: {message}"), Span::new(source, start, end))
 }

@@ -6,6 +6,8 @@ use debforge::diagnostics::Source;
 use debforge::import::{Translation, translate};
 use rstest::rstest;
 
+use crate::harness::Project;
+
 fn translated(go: &str) -> Translation {
     translate(&Arc::new(Source { name: "recipe.yaml".into(), text: go.into() }))
 }
@@ -164,6 +166,7 @@ fn the_layout_of_a_long_tag_is_kept() {
 #[case("a: {{ if .x }}{{ if .y }}{{ end }}", "1:4", "this block has no `end`")]
 #[case("a: {{ end }}{{ .x }}", "1:4", "no block is open that this could end")]
 #[case("a: {{ if }}{{ end }}", "1:", "this is no Go template")]
+#[case("architecture: {{ arch | default(\"amd64\") }}", "1:1", "in Jinja already")]
 fn what_has_no_counterpart_is_named(#[case] go: &str, #[case] place: &str, #[case] why: &str) {
     let shown = translated(go).faults.render(false);
     assert!(shown.contains(&format!("recipe.yaml:{place}")) && shown.contains(why), "{shown}");
@@ -187,4 +190,92 @@ fn variables_that_have_to_be_given_are_named() {
     let translation = translated("{{ .a }}{{ if .b }}{{ .b }}{{ end }}{{ $c := or .c \"d\" }}{{ $c }}");
     assert_eq!(translation.inputs.into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
     assert_eq!(translation.wanted.into_iter().collect::<Vec<_>>(), ["a"]);
+}
+
+/// A recipe of debos that needs neither network nor root to be planned.
+const RECIPE: &str = "# A comment.
+{{- $name := or .name \"out\" }}
+architecture: amd64
+
+actions:
+  - action: overlay
+    description: {{ $name }}
+    source: files
+{{ if eq $name \"other\" }}
+  - action: run
+    chroot: true
+    command: echo ${#HOME}
+{{ end }}
+";
+
+const IN_JINJA: &str = "# A comment.
+{%- set name = name | default(\"out\", true) %}
+architecture: amd64
+
+actions:
+  - action: overlay
+    description: {{ name }}
+    source: files
+{% if name == \"other\" %}
+  - action: run
+    chroot: true
+    command: echo {% raw %}${#HOME}{% endraw %}
+{% endif %}
+";
+
+#[test]
+fn a_recipe_is_written_in_jinja_with_the_same_plan() {
+    let project = Project::new().recipe(RECIPE).file("files/a", "a");
+    let finished = project.run(["import", "recipe.yaml"]).success();
+    assert_eq!(finished.stdout, IN_JINJA);
+    finished.says("recipe.yaml: 4 tags, the same text with").says("the same plan: 1 step");
+    let finished = project.run(["import", "recipe.yaml", "-t", "name:other", "-o", "jinja.yaml"]).success();
+    finished.says("the same plan: 2 steps").says("wrote jinja.yaml");
+    assert_eq!(project.read("jinja.yaml"), IN_JINJA);
+    // The ids, as they are planned here.
+    let ids = |recipe: &str| {
+        let plan = project.run(["plan", recipe, "--json", "-t", "name:other"]).success().stdout;
+        let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+        plan["steps"].as_array().unwrap().iter().map(|step| step["id"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids("recipe.yaml"), ids("jinja.yaml"));
+}
+
+#[test]
+fn nothing_is_written_where_a_tag_is_left() {
+    let project = Project::new().recipe("architecture: {{ env \"ARCH\" }}\nactions: []\n");
+    let finished = project.run(["import", "recipe.yaml", "-o", "jinja.yaml"]).code(2);
+    finished.says("recipe.yaml:1:18").says("-t").says("nothing was written").says("--force");
+    assert!(!project.path("jinja.yaml").exists());
+    project.run(["import", "recipe.yaml", "-o", "jinja.yaml", "--force"]).code(2).says("wrote jinja.yaml");
+    let text = project.read("jinja.yaml");
+    assert!(text.starts_with("architecture: {{ env \"ARCH\" }}{# not translated: a recipe cannot read"), "{text}");
+}
+
+#[test]
+fn recipes_that_are_called_go_with_the_caller() {
+    let top = "architecture: amd64\nactions:\n{{ $p := or .p \"one\" }}  - action: recipe\n    recipe: parts/{{ $p }}.yaml\n    variables:\n      name: x\n";
+    let part = "architecture: {{ .architecture }}\nactions:\n  - action: run\n    command: echo {{ .name }}\n";
+    let project = Project::new().recipe(top).file("parts/one.yaml", part).file("parts/two.yaml", part);
+    project.run(["import", "-r", "recipe.yaml"]).code(2).says("3 recipes").says("--output-dir DIR");
+    let finished = project.run(["import", "-r", "recipe.yaml", "--output-dir", "jinja"]).success();
+    finished.says("the same plan: 1 step").says("has to be given: architecture, name");
+    let translated = "architecture: {{ architecture }}\nactions:\n  - action: run\n    command: echo {{ name }}\n";
+    assert_eq!(project.read("jinja/parts/one.yaml"), translated);
+    assert_eq!(project.read("jinja/parts/two.yaml"), translated);
+    project.run(["check", "--recipe-only", "jinja/recipe.yaml"]).success().says("1 step");
+    let again = project.run(["import", "-r", "recipe.yaml", "--output-dir", "jinja"]).code(2);
+    again.says("would be replaced").says("--force");
+}
+
+#[test]
+fn what_debos_ignores_is_named_or_commented_out() {
+    let text = "{{ $x := or .x \"a\" }}architecture: amd64\nactions:\n  - action: run\n    comand:\n      - {{ $x }}\n    command: echo\n";
+    let project = Project::new().recipe(text);
+    let finished = project.run(["import", "recipe.yaml"]).success();
+    finished.says("recipe.yaml:4:5").says("comand").says("`--comment-ignored` comments it out");
+    let finished = project.run(["import", "--comment-ignored", "recipe.yaml"]).success();
+    let shown = "    # debos ignored this: comand:\n    #   - {{ x }}\n    command: echo\n";
+    assert!(finished.stdout.ends_with(shown), "{finished}");
+    finished.says("1 key commented out");
 }

@@ -12,6 +12,7 @@ pub mod debian;
 pub mod diagnostics;
 pub mod engine;
 pub mod image;
+pub mod import;
 pub mod inspect;
 pub mod machine;
 pub mod oci;

@@ -8,6 +8,7 @@ mod columns;
 pub mod completions;
 mod diff;
 pub mod doctor;
+mod import;
 mod inspect;
 mod lint_bootc;
 mod machine;
@@ -53,6 +54,7 @@ enum Command {
     Build(build::Args),
     Boot(boot::Args),
     Check(check::Args),
+    Import(import::Args),
     Inspect(inspect::Args),
     Diff(diff::Args),
     LintBootc(lint_bootc::Args),
@@ -104,6 +106,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Build(args) => build::run(&args),
         Command::Boot(args) => boot::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::LintBootc(args) => lint_bootc::run(&args),

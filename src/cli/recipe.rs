@@ -67,7 +67,8 @@ pub struct Ready {
     pub artifact_dir: PathBuf,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+/// Takes a pair of a command line apart.
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("NAME:VALUE is wanted, as in `arch:arm64`")?;
     if name.is_empty() { Err("the name before `:` is empty".into()) } else { Ok((name.into(), value.into())) }
 }

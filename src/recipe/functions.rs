@@ -1,5 +1,7 @@
 //! What a template can call beside Jinja's own filters and functions.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind, State};
 use sha2::{Digest, Sha256};
@@ -25,6 +27,8 @@ pub(super) fn add_to(env: &mut Environment<'_>) {
     env.add_filter("removesuffix", |text: &str, suffix: &str| text.strip_suffix(suffix).unwrap_or(text).to_owned());
     env.add_filter("sha256", |text: &str| hex::encode(Sha256::digest(text.as_bytes())));
     env.add_filter("repeat", repeat);
+    env.add_filter("b64encode", |text: &str| BASE64.encode(text));
+    env.add_filter("b64decode", b64decode);
     env.add_filter("ternary", |condition: &Value, yes: Value, no: Value| if condition.is_true() { yes } else { no });
 }
 
@@ -81,6 +85,12 @@ fn dirname(path: &str) -> String {
     }
 }
 
+fn b64decode(text: &str) -> Result<String, Error> {
+    let bytes = BASE64.decode(text).map_err(|error| error.to_string());
+    let decoded = bytes.and_then(|bytes| String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned()));
+    decoded.map_err(|why| Error::new(ErrorKind::InvalidOperation, format!("`{text}` is not text in base64: {why}")))
+}
+
 fn repeat(state: &State, text: &str, times: u32) -> Result<String, Error> {
     // Before the memory is taken, not after.
     state.consume_fuel(text.len() as u64 * u64::from(times))?;
@@ -123,6 +133,7 @@ mod tests {
             ("{{ 'v1.2'|removeprefix('v') }}", "1.2"),
             ("{{ 'x.img'|removesuffix('.img') }}", "x"),
             ("{{ 'ab'|repeat(3) }}", "ababab"),
+            ("{{ 'ä'|b64encode }} {{ 'w6Q='|b64decode }}", "w6Q= ä"),
             ("{{ (1 == 1)|ternary('y', 'n') }}", "y"),
             ("{{ 'say \"hi\"'|quote }}", "\"say \\\"hi\\\"\""),
             ("{{ ''|sha256 }}", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),

@@ -125,6 +125,14 @@ pub fn print(path: &Path, options: &Options, loader: &dyn Loader) -> Result<Stri
     Loading::new(path, options, loader).print(path)
 }
 
+/// The language that a text's tags are in, where they tell.
+pub fn language(text: &str) -> Option<Dialect> {
+    match dialect::detect(text) {
+        dialect::Detected::Sure(dialect) => Some(dialect),
+        _ => None,
+    }
+}
+
 /// Renders a file that an `overlay` with `render` copies.
 pub fn render_file(name: &str, text: &str, variables: &BTreeMap<String, String>) -> anyhow::Result<String> {
     template::render_text(name, text, variables)

@@ -291,6 +291,8 @@ pub(super) fn explain_expression(error: &Error, expression: &str, known: &[Strin
 const FILTERS: &[&str] = &[
     "abs",
     "attr",
+    "b64decode",
+    "b64encode",
     "basename",
     "batch",
     "bool",

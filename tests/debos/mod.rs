@@ -1,5 +1,7 @@
-//! Recipes of debos as they are: Go templates, read as leniently as debos reads them.
+//! Recipes of debos: as they are, read as leniently as debos reads them, and in Jinja.
 
 mod odd;
+mod import;
+mod random;
 mod strictness;
 mod templates;

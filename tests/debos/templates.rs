@@ -241,3 +241,14 @@ fn the_rendered_recipe_is_printed() {
     );
     project.run(["check", "--recipe-only", "--template", "jinja", "recipe.yaml"]).code(2).says("this is not Jinja");
 }
+
+#[rstest]
+#[case("a {{- /* c */}} b", "a b")]
+#[case("a {{/* c */ -}} b", "a b")]
+#[case("a {{- /* c\n */ -}} b", "ab")]
+#[case("a {{/* c */}} b", "a  b")]
+fn a_comment_takes_white_space_where_its_signs_are(#[case] text: &str, #[case] expected: &str) {
+    let loader = MemoryLoader::new().with("r.yaml", text);
+    let go = Options { dialect: Some(Dialect::Go), ..Options::default() };
+    assert_eq!(recipe::print("r.yaml".as_ref(), &go, &loader).unwrap(), expected);
+}

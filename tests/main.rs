@@ -8,6 +8,7 @@ mod harness;
 
 mod boot;
 mod cli;
+mod debos;
 mod golden;
 mod image;
 mod machine;

@@ -14,41 +14,42 @@ use crate::store::Checkpoints;
 
 /// Build a recipe.
 #[derive(Debug, clap::Args)]
+#[command(args_override_self = true)]
 pub struct Args {
     #[command(flatten)]
     pub recipe: RecipeArgs,
 
     /// Show the output of the steps.
     #[arg(short, long)]
-    verbose: bool,
+    pub(super) verbose: bool,
 
     /// Print events as JSON, one a line.
     #[arg(long, conflicts_with = "verbose")]
-    json: bool,
+    pub(super) json: bool,
 
     /// Use no result of an earlier build.
     #[arg(long, conflicts_with = "from")]
-    no_cache: bool,
+    pub(super) no_cache: bool,
 
     /// Run this step and all after it, whatever the store has.
     #[arg(long, value_name = "STEP")]
-    from: Option<usize>,
+    pub(super) from: Option<usize>,
 
     /// Print the recipe as the template renders it, first.
     #[arg(long)]
-    print_recipe: bool,
+    pub(super) print_recipe: bool,
 
     /// Check and plan, but run nothing.
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
 
     /// Open a shell in the root when a step fails.
     #[arg(long)]
-    debug_shell: bool,
+    pub(super) debug_shell: bool,
 
     /// Shell for `--debug-shell`.
     #[arg(short, long, value_name = "PROGRAM", default_value = "/bin/bash")]
-    shell: String,
+    pub(super) shell: String,
 }
 
 /// Runs the subcommand.

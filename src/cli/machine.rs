@@ -20,19 +20,19 @@ pub struct MachineArgs {
 
     /// Memory of the machine, such as 4G; a bare number is in MiB [default: 2G].
     #[arg(short, long, value_name = "SIZE")]
-    memory: Option<String>,
+    pub(super) memory: Option<String>,
 
     /// Processors of the machine [default: those of this one]; UML has one.
     #[arg(short, long, value_name = "NUMBER")]
-    cpus: Option<u32>,
+    pub(super) cpus: Option<u32>,
 
     /// Most that the machine's disk may hold, such as 100G [default: 64GiB]; it takes only what it holds.
     #[arg(long, value_name = "SIZE")]
-    scratchsize: Option<String>,
+    pub(super) scratchsize: Option<String>,
 
     /// Kernel of the machine [default: an installed one, else Debian's].
     #[arg(long, value_name = "FILE")]
-    kernel: Option<PathBuf>,
+    pub(super) kernel: Option<PathBuf>,
 
     /// Use programs that debforge builds a root of, in place of those of this machine.
     #[arg(long)]
@@ -44,7 +44,7 @@ pub struct MachineArgs {
 
     /// The same as `--backend local`.
     #[arg(long, hide = true, conflicts_with = "backend")]
-    disable_fakemachine: bool,
+    pub(super) disable_fakemachine: bool,
 }
 
 /// Where a build runs.
@@ -75,6 +75,20 @@ impl Backend {
 }
 
 impl MachineArgs {
+    /// A machine about which nothing else is said.
+    pub(super) fn new(backend: Backend) -> Self {
+        Self {
+            backend,
+            memory: None,
+            cpus: None,
+            scratchsize: None,
+            kernel: None,
+            machine_root: false,
+            show_boot: false,
+            disable_fakemachine: false,
+        }
+    }
+
     /// Where the build is to run.
     pub fn wanted(&self) -> Backend {
         if self.disable_fakemachine { Backend::Local } else { self.backend }

@@ -153,8 +153,12 @@ impl Board {
     fn actions(&self) -> Vec<Value> {
         let mut variables = BTreeMap::from([("imagesize".to_owned(), "64MiB".to_owned())]);
         variables.extend(self.variables.iter().map(|(name, value)| ((*name).into(), (*value).into())));
-        let options =
-            Options { variables, template_dirs: vec![source_dir().join("templates")], artifact_dir: "/nowhere".into() };
+        let options = Options {
+            variables,
+            template_dirs: vec![source_dir().join("templates")],
+            artifact_dir: "/nowhere".into(),
+            ..Options::default()
+        };
         let path = source_dir().join(format!("recipes/boards/{}.yaml", self.name));
         let text = print(&path, &options, &DiskLoader).unwrap_or_else(|_| panic!("{} does not render", self.name));
         let recipe: Value = serde_yaml::from_str(&text).unwrap();

@@ -1,0 +1,4 @@
+//! What debos promises its recipes and its callers (shared/reference: the tables of its actions, properties,
+//! phases and options), as far as no test elsewhere shows it.
+
+mod pacman;

@@ -27,7 +27,7 @@ use crate::diagnostics::Diagnostics;
 /// The host's pacman (package pacman-package-manager) does the work; its scripts and hooks run in the new
 /// root. `config` is a pacman.conf(5), which says what repositories there are and which signatures they
 /// need; where it includes /etc/pacman.d/mirrorlist, that is `mirror`, which stays in the root. Signatures are
-/// verified with the keys that the host has in /usr/share/pacman/keyrings (package archlinux-keyring).
+/// verified with the keys that the host has (package archlinux-keyring).
 ///
 /// The step depends on both files, on the keys, and on the databases of the repositories as they were when the
 /// build was planned; when one of them has changed, it runs again. Packages come through debforge's store,

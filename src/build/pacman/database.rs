@@ -7,6 +7,8 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
 
 use crate::build::archive::Compression;
 
@@ -15,8 +17,8 @@ use crate::build::archive::Compression;
 pub(super) struct Entry {
     /// Lower-case hex; it is what ties the file to the database.
     pub sha256: Option<String>,
-    /// Whether the signature is in the database.
-    pub signed: bool,
+    /// Its signature, where the database has it.
+    pub signature: Option<Vec<u8>>,
 }
 
 /// The packages of a database, by the names of their files.
@@ -37,7 +39,8 @@ pub(super) fn read(path: &Path) -> Result<HashMap<String, Entry>> {
         member.read_to_string(&mut text).with_context(doing)?;
         if let Some(name) = field(&text, "FILENAME") {
             let sha256 = field(&text, "SHA256SUM").map(str::to_ascii_lowercase);
-            all.insert(name.to_owned(), Entry { sha256, signed: field(&text, "PGPSIG").is_some() });
+            let signature = field(&text, "PGPSIG").and_then(|text| BASE64.decode(text).ok());
+            all.insert(name.to_owned(), Entry { sha256, signature });
         }
     }
     Ok(all)

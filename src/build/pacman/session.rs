@@ -10,6 +10,7 @@ use super::config::{Config, Repository, SignatureLevel};
 use super::database::{self, Entry};
 use super::first_start;
 use crate::build::apt::in_parallel;
+use crate::build::command::Runner;
 use crate::build::files::RootFiles;
 use crate::build::inside::Inside;
 use crate::build::{BuildContext, InputContext, cleanup};
@@ -21,8 +22,8 @@ use crate::store::fetch::{Fetched, Request};
 pub const TOOLS: [(&str, &str); 3] =
     [("pacman", "pacman-package-manager"), ("pacman-key", "pacman-package-manager"), ("gpg", "gpg")];
 
-/// Where keys of distributions are that use pacman.
-const KEYRINGS: &str = "/usr/share/pacman/keyrings";
+/// Where keys of distributions are that use pacman: its own place, and Debian's.
+const KEYRINGS: [&str; 2] = ["/usr/share/pacman/keyrings", "/usr/share/keyrings"];
 
 /// Where pacman has what it knows of a root.
 const DATABASE: &str = "/var/lib/pacman";
@@ -30,22 +31,35 @@ const DATABASE: &str = "/var/lib/pacman";
 /// Downloads at once.
 const CONNECTIONS: usize = 8;
 
-/// pacman behind a keyring of its own, made for this one use. Given the configuration, the directories with
-/// keys (one a line; none: no keyring is needed) and pacman's command line.
+/// pacman behind a keyring of its own, made for this one use, as `pacman-key --populate` makes it, which knows
+/// one directory alone. Given the configuration, keyrings without `.gpg` (one a line), whether a keyring is
+/// needed at all, and pacman's command line.
 ///
 /// /tmp is the command's own where mounts are possible; else the trap clears up.
 const SCRIPT: &str = r#"
 umask 022
-config=$1 keyrings=$2
-shift 2
+config=$1 keyrings=$2 needed=$3
+shift 3
 gpgdir=$(mktemp -d)
 trap 'gpgconf --homedir "$gpgdir" --kill all >/dev/null 2>&1 || :; rm -rf "$gpgdir"' EXIT
 chmod 755 "$gpgdir"
-if [ -n "$keyrings" ]; then
-    pacman-key --config "$config" --gpgdir "$gpgdir" --init
-    echo "$keyrings" | while read -r directory; do
-        pacman-key --config "$config" --gpgdir "$gpgdir" --populate-from "$directory" --populate
+if [ "$needed" = yes ]; then
+    keys() { pacman-key --config "$config" --gpgdir "$gpgdir" "$@"; }
+    gpg() { command gpg --homedir "$gpgdir" --no-permission-warning --batch --quiet "$@"; }
+    keys --init
+    printf '%s\n' "$keyrings" | while read -r keyring; do
+        [ -n "$keyring" ] || continue
+        gpg --import "$keyring.gpg"
+        # shellcheck disable=SC2046
+        keys --lsign-key $(sed -n 's/^\([0-9A-Fa-f]\{16,\}\):.*/\1/p' "$keyring-trusted") </dev/null
+        gpg --import-ownertrust "$keyring-trusted"
+        if [ -s "$keyring-revoked" ]; then
+            while read -r id; do
+                printf 'disable\nquit\n' | gpg --command-fd 0 --no-auto-check-trustdb --edit-key "$id" || :
+            done <"$keyring-revoked"
+        fi
     done
+    keys --updatedb
 fi
 "$@" --gpgdir "$gpgdir"
 "#;
@@ -77,11 +91,20 @@ impl<'a> Session<'a> {
             })?;
             cx.add(format!("{}{url}", input(repository)), fetched.sha256);
         }
-        if config.highest_level() == SignatureLevel::Required && !has_keys(Path::new(KEYRINGS)) {
-            return Err(no_keys().into());
+        let keyrings: Vec<PathBuf> = KEYRINGS.iter().flat_map(|place| keyrings(Path::new(place))).collect();
+        match config.highest_level() {
+            SignatureLevel::Never => return Ok(()),
+            SignatureLevel::Required if keyrings.is_empty() => return Err(no_keys().into()),
+            _ => {}
         }
-        for keyring in names(Path::new(KEYRINGS)) {
-            cx.add_tree(&format!("keyring {keyring}"), &Path::new(KEYRINGS).join(&keyring))?;
+        for keyring in keyrings {
+            let name = keyring.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            for ending in [".gpg", "-trusted", "-revoked"] {
+                let file = PathBuf::from(format!("{}{ending}", keyring.display()));
+                if file.is_file() {
+                    cx.add_tree(&format!("keyring {name}{ending}"), &file)?;
+                }
+            }
         }
         Ok(())
     }
@@ -138,7 +161,7 @@ impl<'a> Session<'a> {
         let count = wanted.len();
         let mut done = 0;
         let argv = self.argv(&[operation], packages);
-        self.runner(argv, self.keyrings()?)
+        self.runner(argv, self.keyrings()?.as_deref())
             .hint("`pacman.conf` says which repositories there are, and which signatures they need")
             .run_with("installing packages", &mut |_, line| {
                 let line = line.trim_start_matches(|letter: char| "()/ ".contains(letter) || letter.is_ascii_digit());
@@ -159,7 +182,7 @@ impl<'a> Session<'a> {
     fn choose(&self, operation: &str, packages: &[String]) -> Result<Vec<(String, String)>> {
         let mut argv = self.argv(&[operation, "--print", "--print-format", "%r %l"], packages);
         argv.extend(["--logfile".into(), "/dev/null".into()]);
-        let output = self.runner(argv, String::new()).output("choosing packages")?;
+        let output = self.runner(argv, None).output("choosing packages")?;
         let named = output.lines().filter_map(|line| {
             let (repository, address) = line.split_once(' ')?;
             let known = self.databases.contains_key(repository) && address.contains("://");
@@ -183,13 +206,18 @@ impl<'a> Session<'a> {
         let entry = self.databases.get(name).and_then(|database| database.get(file)).cloned().unwrap_or_default();
         let urls = repository.urls(self.architecture, file);
         let (url, fetched) = first(&urls, file, |url| self.fetch(&request(url, entry.sha256.as_deref())))?;
-        place(&fetched.path, &self.directory.join("cache").join(file))?;
+        let cache = self.directory.join("cache");
+        place(&fetched.path, &cache.join(file))?;
         let level = self.config.package_level(repository);
-        if level == SignatureLevel::Never || entry.signed {
+        if level == SignatureLevel::Never {
             return Ok(());
         }
+        let signature = cache.join(format!("{file}.sig"));
+        if let Some(bytes) = entry.signature {
+            return fs::write(&signature, bytes).with_context(|| format!("placing {}", signature.display()));
+        }
         match self.fetch(&request(&format!("{url}.sig"), None)) {
-            Ok(signature) => place(&signature.path, &self.directory.join("cache").join(format!("{file}.sig"))),
+            Ok(fetched) => place(&fetched.path, &signature),
             Err(error) if level == SignatureLevel::Required => Err(error),
             Err(_) => Ok(()),
         }
@@ -228,29 +256,30 @@ impl<'a> Session<'a> {
         argv
     }
 
-    /// pacman in the sandbox; `keyrings` as [`SCRIPT`] takes them.
-    fn runner(&self, argv: Vec<String>, keyrings: String) -> crate::build::command::Runner<'_> {
+    /// pacman in the sandbox, with these keyrings where it needs any.
+    fn runner(&self, argv: Vec<String>, keyrings: Option<&str>) -> Runner<'_> {
         let config = self.directory.join("pacman.conf").display().to_string();
         let mut all: Vec<String> = ["sh", "-e", "-u", "-c", SCRIPT, "pacman"].map(str::to_owned).to_vec();
-        all.extend([config, keyrings]);
+        let needed = if keyrings.is_some() { "yes" } else { "no" };
+        all.extend([config, keyrings.unwrap_or_default().to_owned(), needed.to_owned()]);
         all.extend(argv);
         self.cx.host(all)
     }
 
-    /// Directories with keys, one a line: the host's, and the root's own.
-    fn keyrings(&self) -> Result<String> {
+    /// The host's keyrings and the root's own, one a line; `None` where nothing is verified.
+    fn keyrings(&self) -> Result<Option<String>> {
         let level = self.config.highest_level();
         if level == SignatureLevel::Never {
-            return Ok(String::new());
+            return Ok(None);
         }
-        let own = Inside::open(self.cx.root)?.resolve(Path::new(KEYRINGS)).unwrap_or_default();
-        let all = [PathBuf::from(KEYRINGS), self.cx.root.join(own)];
+        let own = Inside::open(self.cx.root)?.resolve(Path::new(KEYRINGS[0])).unwrap_or_default();
+        let places = KEYRINGS.iter().map(PathBuf::from).chain([self.cx.root.join(own)]);
         let found: Vec<String> =
-            all.iter().filter(|path| has_keys(path)).map(|path| path.display().to_string()).collect();
+            places.flat_map(|place| keyrings(&place)).map(|keyring| keyring.display().to_string()).collect();
         if found.is_empty() && level == SignatureLevel::Required {
             return Err(no_keys().into());
         }
-        Ok(found.join("\n"))
+        Ok(Some(found.join("\n")))
     }
 
     /// What pacman knows of each package of the root, by its directory.
@@ -314,19 +343,17 @@ fn first(urls: &[String], what: &str, mut fetch: impl FnMut(&str) -> Result<Fetc
     }
 }
 
-fn names(directory: &Path) -> Vec<String> {
+/// Keyrings of a directory, without `.gpg`: those that say whom they trust.
+fn keyrings(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
-    names
-}
-
-fn has_keys(directory: &Path) -> bool {
-    names(directory).iter().any(|name| name.ends_with(".gpg"))
+    let trusted = |name: &&str| names.iter().any(|other| other.strip_suffix("-trusted") == Some(*name));
+    names.iter().filter_map(|name| name.strip_suffix(".gpg")).filter(trusted).map(|name| directory.join(name)).collect()
 }
 
 fn no_keys() -> Fault {
-    Fault::machine(format!("packages must be signed, and {KEYRINGS} has no keys to verify them with"))
+    Fault::machine("packages must be signed, and this machine has no keys of Arch Linux to verify them with")
         .hint("apt install archlinux-keyring")
         .hint("or say in pacman.conf what its repositories need: `SigLevel`")
 }

@@ -194,7 +194,7 @@ impl Action for Run {
     }
 
     fn wants_device(&self, cx: &CheckContext<'_>) -> bool {
-        !self.postprocess && cx.image.is_some() && device::used(self, cx).is_some()
+        !self.postprocess && cx.image.is_some() && device::used(self, cx, true).is_some()
     }
 
     fn needs(&self) -> Needs {

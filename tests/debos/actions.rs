@@ -296,7 +296,7 @@ fn errors_of_debos_are_not_reproduced() {
     project.set_actions(
         "
   - {action: overlay, source: overlay}
-  - {action: run, chroot: true, command: ln -s /debforge-compat /exit}
+  - {action: run, chroot: true, command: mkdir /debforge-compat && ln -s /debforge-compat /exit}
   - {action: overlay, source: files, destination: /exit/deep}
   - {action: run, chroot: true, command: test -f /debforge-compat/deep/file && test -f /usr/sbin/policy-rc.d}
 ",

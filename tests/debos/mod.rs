@@ -4,3 +4,4 @@
 mod actions;
 mod command_line;
 mod pacman;
+mod side_by_side;

@@ -8,8 +8,9 @@ use crate::image::{Spec, Strategy};
 /// debos's variables for the image's device, and for where its file systems are mounted.
 const VARIABLES: [&str; 2] = ["IMAGE", "IMAGEMNTDIR"];
 
-/// The variable of these that a command or script uses, and the property that it stands in.
-pub(super) fn used(run: &Run, cx: &CheckContext<'_>) -> Option<(&'static str, &'static str)> {
+/// The variable of these that a command or script uses, and the property that it stands in; with `optional`
+/// also one that it does without.
+pub(super) fn used(run: &Run, cx: &CheckContext<'_>, optional: bool) -> Option<(&'static str, &'static str)> {
     let (property, text) = match (&run.command, run.script()) {
         (Some(command), _) => ("command", command.clone()),
         (None, Some((script, arguments))) => {
@@ -19,7 +20,7 @@ pub(super) fn used(run: &Run, cx: &CheckContext<'_>) -> Option<(&'static str, &'
         (None, None) => return None,
     };
     let given = |name: &str| run.environment.contains_key(name) || sets(&text, name);
-    let name = VARIABLES.into_iter().find(|name| uses(&text, name) && !given(name))?;
+    let name = VARIABLES.into_iter().find(|name| uses(&text, name, optional) && !given(name))?;
     Some((property, name))
 }
 
@@ -27,7 +28,7 @@ pub(super) fn used(run: &Run, cx: &CheckContext<'_>) -> Option<(&'static str, &'
 pub(super) fn check(run: &Run, cx: &CheckContext<'_>, out: &mut Diagnostics) {
     let mounted = |spec: &Spec| spec.strategy == Strategy::Mounted && !spec.deploys.is_empty() && !run.postprocess;
     let Some(spec) = cx.image.filter(|spec| !mounted(spec)) else { return };
-    let Some((property, name)) = used(run, cx) else { return };
+    let Some((property, name)) = used(run, cx, false) else { return };
     let file = &spec.name;
     if spec.strategy == Strategy::Mounted && !run.postprocess {
         let diagnostic = cx.error(property, format!("there is no `${name}` before `filesystem-deploy`"));
@@ -56,15 +57,17 @@ fn sets(text: &str, name: &str) -> bool {
         .any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('=')))
 }
 
-/// Whether a shell's text uses a variable.
-fn uses(text: &str, name: &str) -> bool {
+/// Whether a shell's text uses a variable; `optional` counts uses that say what holds without it, as `${IMAGE:-}`.
+fn uses(text: &str, name: &str, optional: bool) -> bool {
     let part_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     text.lines().map(str::trim_start).filter(|line| !line.starts_with('#')).any(|line| {
         line.match_indices('$').any(|(at, _)| {
             let rest = &line[at + 1..];
+            let braced = rest.starts_with('{');
             let rest = rest.strip_prefix('{').unwrap_or(rest);
             let escaped = line[..at].ends_with('\\');
-            !escaped && rest.strip_prefix(name).is_some_and(|rest| !rest.starts_with(part_of_name))
+            let needed = |rest: &str| optional || !braced || !rest.starts_with([':', '-', '+']);
+            !escaped && rest.strip_prefix(name).is_some_and(|rest| !rest.starts_with(part_of_name) && needed(rest))
         })
     })
 }
@@ -78,13 +81,13 @@ mod tests {
     #[rstest]
     #[case("grub-install $IMAGE", true)]
     #[case("dd of=\"${IMAGE}\"", true)]
-    #[case("dd of=${IMAGE:-x}", true)]
+    #[case("dd of=${IMAGE:-x}", false)]
     #[case("ls $IMAGES ${IMAGE_NAME}", false)]
     #[case("echo \\$IMAGE", false)]
     #[case("true\n  # $IMAGE is not for us\n", false)]
     #[case("echo IMAGE", false)]
     fn a_variable_is_found_by_its_whole_name(#[case] text: &str, #[case] used: bool) {
-        assert_eq!(uses(text, "IMAGE"), used);
+        assert_eq!(uses(text, "IMAGE", false), used);
     }
 
     #[rstest]

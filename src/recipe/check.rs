@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::dialect::Dialect;
 use super::document::{self, Entry, entries};
+use super::front::{Text, is_lenient, with_both_names};
 use super::header::misspelt;
 use super::lexer::words;
 use super::loader::{Loader, cannot_read, directory_of, normalise, read, relative};
 use super::nested::Caller;
 use super::properties::Reader;
 use super::source_map::{Origin, SourceMap};
-use super::template::{self, Rendered};
+use super::template::Rendered;
 use super::template_fault;
 use super::yaml::{self, Node, NodeKind};
 use super::{MachineWish, Options, Recipe, Step};
@@ -68,6 +70,10 @@ type SpanKey = (*const Source, usize, usize);
 /// One recipe file while its actions are read.
 pub(super) struct Scope {
     pub(super) rendered: Rendered,
+    /// The language of its template.
+    pub(super) dialect: Dialect,
+    /// Whether what debos takes and ignores is only warned of.
+    pub(super) lenient: bool,
     pub(super) architecture: Option<Architecture>,
     pub(super) variables: Arc<BTreeMap<String, String>>,
     /// Names of the variables that were handed to it.
@@ -162,9 +168,10 @@ impl<'a> Loading<'a> {
             out.push(cannot_read(path, &why));
             out
         })?;
-        let variables = with_both_names(self.options.variables.clone());
-        let dirs = &self.options.template_dirs;
-        let rendered = template::render(path, &source, &variables, dirs, &[], self.loader, &mut self.out);
+        let variables = &self.options.variables;
+        let text = Text { path, source: &source, variables, included_from: &[], caller: None };
+        let dialect = text.dialect(self.options, &mut self.out);
+        let rendered = dialect.and_then(|dialect| text.render(dialect, self.options, self.loader, &mut self.out));
         match rendered {
             Some(rendered) if !self.out.has_errors() => Ok(rendered.map.text().to_owned()),
             _ => Err(self.out),
@@ -180,15 +187,22 @@ impl<'a> Loading<'a> {
         caller: Option<&Caller>,
     ) -> Option<Architecture> {
         let given: Vec<String> = variables.keys().cloned().collect();
-        let variables = with_both_names(variables);
         let included_from = caller.map(Caller::chain).unwrap_or_default();
         let mut faults = Diagnostics::new();
-        let dirs = &self.options.template_dirs;
-        let rendered = template::render(path, &source, &variables, dirs, &included_from, self.loader, &mut faults);
+        let text = Text {
+            path,
+            source: &source,
+            variables: &variables,
+            included_from: &included_from,
+            caller: caller.map(|caller| caller.dialect),
+        };
+        let dialect = text.dialect(self.options, &mut faults);
+        let rendered =
+            dialect.and_then(|dialect| Some((dialect, text.render(dialect, self.options, self.loader, &mut faults)?)));
         for fault in faults.iter() {
             self.say(fault.clone());
         }
-        let Some(rendered) = rendered else {
+        let Some((dialect, rendered)) = rendered else {
             self.assume_done(None);
             return None;
         };
@@ -203,7 +217,9 @@ impl<'a> Loading<'a> {
         let mut scope = Scope {
             rendered,
             architecture: None,
-            variables: Arc::new(variables),
+            dialect,
+            lenient: is_lenient(dialect, self.options),
+            variables: Arc::new(with_both_names(variables)),
             recipe_dir: self.loader.absolute(&directory),
             recipe_dir_shown: shown,
             words: BTreeSet::new(),
@@ -248,7 +264,15 @@ impl<'a> Loading<'a> {
     fn document(&mut self, scope: &mut Scope, source: &Arc<Source>, caller: Option<&Caller>) {
         let whole =
             Origin { span: Span::new(source, 0, 0), included_from: caller.map(Caller::chain).unwrap_or_default() };
-        let root = match yaml::parse(scope.map().text()) {
+        let parsed = match scope.lenient {
+            true => yaml::parse_first(scope.map().text()),
+            false => yaml::parse(scope.map().text()).map(|root| (root, None)),
+        };
+        if let Ok((_, Some(further))) = &parsed {
+            let warning = scope.map().locate(further.clone()).warning(yaml::SECOND_DOCUMENT);
+            self.push(scope, warning.hint("it is ignored, as in debos"));
+        }
+        let root = match parsed.map(|(root, _)| root) {
             Ok(Some(root)) => root,
             Ok(None) => {
                 self.out.push(whole.error("the recipe is empty").hint("it needs `architecture` and `actions`"));
@@ -262,7 +286,7 @@ impl<'a> Loading<'a> {
             }
         };
         let mut faults = Diagnostics::new();
-        document::check(&root, scope.map(), &mut faults);
+        document::check(&root, scope.map(), scope.lenient, &mut faults);
         self.extend(scope, &faults);
         let NodeKind::Mapping(pairs) = &root.kind else {
             self.push(scope, scope.locate(&root).error("a recipe is a mapping with `architecture` and `actions`"));
@@ -287,7 +311,7 @@ impl<'a> Loading<'a> {
                 let diagnostic = scope.locate(&entry.value).error("`actions` must be a list");
                 self.push(scope, diagnostic.hint("each action starts with `- action: NAME`"));
             }
-            None if misspelt(&given, "actions") => {}
+            None if !scope.lenient && misspelt(&given, "actions") => {}
             None => {
                 let diagnostic = whole.error("the recipe has no `actions`");
                 self.push(scope, diagnostic.hint("`debforge actions` lists what can be done"));
@@ -334,11 +358,14 @@ impl<'a> Loading<'a> {
 
         let schema = self.schema(kind);
         let subject = format!("the action `{name}`");
-        let mut reader = Reader::new(&subject, &schema, scope.map(), name_origin, self.budget);
+        let mut reader = Reader::new(&subject, &schema, scope.map(), name_origin, self.budget).lenient(scope.lenient);
         let rest: Vec<Entry> = given.iter().filter(|entry| !COMMON.contains(&entry.name())).cloned().collect();
         let mut value = reader.properties(&rest);
-        let Reader { mut spans, faults, elsewhere, budget, .. } = reader;
+        let Reader { mut spans, faults, ignored, elsewhere, budget, .. } = reader;
         self.budget = budget;
+        for warning in ignored {
+            self.push(scope, warning);
+        }
         for entry in given.iter().filter(|entry| COMMON.contains(&entry.name())) {
             spans.keys.insert(entry.name().to_owned(), scope.locate(&entry.key).span);
             spans.values.insert(entry.name().to_owned(), scope.locate(&entry.value).span);
@@ -407,7 +434,7 @@ impl<'a> Loading<'a> {
             has_root: self.has_root,
             any_artifacts: self.any_artifacts,
         };
-        self.wants_device |= self.options.mount_for_devices && !self.mounts_images && action.wants_device(&cx);
+        self.wants_device |= scope.dialect == Dialect::Go && !self.mounts_images && action.wants_device(&cx);
         action.check(&cx, &mut faults);
         let image_bytes = action.image_bytes(&cx);
         for fault in faults.iter() {
@@ -521,14 +548,4 @@ impl<'a> Loading<'a> {
             self.push(scope, diagnostic.clone());
         }
     }
-}
-
-/// `arch` and `architecture` are one; whoever gives one of them has both.
-fn with_both_names(mut variables: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    for (given, other) in [("arch", "architecture"), ("architecture", "arch")] {
-        if let (Some(value), false) = (variables.get(given).cloned(), variables.contains_key(other)) {
-            variables.insert(other.to_owned(), value);
-        }
-    }
-    variables
 }

@@ -24,7 +24,8 @@ impl Entry {
     }
 }
 
-/// The entries of a mapping, its own first, then those of its merges that it does not give itself.
+/// The entries of a mapping, its own first, then those of its merges that it does not give itself. Of a key that
+/// is given twice the last counts.
 pub(super) fn entries(mapping: &[(Arc<Node>, Arc<Node>)]) -> Vec<Entry> {
     let mut found = Vec::with_capacity(mapping.len());
     collect(mapping, &mut found, &mut Seen::default(), 0);
@@ -40,11 +41,14 @@ struct Seen {
 }
 
 fn collect(mapping: &[(Arc<Node>, Arc<Node>)], found: &mut Vec<Entry>, seen: &mut Seen, depth: usize) {
+    let merged = found.len();
     for (key, value) in mapping.iter().filter(|(key, _)| !is_merge(key)) {
-        if let Some(name) = key.text()
-            && seen.keys.insert(name.to_owned())
-        {
-            found.push(Entry { key: key.clone(), value: value.clone() });
+        let Some(name) = key.text() else { continue };
+        let entry = Entry { key: key.clone(), value: value.clone() };
+        if seen.keys.insert(name.to_owned()) {
+            found.push(entry);
+        } else if let Some(earlier) = found[merged..].iter_mut().find(|earlier| earlier.name() == name) {
+            *earlier = entry;
         }
     }
     // Merges of merges of merges: nobody writes that.
@@ -70,8 +74,9 @@ fn is_merge(key: &Node) -> bool {
     matches!(&key.kind, NodeKind::Scalar { text, plain: true } if text == MERGE)
 }
 
-/// Reports keys given twice, keys that are no text, and merges of what is no mapping, everywhere.
-pub(super) fn check(root: &Arc<Node>, map: &SourceMap, out: &mut Diagnostics) {
+/// Reports keys given twice, keys that are no text, and merges of what is no mapping, everywhere. Debos up to
+/// 1.1.3 takes the last of keys given twice, which is a warning where one is `lenient`.
+pub(super) fn check(root: &Arc<Node>, map: &SourceMap, lenient: bool, out: &mut Diagnostics) {
     let mut seen: HashSet<*const Node> = HashSet::new();
     let mut open = vec![root.clone()];
     while let Some(node) = open.pop() {
@@ -82,14 +87,14 @@ pub(super) fn check(root: &Arc<Node>, map: &SourceMap, out: &mut Diagnostics) {
             NodeKind::Scalar { .. } => {}
             NodeKind::Sequence(items) => open.extend(items.iter().rev().cloned()),
             NodeKind::Mapping(pairs) => {
-                check_keys(pairs, map, out);
+                check_keys(pairs, map, lenient, out);
                 open.extend(pairs.iter().rev().map(|(_, value)| value.clone()));
             }
         }
     }
 }
 
-fn check_keys(pairs: &[(Arc<Node>, Arc<Node>)], map: &SourceMap, out: &mut Diagnostics) {
+fn check_keys(pairs: &[(Arc<Node>, Arc<Node>)], map: &SourceMap, lenient: bool, out: &mut Diagnostics) {
     let mut first: HashMap<&str, &Node> = HashMap::new();
     for (key, value) in pairs {
         let Some(name) = key.text() else {
@@ -101,7 +106,7 @@ fn check_keys(pairs: &[(Arc<Node>, Arc<Node>)], map: &SourceMap, out: &mut Diagn
             continue;
         };
         if let Some(earlier) = first.insert(name, key) {
-            out.push(duplicate(name, earlier, key, map));
+            out.push(duplicate(name, earlier, key, map, lenient));
         }
         if is_merge(key) {
             check_merge(value, map, out);
@@ -109,8 +114,9 @@ fn check_keys(pairs: &[(Arc<Node>, Arc<Node>)], map: &SourceMap, out: &mut Diagn
     }
 }
 
-fn duplicate(name: &str, earlier: &Node, key: &Node, map: &SourceMap) -> Diagnostic {
-    let diagnostic = map.locate(key.range.clone()).error(format!("`{name}` is given twice"));
+fn duplicate(name: &str, earlier: &Node, key: &Node, map: &SourceMap, lenient: bool) -> Diagnostic {
+    let (origin, message) = (map.locate(key.range.clone()), format!("`{name}` is given twice"));
+    let diagnostic = if lenient { origin.warning(message) } else { origin.error(message) };
     let place = map.locate(earlier.range.clone()).span.place();
     if name == MERGE {
         return diagnostic

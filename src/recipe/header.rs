@@ -8,7 +8,7 @@ use super::nested::Caller;
 use super::source_map::Origin;
 use super::yaml;
 use crate::debian::Architecture;
-use crate::diagnostics::suggest;
+use crate::diagnostics::{Diagnostic, suggest};
 
 /// Sizes that disks have.
 const SECTOR_SIZES: [u32; 4] = [512, 1024, 2048, 4096];
@@ -24,17 +24,19 @@ impl Loading<'_> {
             if HEADER.contains(&name) || name.starts_with('.') {
                 continue;
             }
-            let diagnostic =
-                scope.locate(&entry.key).error(format!("unknown key `{name}`")).label("a recipe has no such key");
+            let (origin, message) = (scope.locate(&entry.key), format!("unknown key `{name}`"));
+            let diagnostic = if scope.lenient { origin.warning(message) } else { origin.error(message) };
+            let diagnostic = diagnostic.label("a recipe has no such key");
             let diagnostic = match suggest(name, HEADER) {
                 Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
                 None => diagnostic.hint(format!("for anchors of your own, let it start with a dot: `.{name}`")),
             };
-            self.push(scope, diagnostic);
+            let ignored = scope.lenient.then_some("it is ignored, as in debos".to_owned());
+            self.push(scope, ignored.into_iter().fold(diagnostic, Diagnostic::hint));
         }
         match given.iter().find(|entry| entry.name() == "architecture") {
             Some(entry) => self.architecture(scope, entry, caller),
-            None if misspelt(given, "architecture") => {}
+            None if !scope.lenient && misspelt(given, "architecture") => {}
             None => {
                 let diagnostic = whole.error("the recipe has no `architecture`");
                 self.push(scope, diagnostic.hint(format!("`architecture: {}`, for instance", Architecture::host())));

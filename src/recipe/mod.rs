@@ -2,8 +2,11 @@
 
 mod captures;
 mod check;
+mod dialect;
 mod document;
+mod front;
 mod functions;
+mod go;
 mod header;
 mod images;
 mod lexer;
@@ -29,6 +32,7 @@ use crate::debian::Architecture;
 use crate::diagnostics::{Diagnostics, Spans};
 
 use check::Loading;
+pub use dialect::Dialect;
 pub use loader::{DiskLoader, Loader, MemoryLoader};
 pub use schema::schema;
 
@@ -88,8 +92,26 @@ pub struct Options {
     pub template_dirs: Vec<PathBuf>,
     /// Where artifacts go and come from.
     pub artifact_dir: PathBuf,
-    /// Whether an image is mounted where steps use `$IMAGE`, unless `strategy` says something else.
-    pub mount_for_devices: bool,
+    /// The language of all templates; where it is not given, each file's tags tell.
+    pub dialect: Option<Dialect>,
+    /// What becomes of keys and values that debos takes and that mean nothing.
+    pub strictness: Strictness,
+    /// Whether Go templates may use values that are others each time: dates, the environment, random numbers.
+    pub impure: bool,
+    /// Whether the program is used as debos: a recipe without tags is one of debos's.
+    pub debos: bool,
+}
+
+/// What becomes of what debos takes and ignores, as unknown keys.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Strictness {
+    /// Errors in recipes of ours, warnings in Go templates.
+    #[default]
+    ByDialect,
+    /// Errors.
+    Strict,
+    /// Warnings.
+    Lenient,
 }
 
 /// Reads a recipe with everything it includes. The recipe is there unless there are errors among the

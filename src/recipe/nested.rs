@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::check::{Loading, Scope};
+use super::dialect::Dialect;
 use super::loader::normalise;
 use super::loader::read;
 use super::source_map::Origin;
@@ -17,6 +18,8 @@ const MAX_DEPTH: usize = 16;
 
 /// Who calls a recipe.
 pub(super) struct Caller {
+    /// The language of the calling recipe's template.
+    pub(super) dialect: Dialect,
     /// What the calling recipe builds, if that is known.
     pub(super) architecture: Option<Architecture>,
     origin: Origin,
@@ -69,7 +72,7 @@ impl Loading<'_> {
             self.assume_done(None);
             return;
         };
-        let caller = Caller { architecture: scope.architecture, origin, spans: spans.clone() };
+        let caller = Caller { dialect: scope.dialect, architecture: scope.architecture, origin, spans: spans.clone() };
         self.recipe(&path, Arc::clone(&source), variables, Some(&caller));
     }
 

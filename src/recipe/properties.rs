@@ -23,6 +23,10 @@ pub(super) struct Reader<'a> {
     pub(super) spans: Spans,
     /// What is wrong with them.
     pub(super) faults: Vec<Diagnostic>,
+    /// Whether what debos takes and ignores is no fault.
+    lenient: bool,
+    /// What debos ignores.
+    pub(super) ignored: Vec<Diagnostic>,
     /// Parts that were included by another way than the action itself.
     pub(super) elsewhere: Vec<Origin>,
 }
@@ -31,7 +35,24 @@ impl<'a> Reader<'a> {
     /// Reads what stands at `whole` by a schema, and no more than `budget` values.
     pub(super) fn new(subject: &'a str, schema: &'a Value, map: &'a SourceMap, whole: Origin, budget: usize) -> Self {
         let spans = Spans { whole: Some(whole.span), included_from: whole.included_from, ..Spans::default() };
-        Self { subject, schema, map, budget, depth: 0, spans, faults: Vec::new(), elsewhere: Vec::new() }
+        Self {
+            subject,
+            schema,
+            map,
+            budget,
+            depth: 0,
+            spans,
+            faults: Vec::new(),
+            lenient: false,
+            ignored: Vec::new(),
+            elsewhere: Vec::new(),
+        }
+    }
+
+    /// Whether unknown keys and empty values are ignored with a warning, as debos ignores them.
+    pub(super) fn lenient(mut self, lenient: bool) -> Self {
+        self.lenient = lenient;
+        self
     }
 
     /// Reads the properties of the subject itself.
@@ -71,6 +92,11 @@ impl<'a> Reader<'a> {
                 meant.extend(self.unknown(entry, known, node.is_some()));
                 continue;
             };
+            if self.lenient && entry.value.is_null() && !self.allows_null(inner, &entry.value) {
+                let warning = self.map.locate(entry.key.range.clone()).warning(format!("`{path}` has no value"));
+                self.ignored.push(warning.hint("it is taken as left out, as in debos"));
+                continue;
+            }
             let (key_span, value_span) = (self.locate(&entry.key), self.locate(&entry.value));
             self.spans.keys.insert(path.clone(), key_span);
             self.spans.values.insert(path.clone(), value_span);
@@ -100,9 +126,19 @@ impl<'a> Reader<'a> {
             None if nested => format!("here one can give {}", list(&names)),
             None => format!("it has {}", list(&names)),
         };
-        let diagnostic = self.map.locate(entry.key.range.clone()).error(format!("unknown property `{name}`"));
-        self.faults.push(diagnostic.label(label).hint(hint));
+        let origin = self.map.locate(entry.key.range.clone());
+        let message = format!("unknown property `{name}`");
+        if self.lenient {
+            self.ignored.push(origin.warning(message).label(label).hint(hint).hint("it is ignored, as in debos"));
+            return None;
+        }
+        self.faults.push(origin.error(message).label(label).hint(hint));
         close
+    }
+
+    fn allows_null(&self, schema: &'a Value, node: &Node) -> bool {
+        let types = types(choose(self.schema, schema, node));
+        types.is_empty() || types.contains(&"null")
     }
 
     fn missing(&mut self, name: &str, path: &str, node: Option<&Node>) {

@@ -134,6 +134,26 @@ pub(super) fn render_text(name: &str, text: &str, variables: &BTreeMap<String, S
 }
 
 impl Rendered {
+    /// A text that another language's template was rendered to; its expressions are Jinja all the same.
+    pub(super) fn of_text(
+        map: SourceMap,
+        tainted: Vec<Span>,
+        path: PathBuf,
+        words: BTreeSet<String>,
+        variables: &BTreeMap<String, String>,
+    ) -> Self {
+        Self {
+            map,
+            tainted,
+            files: vec![path],
+            words,
+            top: String::new(),
+            env: environment(&Stubs::default()),
+            context: variables.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect(),
+            exports: OnceCell::new(),
+        }
+    }
+
     /// The value of an expression where the recipe's variables, and those that it sets at its top level, are known.
     pub(super) fn evaluate(&self, expression: &str) -> Result<Value, Error> {
         let compiled = self.env.compile_expression(expression)?;

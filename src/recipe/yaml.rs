@@ -70,6 +70,20 @@ impl Node {
 
 /// The only document of a text; `None` where there is nothing but comments.
 pub(super) fn parse(text: &str) -> Result<Option<Arc<Node>>, YamlError> {
+    let (root, further) = parse_first(text)?;
+    match further {
+        None => Ok(root),
+        Some(range) => {
+            Err(YamlError::new(range, SECOND_DOCUMENT).hint("a recipe is one document; `---` may only stand before it"))
+        }
+    }
+}
+
+/// What is wrong with a text of several documents.
+pub(super) const SECOND_DOCUMENT: &str = "a second YAML document starts here";
+
+/// The first document of a text, and where a second one starts.
+pub(super) fn parse_first(text: &str) -> Result<(Option<Arc<Node>>, Option<Range<usize>>), YamlError> {
     let offsets = Offsets::new(text);
     let mut builder = Builder::default();
     let mut documents = 0;
@@ -82,13 +96,12 @@ pub(super) fn parse(text: &str) -> Result<Option<Arc<Node>>, YamlError> {
         if matches!(event, Event::DocumentStart(_)) {
             documents += 1;
             if documents > 1 {
-                return Err(YamlError::new(range, "a second YAML document starts here")
-                    .hint("a recipe is one document; `---` may only stand before it"));
+                return Ok((builder.root, Some(range)));
             }
         }
         builder.event(text, event, range)?;
     }
-    Ok(builder.root)
+    Ok((builder.root, None))
 }
 
 /// Scanners speak of tokens; the commonest mistakes deserve plainer words.

@@ -72,7 +72,7 @@ fn what_goes_wrong_ends_with_one() {
     debos(&project, ["nothing.yaml"]).code(1).says("nothing.yaml");
     debos(&project, ["recipe.yaml", "--disable-fakemachine", "-b", "kvm"]).code(1).says("mutually exclusive");
     debos(&project, ["recipe.yaml", "--disable-fakemachine"]).code(1).says("exited with code 7");
-    project.write("recipe.yaml", "architecture: amd64\nactions:\n  - action: unheard-of\n");
+    project.write("recipe.yaml", "architecture: {{ .none }}\nactions:\n  - action: unheard-of\n");
     debos(&project, ["recipe.yaml"]).code(1).says("unknown action");
 }
 
@@ -102,6 +102,22 @@ fn help_and_version_speak_of_debos() {
     }
     help.prints("Usage: debos");
     debos(&project, ["--version"]).success().prints("debos 1.");
+}
+
+#[test]
+fn recipes_are_go_templates_and_read_as_debos_reads_them() {
+    let project = tiny!("");
+    let actions = "  - action: run
+    chroot: true
+    unheard-of: 1
+    command: echo {{ $suite }} {{ .name }}
+";
+    let recipe = project.read("recipe.yaml") + actions;
+    project.write("recipe.yaml", format!("{{{{- $suite := or .suite \"trixie\" -}}}}\n{recipe}"));
+    debos(&project, ["recipe.yaml", "-t", "name:forge", "-v", "--disable-fakemachine"])
+        .success()
+        .says("trixie forge")
+        .says("unheard-of");
 }
 
 #[test]

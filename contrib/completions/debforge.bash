@@ -269,7 +269,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__build)
-            opts="-t -e -b -m -c -v -s -h --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --machine-root --show-boot --disable-fakemachine --store --verbose --json --no-cache --from --print-recipe --dry-run --debug-shell --shell --help"
+            opts="-t -e -b -m -c -v -s -h --template-var --artifactdir --environ-var --templatedir --template --strict --lenient --impure --backend --memory --cpus --scratchsize --kernel --machine-root --show-boot --disable-fakemachine --store --verbose --json --no-cache --from --print-recipe --dry-run --debug-shell --shell --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -297,6 +297,10 @@ _debforge() {
                     ;;
                 --templatedir)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --template)
+                    COMPREPLY=($(compgen -W "auto go jinja" -- "${cur}"))
                     return 0
                     ;;
                 --backend)
@@ -355,7 +359,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__check)
-            opts="-t -e -b -m -c -h --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --machine-root --show-boot --disable-fakemachine --store --recipe-only --help"
+            opts="-t -e -b -m -c -h --template-var --artifactdir --environ-var --templatedir --template --strict --lenient --impure --backend --memory --cpus --scratchsize --kernel --machine-root --show-boot --disable-fakemachine --store --recipe-only --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -383,6 +387,10 @@ _debforge() {
                     ;;
                 --templatedir)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --template)
+                    COMPREPLY=($(compgen -W "auto go jinja" -- "${cur}"))
                     return 0
                     ;;
                 --backend)
@@ -795,7 +803,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__plan)
-            opts="-t -e -b -m -c -h --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --machine-root --show-boot --disable-fakemachine --store --json --no-cache --from --help"
+            opts="-t -e -b -m -c -h --template-var --artifactdir --environ-var --templatedir --template --strict --lenient --impure --backend --memory --cpus --scratchsize --kernel --machine-root --show-boot --disable-fakemachine --store --json --no-cache --from --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -823,6 +831,10 @@ _debforge() {
                     ;;
                 --templatedir)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --template)
+                    COMPREPLY=($(compgen -W "auto go jinja" -- "${cur}"))
                     return 0
                     ;;
                 --backend)
@@ -887,7 +899,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__shell)
-            opts="-t -e -b -m -c -s -h --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --machine-root --show-boot --disable-fakemachine --store --after --shell --help"
+            opts="-t -e -b -m -c -s -h --template-var --artifactdir --environ-var --templatedir --template --strict --lenient --impure --backend --memory --cpus --scratchsize --kernel --machine-root --show-boot --disable-fakemachine --store --after --shell --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -915,6 +927,10 @@ _debforge() {
                     ;;
                 --templatedir)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --template)
+                    COMPREPLY=($(compgen -W "auto go jinja" -- "${cur}"))
                     return 0
                     ;;
                 --backend)
@@ -1163,7 +1179,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__test__subcmd__atomic)
-            opts="-v -t -e -b -m -c -h --image --repository --update --fast --stage --firmware --secure-boot --guest-memory --timeout --log --verbose --json --template-var --artifactdir --environ-var --templatedir --backend --memory --cpus --scratchsize --kernel --machine-root --show-boot --disable-fakemachine --store --help"
+            opts="-v -t -e -b -m -c -h --image --repository --update --fast --stage --firmware --secure-boot --guest-memory --timeout --log --verbose --json --template-var --artifactdir --environ-var --templatedir --template --strict --lenient --impure --backend --memory --cpus --scratchsize --kernel --machine-root --show-boot --disable-fakemachine --store --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1223,6 +1239,10 @@ _debforge() {
                     ;;
                 --templatedir)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --template)
+                    COMPREPLY=($(compgen -W "auto go jinja" -- "${cur}"))
                     return 0
                     ;;
                 --backend)

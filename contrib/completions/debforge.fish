@@ -45,6 +45,9 @@ complete -c debforge -n "__fish_debforge_using_subcommand build" -s t -l templat
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l artifactdir -d 'Directory that artifacts go to and come from [default: .]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand build" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l templatedir -d 'Further directory that templates include from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l template -d 'Language of the recipe\'s template; debos\'s recipes are Go templates' -r -f -a "auto\t'What the tags of each file say'
+go\t'Go\'s text/template with slim-sprig\'s functions'
+jinja\t'Jinja'"
 complete -c debforge -n "__fish_debforge_using_subcommand build" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'Here where that works, else in the fastest machine that does'
 local\t'Namespaces of this machine'
 uml\t'User-mode Linux (amd64)'
@@ -57,6 +60,9 @@ complete -c debforge -n "__fish_debforge_using_subcommand build" -l kernel -d 'K
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l from -d 'Run this step and all after it, whatever the store has' -r
 complete -c debforge -n "__fish_debforge_using_subcommand build" -s s -l shell -d 'Shell for `--debug-shell`' -r
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l strict -d 'Make what debos takes and ignores an error, as unknown keys; in Go templates it is a warning'
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l lenient -d 'Make it a warning in every recipe'
+complete -c debforge -n "__fish_debforge_using_subcommand build" -l impure -d 'Let a Go template ask for the date, the environment, random numbers and hosts'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l machine-root -d 'Use programs that debforge builds a root of, in place of those of this machine'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l show-boot -d 'Show what the machine\'s kernel says'
 complete -c debforge -n "__fish_debforge_using_subcommand build" -l disable-fakemachine -d 'The same as `--backend local`'
@@ -98,6 +104,9 @@ complete -c debforge -n "__fish_debforge_using_subcommand check" -s t -l templat
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l artifactdir -d 'Directory that artifacts go to and come from [default: .]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand check" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l templatedir -d 'Further directory that templates include from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand check" -l template -d 'Language of the recipe\'s template; debos\'s recipes are Go templates' -r -f -a "auto\t'What the tags of each file say'
+go\t'Go\'s text/template with slim-sprig\'s functions'
+jinja\t'Jinja'"
 complete -c debforge -n "__fish_debforge_using_subcommand check" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'Here where that works, else in the fastest machine that does'
 local\t'Namespaces of this machine'
 uml\t'User-mode Linux (amd64)'
@@ -108,6 +117,9 @@ complete -c debforge -n "__fish_debforge_using_subcommand check" -s c -l cpus -d
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l scratchsize -d 'Most that the machine\'s disk may hold, such as 100G [default: 64GiB]; it takes only what it holds' -r
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l kernel -d 'Kernel of the machine [default: an installed one, else Debian\'s]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand check" -l strict -d 'Make what debos takes and ignores an error, as unknown keys; in Go templates it is a warning'
+complete -c debforge -n "__fish_debforge_using_subcommand check" -l lenient -d 'Make it a warning in every recipe'
+complete -c debforge -n "__fish_debforge_using_subcommand check" -l impure -d 'Let a Go template ask for the date, the environment, random numbers and hosts'
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l machine-root -d 'Use programs that debforge builds a root of, in place of those of this machine'
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l show-boot -d 'Show what the machine\'s kernel says'
 complete -c debforge -n "__fish_debforge_using_subcommand check" -l disable-fakemachine -d 'The same as `--backend local`'
@@ -131,6 +143,9 @@ complete -c debforge -n "__fish_debforge_using_subcommand plan" -s t -l template
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l artifactdir -d 'Directory that artifacts go to and come from [default: .]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l templatedir -d 'Further directory that templates include from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -l template -d 'Language of the recipe\'s template; debos\'s recipes are Go templates' -r -f -a "auto\t'What the tags of each file say'
+go\t'Go\'s text/template with slim-sprig\'s functions'
+jinja\t'Jinja'"
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'Here where that works, else in the fastest machine that does'
 local\t'Namespaces of this machine'
 uml\t'User-mode Linux (amd64)'
@@ -142,6 +157,9 @@ complete -c debforge -n "__fish_debforge_using_subcommand plan" -l scratchsize -
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l kernel -d 'Kernel of the machine [default: an installed one, else Debian\'s]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l from -d 'Plan to run this step and all after it, whatever the store has' -r
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -l strict -d 'Make what debos takes and ignores an error, as unknown keys; in Go templates it is a warning'
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -l lenient -d 'Make it a warning in every recipe'
+complete -c debforge -n "__fish_debforge_using_subcommand plan" -l impure -d 'Let a Go template ask for the date, the environment, random numbers and hosts'
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l machine-root -d 'Use programs that debforge builds a root of, in place of those of this machine'
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l show-boot -d 'Show what the machine\'s kernel says'
 complete -c debforge -n "__fish_debforge_using_subcommand plan" -l disable-fakemachine -d 'The same as `--backend local`'
@@ -152,6 +170,9 @@ complete -c debforge -n "__fish_debforge_using_subcommand shell" -s t -l templat
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l artifactdir -d 'Directory that artifacts go to and come from [default: .]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l templatedir -d 'Further directory that templates include from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -l template -d 'Language of the recipe\'s template; debos\'s recipes are Go templates' -r -f -a "auto\t'What the tags of each file say'
+go\t'Go\'s text/template with slim-sprig\'s functions'
+jinja\t'Jinja'"
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'Here where that works, else in the fastest machine that does'
 local\t'Namespaces of this machine'
 uml\t'User-mode Linux (amd64)'
@@ -164,6 +185,9 @@ complete -c debforge -n "__fish_debforge_using_subcommand shell" -l kernel -d 'K
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l after -d 'Number of the step; the last one where it is left out. Steps that the store does not have are run' -r
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -s s -l shell -d 'Program to run' -r
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -l strict -d 'Make what debos takes and ignores an error, as unknown keys; in Go templates it is a warning'
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -l lenient -d 'Make it a warning in every recipe'
+complete -c debforge -n "__fish_debforge_using_subcommand shell" -l impure -d 'Let a Go template ask for the date, the environment, random numbers and hosts'
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l machine-root -d 'Use programs that debforge builds a root of, in place of those of this machine'
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l show-boot -d 'Show what the machine\'s kernel says'
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l disable-fakemachine -d 'The same as `--backend local`'
@@ -220,6 +244,9 @@ complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -s t -l t
 complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l artifactdir -d 'Directory that artifacts go to and come from [default: .]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -s e -l environ-var -d 'Set a variable in the environment of every step; an empty value unsets it' -r
 complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l templatedir -d 'Further directory that templates include from' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l template -d 'Language of the recipe\'s template; debos\'s recipes are Go templates' -r -f -a "auto\t'What the tags of each file say'
+go\t'Go\'s text/template with slim-sprig\'s functions'
+jinja\t'Jinja'"
 complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -s b -l backend -d 'Where the build runs' -r -f -a "auto\t'Here where that works, else in the fastest machine that does'
 local\t'Namespaces of this machine'
 uml\t'User-mode Linux (amd64)'
@@ -234,6 +261,9 @@ complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l fast -
 complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l secure-boot -d 'Start only what is signed, with Microsoft\'s keys as computers are sold with'
 complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -s v -l verbose -d 'Show the output of the builds\' steps'
 complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l json -d 'Print events as JSON, one a line'
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l strict -d 'Make what debos takes and ignores an error, as unknown keys; in Go templates it is a warning'
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l lenient -d 'Make it a warning in every recipe'
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l impure -d 'Let a Go template ask for the date, the environment, random numbers and hosts'
 complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l machine-root -d 'Use programs that debforge builds a root of, in place of those of this machine'
 complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l show-boot -d 'Show what the machine\'s kernel says'
 complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l disable-fakemachine -d 'The same as `--backend local`'

@@ -1,6 +1,7 @@
 //! The action `run`.
 
 mod device;
+mod earlier;
 mod surroundings;
 
 use std::collections::BTreeMap;
@@ -121,6 +122,18 @@ impl Run {
             }
         };
         Ok(["sh", "-e", "-u", "-c", &line].map(str::to_owned).to_vec())
+    }
+
+    /// What is run, and what a script says, for a look into it.
+    fn text(&self, recipe_dir: &Path) -> String {
+        match (&self.command, self.script()) {
+            (Some(command), _) => command.clone(),
+            (None, Some((script, arguments))) => {
+                let (directory, name) = Self::script_file(recipe_dir, &script);
+                format!("{arguments}\n{}", std::fs::read_to_string(directory.join(name)).unwrap_or_default())
+            }
+            (None, None) => String::new(),
+        }
     }
 
     /// The first line of what is run, as short as a progress line wants it.
@@ -282,7 +295,10 @@ impl Action for Run {
         for (name, value) in &self.environment {
             runner = runner.env(name, value);
         }
-        runner.network(self.network).label(self.label.clone()).run(&doing)
+        let expected = if self.chroot { Vec::new() } else { earlier::prepare(cx, &self.text(cx.recipe_dir))? };
+        runner.network(self.network).label(self.label.clone()).run(&doing)?;
+        earlier::report(cx, &expected);
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use super::recipe::{Ready, RecipeArgs};
 use crate::build::Event;
 use crate::diagnostics::{Remedy, fault_of};
 use crate::engine::Build;
-use crate::machine::Machine;
+use crate::machine::{Machine, vm};
 use crate::plan::{History, Plan};
 use crate::report::{BuildLog, Report, Style};
 use crate::sandbox::{Isolation, Sandbox};
@@ -60,6 +60,15 @@ pub fn run(args: &Args) -> Result<u8> {
     let ready = args.recipe.ready()?;
     if let (Machine::Local(_), Some(unheeded)) = (&ready.machine, args.recipe.with.machine.unheeded()) {
         eprintln!("{}", crate::report::note(&unheeded));
+    }
+    if let Machine::Virtual(_) = &ready.machine {
+        for (name, value) in args.recipe.proxies() {
+            let there = vm::proxy(&name, &value);
+            if there != value {
+                let note = format!("{name} names this machine: in the machine that builds, it leads to 10.0.2.2");
+                eprintln!("{}", crate::report::note(&note));
+            }
+        }
     }
     let plan = ready.plan(&args.recipe, args.from.or(args.no_cache.then_some(1)))?;
     if args.dry_run {

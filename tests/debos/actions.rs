@@ -180,6 +180,22 @@ fn postprocess_starts_among_the_artifacts_when_all_else_is_done() {
 }
 
 #[test]
+fn directories_among_the_artifacts_are_there_and_files_of_earlier_builds_are_spoken_of() {
+    let project = tiny!(Project::new().file("out/output/old", "of an earlier build").file("out/firmware.bin", "x"));
+    project.set_actions(
+        "
+  - {action: run, command: 'echo new > \"$ARTIFACTDIR/output/new\"'}
+  - {action: run, command: 'test ! -f \"$ARTIFACTDIR/firmware.bin\"'}
+",
+    );
+    project.build([]).success().says("`$ARTIFACTDIR/firmware.bin` is of an earlier build");
+    assert_eq!(project.read("out/output/new"), "new\n");
+    assert_eq!(project.read("out/output/old"), "of an earlier build");
+    let again = project.build(["--json"]).success().outcomes();
+    assert_eq!(again, ["cached", "cached", "cached"]);
+}
+
+#[test]
 fn recipes_in_recipes_have_their_own_directory_and_the_variables_they_are_given() {
     let child = "architecture: {{ architecture }}
 actions:

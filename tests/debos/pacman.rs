@@ -88,7 +88,7 @@ fn base() -> Option<Package<'static>> {
 macro_rules! needs_pacman {
     () => {
         needs_program!("pacman", "pacman-package-manager");
-        needs_program!("repo-add", "makepkg or pacman-package-manager");
+        needs_program!("repo-add", "pacman-package-manager");
         needs_program!("bsdtar", "libarchive-tools");
     };
 }

@@ -19,7 +19,7 @@ use crate::harness::{Project, fixture, http::Server};
 const SYSTEMS: &str = "architecture: amd64
 actions:
   - action: mmdebstrap
-    suite: trixie
+    suite: forky
     variant: minbase
     include: [debos, systemd-container, parted, fdisk, e2fsprogs, dosfstools, zstd, xz-utils, bzip2]
   - {action: pack, file: debos.tar, compression: none}

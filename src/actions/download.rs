@@ -160,7 +160,11 @@ impl Action for Download {
                     .hint("`recipe`, `artifacts` and `filesystem` are origins that every recipe has"),
             );
         } else if cx.downloads.contains(&self.name) {
-            out.push(cx.error("name", format!("there is already a download `{}`", self.name)));
+            let message = format!("there is already a download `{}`", self.name);
+            out.push(match cx.lenient {
+                true => cx.warning("name", message).hint("from here on this one is meant, as in debos"),
+                false => cx.error("name", message),
+            });
         }
         for (property, digest, digits) in [("sha256sum", &self.sha256sum, 64), ("sha512sum", &self.sha512sum, 128)] {
             if let Some(digest) = digest

@@ -53,6 +53,8 @@ pub struct CheckContext<'a> {
     pub has_root: bool,
     /// Whether an earlier action of the recipe may write any artifact (a `run` outside the chroot).
     pub any_artifacts: bool,
+    /// Whether what debos takes is a warning at most.
+    pub lenient: bool,
 }
 
 impl CheckContext<'_> {

@@ -7,7 +7,8 @@ use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use super::machine::{Backend, MachineArgs};
-use super::recipe::{RecipeArgs, RecipeOptions, Template};
+use super::recipe::{RecipeArgs, RecipeOptions};
+use super::template::TemplateArgs;
 use super::{StoreArgs, build};
 use crate::diagnostics::Fault;
 
@@ -167,10 +168,7 @@ impl Args {
             artifactdir: self.artifactdir.clone(),
             environment: self.environment.clone(),
             templatedir: Vec::new(),
-            template: Template::Go,
-            strict: false,
-            lenient: true,
-            impure: true,
+            template: TemplateArgs::of_debos(),
             machine,
             store: StoreArgs::of_environment(),
             like_debos: true,

@@ -19,6 +19,7 @@ mod recipe;
 pub mod schema;
 mod shell;
 mod store;
+mod template;
 mod test_atomic;
 
 use std::ffi::OsString;

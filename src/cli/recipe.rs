@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::StoreArgs;
 use super::machine::{Backend, MachineArgs};
+use super::template::TemplateArgs;
 use crate::build::command::shell_words;
 use crate::debian::Architecture;
 use crate::diagnostics::{Fault, FaultKind, fault_of};
@@ -14,7 +15,7 @@ use crate::machine::local::{self, Local};
 use crate::machine::vm::{Hypervisor, MachineRoot};
 use crate::machine::{Machine, vm};
 use crate::plan::{Plan, Request};
-use crate::recipe::{Dialect, DiskLoader, Options, Recipe, Strictness};
+use crate::recipe::{DiskLoader, Options, Recipe};
 use crate::sandbox::binfmt::{self, Support};
 use crate::store::Store;
 
@@ -48,21 +49,8 @@ pub struct RecipeOptions {
     #[arg(long, value_name = "DIR")]
     pub templatedir: Vec<PathBuf>,
 
-    /// Language of the recipe's template; debos's recipes are Go templates.
-    #[arg(long, value_name = "LANGUAGE", value_enum, default_value_t)]
-    pub template: Template,
-
-    /// Make what debos takes and ignores an error, as unknown keys; in Go templates it is a warning.
-    #[arg(long)]
-    pub strict: bool,
-
-    /// Make it a warning in every recipe.
-    #[arg(long, conflicts_with = "strict")]
-    pub lenient: bool,
-
-    /// Let a Go template ask for the date, the environment, random numbers and hosts.
-    #[arg(long)]
-    pub impure: bool,
+    #[command(flatten)]
+    pub template: TemplateArgs,
 
     #[command(flatten)]
     pub machine: MachineArgs,
@@ -73,28 +61,6 @@ pub struct RecipeOptions {
     /// Whether the recipe, and what is chosen for it, is to be taken as debos would take it.
     #[arg(skip)]
     pub like_debos: bool,
-}
-
-/// See [`RecipeOptions::template`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Template {
-    /// What the tags of each file say
-    #[default]
-    Auto,
-    /// Go's text/template with slim-sprig's functions
-    Go,
-    /// Jinja
-    Jinja,
-}
-
-impl Template {
-    fn dialect(self) -> Option<Dialect> {
-        match self {
-            Self::Auto => None,
-            Self::Go => Some(Dialect::Go),
-            Self::Jinja => Some(Dialect::Jinja),
-        }
-    }
 }
 
 /// A recipe ready to be planned, with the machine that it would run on.
@@ -243,13 +209,7 @@ impl RecipeArgs {
         let directories = directories
             .chain(self.with.templatedir.iter().map(|directory| ("--templatedir", directory)))
             .chain(self.with.store.given().map(|directory| ("--store", directory)));
-        match self.with.template {
-            Template::Auto => {}
-            Template::Go => words.push("--template=go".into()),
-            Template::Jinja => words.push("--template=jinja".into()),
-        }
-        let flags = [("--strict", self.with.strict), ("--lenient", self.with.lenient), ("--impure", self.with.impure)];
-        words.extend(flags.iter().filter(|(_, given)| *given).map(|(flag, _)| (*flag).to_owned()));
+        words.extend(self.with.template.again());
         words.extend(self.with.machine.again());
         words.extend(directories.flat_map(|(option, path)| [option.to_owned(), path.display().to_string()]));
         shell_words(words.iter().map(String::as_str))
@@ -261,12 +221,8 @@ impl RecipeArgs {
             template_dirs: self.with.templatedir.iter().cloned().chain(installed_templates()).collect(),
             artifact_dir: std::path::absolute(self.artifacts())?,
             dialect: self.with.template.dialect(),
-            strictness: match (self.with.strict, self.with.lenient) {
-                (true, _) => Strictness::Strict,
-                (false, true) => Strictness::Lenient,
-                (false, false) => Strictness::ByDialect,
-            },
-            impure: self.with.impure,
+            strictness: self.with.template.strictness(),
+            impure: self.with.template.impure,
             debos: self.with.like_debos,
         })
     }

@@ -250,14 +250,19 @@ impl<'a> Loading<'a> {
         }
         for name in scope.given.iter().filter(|name| !asked.contains(name.as_str())) {
             let message = format!("nothing in the recipe asks for the variable `{name}`");
-            let mut diagnostic = match caller.and_then(|caller| caller.variable(name)) {
+            // Only names that nobody gave can be meant.
+            let open = asked.iter().copied().filter(|word| !scope.given.iter().any(|given| given == word));
+            let close = suggest(name, open);
+            // Who has several recipes of debos gives all of them the same variables.
+            if scope.dialect == Dialect::Go && caller.is_none() && close.is_none() {
+                continue;
+            }
+            let diagnostic = match caller.and_then(|caller| caller.variable(name)) {
                 Some(origin) => origin.warning(message),
                 None => Diagnostic::warning(message, None),
             };
-            // Only names that nobody gave can be meant.
-            let open = asked.iter().copied().filter(|word| !scope.given.iter().any(|given| given == word));
-            diagnostic = diagnostic.suggest(name, open);
-            self.push(scope, diagnostic);
+            let hint = close.map(|close| format!("did you mean `{close}`?"));
+            self.push(scope, hint.into_iter().fold(diagnostic, Diagnostic::hint));
         }
     }
 
@@ -433,6 +438,7 @@ impl<'a> Loading<'a> {
             image: self.image.spec(),
             has_root: self.has_root,
             any_artifacts: self.any_artifacts,
+            lenient: scope.lenient,
         };
         self.wants_device |= scope.dialect == Dialect::Go && !self.mounts_images && action.wants_device(&cx);
         action.check(&cx, &mut faults);

@@ -75,7 +75,7 @@ fn is_merge(key: &Node) -> bool {
 }
 
 /// Reports keys given twice, keys that are no text, and merges of what is no mapping, everywhere. Debos up to
-/// 1.1.3 takes the last of keys given twice, which is a warning where one is `lenient`.
+/// 1.1.5 takes the last of keys given twice, which is a warning where one is `lenient`.
 pub(super) fn check(root: &Arc<Node>, map: &SourceMap, lenient: bool, out: &mut Diagnostics) {
     let mut seen: HashSet<*const Node> = HashSet::new();
     let mut open = vec![root.clone()];

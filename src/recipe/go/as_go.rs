@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::functions::Context;
 use super::lexer::tags;
 use super::value::Value;
-use super::{Fault, exec, parse};
+use super::{Fault, Settings, exec, parse};
 use crate::diagnostics::{Severity, Source};
 
 /// A line of the table.
@@ -31,7 +30,7 @@ fn rendered(template: &str) -> Result<String, Vec<Fault>> {
     let program = parse::parse(template, &tags, &mut faults);
     let Some(program) = program else { return Err(faults) };
     let data = Value::string_map(VARIABLES.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    let run = exec::run(&program, &source, &tags, &data, Context::default(), &[]);
+    let run = exec::run(&program, &source, &tags, &data, Settings::default(), &[]);
     faults.extend(run.faults.into_iter().map(|(fault, _)| fault).filter(|fault| fault.severity == Severity::Error));
     if faults.is_empty() { Ok(run.text) } else { Err(faults) }
 }

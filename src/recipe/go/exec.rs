@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use gotmpl::parse::{BranchNode, CommandNode, Expr, ListNode, Node, Number, PipeNode, SmolStr, TemplateNode, TextNode};
 
-use super::Fault;
 use super::functions::{self, Context, Function, MAX_SIZE, Param};
 use super::lexer::{Tag, operand_end};
 use super::parse::{Program, tag_of};
 use super::value::{Of, Value};
+use super::{Fault, Settings};
 use crate::diagnostics::{Source, Span};
 use crate::recipe::source_map::Piece;
 
@@ -42,14 +42,15 @@ pub(super) fn run(
     source: &Arc<Source>,
     tags: &[Tag],
     data: &Value,
-    context: Context,
+    settings: Settings,
     included_from: &[Span],
 ) -> Run {
     let mut executor = Executor {
         program,
         source,
         tags,
-        context,
+        context: Context { impure: settings.impure },
+        strict: settings.strict,
         variables: vec![(SmolStr::new("$"), data.clone())],
         run: Run {
             text: String::new(),
@@ -85,6 +86,8 @@ struct Executor<'a> {
     source: &'a Arc<Source>,
     tags: &'a [Tag],
     context: Context,
+    /// Whether what has no value is an error.
+    strict: bool,
     variables: Vec<(SmolStr, Value)>,
     run: Run,
     said: HashSet<(Range<usize>, String)>,
@@ -180,8 +183,11 @@ impl Executor<'_> {
             Value::Unknown => self.run.tainted.push(range.clone()),
             Value::Nil => {
                 let written = &self.source.text[range.clone()];
-                let fault =
-                    Fault::warning(range.clone(), format!("`{written}` has no value, and becomes `<no value>`"));
+                let message = format!("`{written}` has no value, and becomes `<no value>`");
+                let fault = match self.strict {
+                    true => Fault::new(range.clone(), message),
+                    false => Fault::warning(range.clone(), message),
+                };
                 let name = written.strip_prefix('.').filter(|name| name.chars().all(super::lexer::is_word));
                 self.say(match name {
                     Some(name) => {

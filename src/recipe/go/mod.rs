@@ -20,7 +20,6 @@ use super::source_map::{Origin, SourceMap};
 use super::template::Rendered;
 use crate::diagnostics::{Diagnostics, Severity, Source, Span};
 
-use functions::Context;
 use lexer::tags;
 use value::Value;
 
@@ -67,7 +66,7 @@ impl Fault {
 }
 
 /// What is asked of a rendering.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Settings {
     /// Whether values that are others each time may be used.
     pub(super) impure: bool,
@@ -93,11 +92,8 @@ pub(super) fn render(
     }
     let program = program?;
     let data = Value::string_map(variables.iter().map(|(name, value)| (name.clone(), value.clone())));
-    let run = exec::run(&program, source, &tags, &data, Context { impure: settings.impure }, included_from);
-    for (mut fault, chain) in run.faults {
-        if settings.strict {
-            fault.severity = Severity::Error;
-        }
+    let run = exec::run(&program, source, &tags, &data, settings, included_from);
+    for (fault, chain) in run.faults {
         fault.push(source, &run.chains[chain], out);
     }
     let tainted = run.tainted.iter().map(|range| Span::new(source, range.start, range.end)).collect();

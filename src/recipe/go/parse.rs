@@ -28,8 +28,13 @@ pub(super) fn parse(text: &str, tags: &[Tag], faults: &mut Vec<Fault>) -> Option
     let before = faults.len();
     blocks(text, tags, faults);
     unclosed(text, tags, faults);
+    let broken = faults.len() > before;
     for tag in tags.iter().filter(|tag| !tag.comment) {
-        faults.extend(tag_fault(text, tag));
+        match alone(text, tag) {
+            Ok(Some((list, shift))) if broken => Names::new(text, faults, shift).functions_alone(&list),
+            Ok(_) => {}
+            Err(fault) => faults.push(fault),
+        }
     }
     if faults.len() > before {
         faults[before..].sort_by_key(|fault| fault.range.start);
@@ -59,7 +64,7 @@ pub(super) fn parse(text: &str, tags: &[Tag], faults: &mut Vec<Fault>) -> Option
             }
         }
     }
-    let mut names = Names { text, faults, scope: Vec::new(), fields: BTreeSet::new(), uses_all: false, inner: 0 };
+    let mut names = Names::new(text, faults, 0);
     names.body(&top);
     for body in defines.values() {
         names.inner = 1;
@@ -147,21 +152,21 @@ fn unclosed(text: &str, tags: &[Tag], faults: &mut Vec<Fault>) {
     faults.push(Fault::new(start..end, message).hint("a tag ends with `}}`, and a text in quotes on its own line"));
 }
 
-/// What is wrong inside of one tag.
-fn tag_fault(text: &str, tag: &Tag) -> Option<Fault> {
+/// A tag by itself: its tree, if it has one, and how far its places are from those in the text; or what is wrong
+/// inside of it.
+fn alone(text: &str, tag: &Tag) -> Result<Option<(ListNode, usize)>, Fault> {
     let inner = tag.text(text);
     let (before, body, after) = match tag.word(text) {
-        "end" | "else" | "break" | "continue" => {
-            let word = tag.word(text);
+        word @ ("end" | "else" | "break" | "continue") => {
             let rest = inner[word.len()..].trim();
             if rest.is_empty() {
-                return None;
+                return Ok(None);
             }
             let chained = rest.starts_with("if ") || rest.starts_with("with ") || matches!(rest, "if" | "with");
             if word != "else" || !chained {
                 let start = tag.inner.end - rest.len();
                 let end = operand_end(text, start).max(start + 1).min(tag.inner.end);
-                return Some(Fault::new(start..end, format!("unexpected \"{}\" in {word}", &text[start..end])));
+                return Err(Fault::new(start..end, format!("unexpected \"{}\" in {word}", &text[start..end])));
             }
             ("{{", rest, "}}{{end}}")
         }
@@ -169,18 +174,21 @@ fn tag_fault(text: &str, tag: &Tag) -> Option<Fault> {
         _ => ("{{", inner, "}}"),
     };
     if inner.is_empty() {
-        return Some(Fault::new(tag.range.clone(), "missing value for command"));
+        return Err(Fault::new(tag.range.clone(), "missing value for command"));
     }
     // White space keeps a sign before the delimiter from being taken for part of it.
     let alone = format!("{before} {body} {after}");
-    let error = Parser::new(&alone, "{{", "}}").and_then(Parser::parse).err()?;
-    let start = tag.inner.end - body.len();
-    let mut fault = placed(text, &error, &alone, start, before.len() + 1, tag);
+    let (start, skipped) = (tag.inner.end - body.len(), before.len() + 1);
+    let error = match Parser::new(&alone, "{{", "}}").and_then(Parser::parse) {
+        Ok((list, _)) => return Ok(Some((list, start.saturating_sub(skipped)))),
+        Err(error) => error,
+    };
+    let mut fault = placed(text, &error, &alone, start, skipped, tag);
     let opens = matches!(tag.word(text), "if" | "range" | "with");
     if opens && body == tag.word(text) {
         fault.message = format!("missing value for {body}");
     }
-    Some(fault)
+    Err(fault)
 }
 
 /// A parser's error at its place, where its text started `skipped` bytes before the byte `start` of the whole.
@@ -250,9 +258,24 @@ struct Names<'a> {
     uses_all: bool,
     /// How many blocks deep where `.` is something else than all data.
     inner: usize,
+    /// What is added to a place of the tree.
+    shift: usize,
+    /// Whether variables are passed over, because what declares them is not seen.
+    blind: bool,
 }
 
-impl Names<'_> {
+impl<'a> Names<'a> {
+    fn new(text: &'a str, faults: &'a mut Vec<Fault>, shift: usize) -> Self {
+        let (scope, fields) = (Vec::new(), BTreeSet::new());
+        Self { text, faults, scope, fields, uses_all: false, inner: 0, shift, blind: false }
+    }
+
+    /// Looks at the functions of one tag.
+    fn functions_alone(mut self, list: &ListNode) {
+        self.blind = true;
+        self.list(list);
+    }
+
     /// A template of its own, which sees no other's variables.
     fn body(&mut self, list: &ListNode) {
         self.scope.clear();
@@ -294,7 +317,7 @@ impl Names<'_> {
                 Some(Expr::Dot(_) | Expr::Nil(_) | Expr::Bool(..) | Expr::Number(..) | Expr::String(..))
             );
             if index > 0 && value {
-                let start = command.pos.offset;
+                let start = command.pos.offset + self.shift;
                 let message = format!("non executable command in pipeline stage {}", index + 1);
                 self.faults.push(Fault::new(start..operand_end(self.text, start), message));
             }
@@ -333,6 +356,9 @@ impl Names<'_> {
     }
 
     fn undefined_variable(&mut self, offset: usize, name: &str) {
+        if self.blind {
+            return;
+        }
         let start = self.text[offset..].find(name).map_or(offset, |found| offset + found);
         let close = suggest(name, self.scope.iter().map(SmolStr::as_str)).map(str::to_owned);
         let mut fault = Fault::new(start..start + name.len(), format!("undefined variable \"{name}\""));
@@ -348,6 +374,7 @@ impl Names<'_> {
         if functions::find(name).is_some() || matches!(name, "and" | "or") {
             return;
         }
+        let offset = offset + self.shift;
         let mut fault = Fault::new(offset..offset + name.len(), format!("function \"{name}\" not defined"));
         if functions::is_of_sprig(name) {
             fault = fault.hint("sprig has it, but slim-sprig, which debos uses, has not");

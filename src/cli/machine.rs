@@ -143,12 +143,12 @@ impl MachineArgs {
     }
 }
 
-/// `-m 2048` is in MiB, as for QEMU and debos.
+/// `-m 2048` is in MiB, as for QEMU; `2GB` is 2048 of them, as for debos: memory comes in powers of two.
 pub fn mebibytes(text: &str) -> Result<u64> {
     if let Ok(number) = text.parse() {
         return Ok(number);
     }
-    Ok(size::parse(text)?.div_ceil(1 << 20))
+    Ok(size::parse(text.trim_end().trim_end_matches(['b', 'B']))?.div_ceil(1 << 20))
 }
 
 #[cfg(test)]
@@ -159,7 +159,8 @@ mod tests {
     fn memory_is_in_mebibytes() {
         assert_eq!(mebibytes("2048").unwrap(), 2048);
         assert_eq!(mebibytes("2G").unwrap(), 2048);
-        assert_eq!(mebibytes("1GB").unwrap(), 954);
+        assert_eq!(mebibytes("1GB").unwrap(), 1024);
+        assert_eq!(mebibytes("1.5 GiB").unwrap(), 1536);
         assert!(mebibytes("much").is_err());
     }
 }

@@ -17,8 +17,9 @@ fn named(text: &str) -> Vec<PathBuf> {
         let end = path.find(|letter| !plain(letter)).unwrap_or(path.len());
         // What a variable or a pattern goes on with is not the whole name.
         let whole = !path[end..].starts_with(['$', '*', '?', '[', '{']);
-        let path = Path::new(&path[..end]);
-        let path = if whole { path } else { path.parent().unwrap_or(path) };
+        let directory = path[..end].ends_with('/');
+        let path = Path::new(path[..end].trim_end_matches('/'));
+        let path = if whole || directory { path } else { path.parent().unwrap_or(path) };
         if !path.as_os_str().is_empty() && path.components().all(|part| matches!(part, Component::Normal(_))) {
             all.push(path.to_owned());
         }

@@ -152,13 +152,13 @@ impl Config {
     fn level(&self, repository: &Repository, what: &str) -> SignatureLevel {
         let values = self.options.iter().chain(&repository.options).filter(|(key, _)| key == "SigLevel");
         let words = values.flat_map(|(_, value)| value.split_whitespace());
-        let levels = words.filter_map(|word| match word.strip_prefix(what).unwrap_or(word) {
+        let mut levels = words.filter_map(|word| match word.strip_prefix(what).unwrap_or(word) {
             "Never" => Some(SignatureLevel::Never),
             "Optional" => Some(SignatureLevel::Optional),
             "Required" => Some(SignatureLevel::Required),
             _ => None,
         });
-        levels.last().unwrap_or(SignatureLevel::Optional)
+        levels.next_back().unwrap_or(SignatureLevel::Optional)
     }
 
     /// The most that any repository wants of signatures.

@@ -16,7 +16,10 @@ pub fn files() -> Vec<(PathBuf, String)> {
     files.push(("docs/src/command-line.md".into(), command_line_page(&command)));
     files.push(("contrib/recipe.schema.json".into(), cli::schema::text().expect("a schema is JSON")));
     files.extend(man_pages(&command));
-    files.extend(shell_completions(&command));
+    files.push(man_page(cli::debos::command(), cli::debos::NAME.into()));
+    for command in [command, cli::debos::command()] {
+        files.extend(shell_completions(&command));
+    }
     files
 }
 
@@ -45,6 +48,10 @@ fn command_line_page(command: &Command) -> String {
             help_block(nested.clone().bin_name(name), &mut page);
         }
     }
+    page.push_str(
+        "## debos\n\nCalled by the name `debos` (a link to it), the program takes the arguments of debos:\n\n",
+    );
+    help_block(cli::debos::command().bin_name(cli::debos::NAME), &mut page);
     page.trim_end().to_owned() + "\n"
 }
 
@@ -76,7 +83,8 @@ fn man_page(command: Command, name: String) -> (PathBuf, String) {
 
 fn shell_completions(command: &Command) -> Vec<(PathBuf, String)> {
     use clap_complete::Shell;
-    [(Shell::Bash, "debforge.bash"), (Shell::Zsh, "_debforge"), (Shell::Fish, "debforge.fish")]
+    let name = command.get_name();
+    [(Shell::Bash, format!("{name}.bash")), (Shell::Zsh, format!("_{name}")), (Shell::Fish, format!("{name}.fish"))]
         .map(|(shell, name)| {
             (PathBuf::from("contrib/completions").join(name), completions::script(shell, command.clone()))
         })

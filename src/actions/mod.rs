@@ -29,6 +29,8 @@ pub mod ostree_deploy;
 pub mod ostree_prepare;
 pub mod overlay;
 pub mod pack;
+pub mod pacman;
+pub mod pacstrap;
 pub mod raw;
 pub mod recipe;
 pub mod run;
@@ -80,6 +82,11 @@ pub struct Needs {
 pub trait Action: std::fmt::Debug + Send + Sync {
     /// Pure: reports every fault of the properties, not the first.
     fn check(&self, cx: &CheckContext<'_>, out: &mut Diagnostics);
+
+    /// Whether it uses the image's device, which only an image has that is mounted while the steps run.
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
+    }
 
     /// What it needs of the machine.
     fn needs(&self) -> Needs;
@@ -237,6 +244,8 @@ pub const KINDS: &[Kind] = &[
     kind::<ostree_prepare::OstreePrepare>("ostree-prepare"),
     kind::<overlay::Overlay>("overlay"),
     kind::<pack::Pack>("pack"),
+    kind::<pacman::Pacman>("pacman"),
+    kind::<pacstrap::Pacstrap>("pacstrap"),
     kind::<raw::Raw>("raw"),
     kind::<recipe::RecipeAction>("recipe"),
     kind::<run::Run>("run"),

@@ -119,7 +119,12 @@ impl Overlay {
 impl Action for Overlay {
     fn check(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) {
         check_destination(cx, "destination", &self.destination, out);
-        if cx.check_origin("origin", &self.origin, out) && self.origin == "recipe" {
+        if self.source().is_empty() && !cx.spans.values.contains_key("origin") {
+            out.push(
+                cx.error("", "`overlay` needs `source` or `origin`")
+                    .hint("`source` names what is copied, `origin` alone a download, or a whole directory"),
+            );
+        } else if cx.check_origin("origin", &self.origin, out) && self.origin == "recipe" {
             let property = if self.source.is_some() { "source" } else { "origin" };
             if cx.check_recipe_file(property, self.source(), out) == Some(FileKind::Other) {
                 out.push(cx.error(property, format!("`{}` is neither a file nor a directory", self.source())));

@@ -63,6 +63,9 @@ pub struct Raw {
     /// How large the file is at most.
     #[serde(default)]
     pub max_size: Option<String>,
+    /// Old form: the file, where `source` is the name of the origin.
+    #[serde(default)]
+    pub path: Option<String>,
 }
 
 fn nowhere() -> String {
@@ -71,14 +74,36 @@ fn nowhere() -> String {
 
 impl Raw {
     fn source(&self) -> &str {
-        self.source.as_deref().unwrap_or("")
+        self.path.as_ref().or(self.source.as_ref()).map(String::as_str).unwrap_or("")
+    }
+
+    fn origin(&self) -> &str {
+        match (&self.path, &self.source) {
+            (Some(_), Some(origin)) => origin,
+            _ => &self.origin,
+        }
+    }
+
+    /// Warns of the form that debos had before there were origins.
+    fn check_old_form(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) {
+        let (Some(path), given) = (&self.path, cx.spans.values.contains_key("origin")) else { return };
+        match &self.source {
+            Some(source) if !given => out.push(
+                cx.warning("path", "`source` and `path` are an old form")
+                    .hint(format!("write `origin: {source}` and `source: {path}`")),
+            ),
+            _ => out.push(
+                cx.error("path", "`path` is an old form, and takes an origin by `source` alone")
+                    .hint("write `origin` and `source`"),
+            ),
+        }
     }
 
     /// What messages call it: the file's name.
     fn name(&self) -> String {
         let path = self.source().trim_end_matches('/');
         match path.rsplit('/').next() {
-            None | Some("") => self.origin.clone(),
+            None | Some("") => self.origin().to_owned(),
             Some(name) => name.to_owned(),
         }
     }
@@ -120,10 +145,10 @@ impl Raw {
     /// Whether the file can be there.
     fn check_source(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) -> bool {
         let before = out.iter().count();
-        if !cx.check_origin("origin", &self.origin, out) {
+        if !cx.check_origin(if self.path.is_some() { "source" } else { "origin" }, self.origin(), out) {
             return false;
         }
-        let origin = Origin::named(&self.origin);
+        let origin = Origin::named(self.origin());
         if self.source().trim_matches('/').is_empty() && !matches!(origin, Origin::Download(_)) {
             out.push(cx.error("source", "`raw` needs `source`: the file to write"));
             return false;
@@ -178,6 +203,7 @@ impl Raw {
 
 impl Action for Raw {
     fn check(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) {
+        self.check_old_form(cx, out);
         let sizes = self.check_sizes(cx, out);
         let source = self.check_source(cx, out);
         match cx.image {
@@ -203,7 +229,7 @@ impl Action for Raw {
     }
 
     fn image_bytes(&self, cx: &CheckContext<'_>) -> Option<u64> {
-        let size = match Origin::named(&self.origin) {
+        let size = match Origin::named(self.origin()) {
             Origin::Recipe => cx.files.size(&cx.recipe_dir.join(self.source().trim_start_matches('/'))),
             _ => None,
         };
@@ -211,7 +237,7 @@ impl Action for Raw {
     }
 
     fn reads_artifacts(&self) -> bool {
-        matches!(Origin::named(&self.origin), Origin::Artifacts | Origin::Download(_))
+        matches!(Origin::named(self.origin()), Origin::Artifacts | Origin::Download(_))
     }
 
     fn summary(&self) -> String {
@@ -225,7 +251,7 @@ impl Action for Raw {
 
     fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
         let source = self.source().trim_start_matches('/').to_owned();
-        let path = match Origin::named(&self.origin) {
+        let path = match Origin::named(self.origin()) {
             Origin::Recipe => cx.recipe_dir.join(&source),
             Origin::Artifacts if !cx.is_planned(&source) => {
                 let path = cx.artifact_dir.join(&source);
@@ -243,7 +269,7 @@ impl Action for Raw {
     }
 
     fn run(&self, cx: &mut BuildContext<'_>) -> Result<()> {
-        let located = cx.locate(&self.origin, self.source())?;
+        let located = cx.locate(self.origin(), self.source())?;
         let name = self.name();
         let meta = std::fs::metadata(&located.path).with_context(|| format!("looking at `{name}`"))?;
         if !meta.is_file() {

@@ -1,6 +1,7 @@
 //! The action `run`.
 
 mod device;
+mod earlier;
 mod surroundings;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Changes, Needs};
+use crate::build::command::shell_word;
 use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
 use crate::diagnostics::Diagnostics;
 
@@ -23,8 +25,8 @@ use crate::diagnostics::Diagnostics;
 /// ```
 ///
 /// `command` is given to `sh -e -u -c`: it ends at the first command that fails, and at a variable
-/// that is not set. `script` is a program beside the recipe with its arguments, `script:
-/// scripts/setup.sh --fast "two words"`.
+/// that is not set. `script` is a program beside the recipe with its arguments, which go through the
+/// same shell: `script: scripts/setup.sh --fast "$ROOTDIR"`.
 ///
 /// **In the root** (`chroot: true`) it sees the root and nothing of the host: its own /dev, /proc,
 /// /tmp and processes. A script's directory is at `/tmp/script`, so it can use the files beside it.
@@ -45,13 +47,13 @@ use crate::diagnostics::Diagnostics;
 /// also in the root.
 ///
 /// **At the end** (`postprocess: true`) it runs on the host when all other actions are done, with
-/// `ARTIFACTDIR` and `RECIPEDIR`, to sign or upload what was built, for example.
+/// `ARTIFACTDIR`, where it starts, and `RECIPEDIR`: to sign or upload what was built, for example.
 ///
 /// ```yaml
 /// - action: run
 ///   postprocess: true
 ///   label: checksums
-///   command: cd "$ARTIFACTDIR" && sha256sum -- *.tar.zst > SHA256SUMS
+///   command: sha256sum -- *.tar.zst > SHA256SUMS
 /// ```
 ///
 /// Like every step, it is not run again as long as nothing changes that it can see: for `chroot` the
@@ -70,7 +72,7 @@ pub struct Run {
     /// Command line for `sh -e -u -c`.
     #[serde(default)]
     pub command: Option<String>,
-    /// Program beside the recipe, with arguments (quoted as in a shell).
+    /// Program beside the recipe (or of the host, by its absolute path), with arguments as for a shell.
     #[serde(default)]
     pub script: Option<String>,
     /// Whether it runs in the target root.
@@ -96,26 +98,42 @@ const LONGEST_LABEL: usize = 40;
 const SCRIPTS: &str = "/tmp/script";
 
 impl Run {
-    /// The script and its arguments.
-    fn script(&self) -> Option<Vec<String>> {
-        self.script.as_deref().and_then(words)
+    /// The script, and its arguments as they were written.
+    fn script(&self) -> Option<(String, &str)> {
+        self.script.as_deref().and_then(first_word)
     }
 
     /// The script's directory on the host and its name in it.
     fn script_file(recipe_dir: &Path, script: &str) -> (PathBuf, PathBuf) {
-        let path = recipe_dir.join(script.trim_start_matches('/'));
+        let path = recipe_dir.join(script);
         let name = path.file_name().unwrap_or_default().into();
-        (path.parent().unwrap_or(recipe_dir).to_owned(), name)
+        let directory = path.parent().unwrap_or(recipe_dir);
+        (directory.canonicalize().unwrap_or_else(|_| directory.to_owned()), name)
     }
 
     /// What is run, the script standing in `directory`.
     fn argv(&self, directory: impl Fn(&str) -> PathBuf) -> Result<Vec<String>> {
-        if let Some(command) = &self.command {
-            return Ok(["sh", "-e", "-u", "-c", command].map(str::to_owned).to_vec());
+        let line = match &self.command {
+            Some(command) => command.clone(),
+            None => {
+                let (script, arguments) = self.script().context("neither a command nor a script")?;
+                let path = directory(&script);
+                format!("{}{arguments}", shell_word(path.to_str().context("the script's path is not UTF-8")?))
+            }
+        };
+        Ok(["sh", "-e", "-u", "-c", &line].map(str::to_owned).to_vec())
+    }
+
+    /// What is run, and what a script says, for a look into it.
+    fn text(&self, recipe_dir: &Path) -> String {
+        match (&self.command, self.script()) {
+            (Some(command), _) => command.clone(),
+            (None, Some((script, arguments))) => {
+                let (directory, name) = Self::script_file(recipe_dir, &script);
+                format!("{arguments}\n{}", std::fs::read_to_string(directory.join(name)).unwrap_or_default())
+            }
+            (None, None) => String::new(),
         }
-        let mut words = self.script().context("neither a command nor a script")?;
-        words[0] = directory(&words[0]).to_str().context("the script's path is not UTF-8")?.to_owned();
-        Ok(words)
     }
 
     /// The first line of what is run, as short as a progress line wants it.
@@ -142,15 +160,19 @@ impl Action for Run {
             }
             (Some(command), None) if command.trim().is_empty() => out.push(cx.error("command", "the command is empty")),
             (Some(_), None) => {}
-            (None, Some(script)) => match words(script) {
+            (None, Some(script)) => match first_word(script) {
+                None if script.trim().is_empty() => out.push(cx.error("script", "the script is empty")),
                 None => out.push(cx.error("script", "a quote is not closed")),
-                Some(words) => match words.first() {
-                    None => out.push(cx.error("script", "the script is empty")),
-                    Some(file) => match cx.check_recipe_file("script", file, out) {
+                Some((file, _)) => {
+                    let known = match file.starts_with('/') {
+                        true => cx.files.kind(Path::new(&file)),
+                        false => None,
+                    };
+                    match known.or_else(|| cx.check_recipe_file("script", &file, out)) {
                         None | Some(FileKind::File) => {}
                         Some(_) => out.push(cx.error("script", format!("`{file}` is not a file"))),
-                    },
-                },
+                    }
+                }
             },
         }
         if self.chroot && self.postprocess {
@@ -184,6 +206,10 @@ impl Action for Run {
         }
     }
 
+    fn wants_device(&self, cx: &CheckContext<'_>) -> bool {
+        !self.postprocess && cx.image.is_some() && device::used(self, cx, true).is_some()
+    }
+
     fn needs(&self) -> Needs {
         Needs { network: self.network, emulation: self.chroot, tools: Vec::new() }
     }
@@ -200,17 +226,21 @@ impl Action for Run {
         self.postprocess
     }
 
+    fn version(&self) -> u32 {
+        2
+    }
+
     fn summary(&self) -> String {
         self.label.clone().unwrap_or_else(|| self.short())
     }
 
     fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
-        let script = self.script().and_then(|words| words.into_iter().next());
+        let script = self.script().map(|(script, _)| script);
         if self.chroot {
             let Some(script) = script else { return Ok(()) };
             let (directory, _) = Self::script_file(cx.recipe_dir, &script);
             let shown = Path::new(&script).parent().map(|parent| parent.display().to_string()).unwrap_or_default();
-            return surroundings::add_directory(cx, shown.trim_start_matches('/'), &directory);
+            return surroundings::add_directory(cx, &shown, &directory);
         }
         let directory = cx.recipe_dir.to_owned();
         surroundings::add_directory(cx, "", &directory)?;
@@ -238,7 +268,7 @@ impl Action for Run {
             cx.host(words).env("ROOTDIR", cx.root.display().to_string())
         };
         if self.chroot {
-            if let Some(script) = self.script().and_then(|words| words.into_iter().next()) {
+            if let Some((script, _)) = self.script() {
                 let (directory, _) = Self::script_file(cx.recipe_dir, &script);
                 runner = runner.bind(directory, SCRIPTS, true);
             }
@@ -249,7 +279,11 @@ impl Action for Run {
                 .writable(cx.artifacts)
                 // The recipe may stand in the host's /tmp, which the command does not see.
                 .bind(cx.recipe_dir, cx.recipe_dir, true)
-                .directory(cx.recipe_dir);
+                .directory(if self.postprocess { cx.artifacts } else { cx.recipe_dir });
+            if let Some((script, _)) = self.script() {
+                let (directory, _) = Self::script_file(cx.recipe_dir, &script);
+                runner = runner.bind(&directory, &directory, true);
+            }
         }
         if let Some(disk) = cx.disk.filter(|_| !self.postprocess) {
             let seen = Path::new("/dev").join(disk.file_name().unwrap_or_default());
@@ -261,51 +295,52 @@ impl Action for Run {
         for (name, value) in &self.environment {
             runner = runner.env(name, value);
         }
-        runner.network(self.network).label(self.label.clone()).run(&doing)
+        let expected = if self.chroot { Vec::new() } else { earlier::prepare(cx, &self.text(cx.recipe_dir))? };
+        runner.network(self.network).label(self.label.clone()).run(&doing)?;
+        earlier::report(cx, &expected);
+        Ok(())
     }
 }
 
-/// Splits a command line as a shell does, quotes and backslashes honoured, nothing expanded; `None`
-/// where a quote is not closed.
-fn words(line: &str) -> Option<Vec<String>> {
-    let mut words = Vec::new();
+/// Splits the first word off a command line as a shell does, quotes and backslashes honoured, nothing
+/// expanded; `None` where there is none, or a quote in it is not closed. The rest stays as it is.
+fn first_word(line: &str) -> Option<(String, &str)> {
+    let line = line.trim();
     let mut word: Option<String> = None;
     let mut quote = None;
-    let mut letters = line.chars();
-    while let Some(letter) = letters.next() {
+    let mut letters = line.char_indices();
+    while let Some((at, letter)) = letters.next() {
         match (quote, letter) {
             (Some('\''), '\'') | (Some('"'), '"') => quote = None,
             (None, '\'' | '"') => {
                 quote = Some(letter);
                 word.get_or_insert_default();
             }
-            (None | Some('"'), '\\') => word.get_or_insert_default().push(letters.next()?),
-            (None, letter) if letter.is_whitespace() => words.extend(word.take()),
+            (None | Some('"'), '\\') => word.get_or_insert_default().push(letters.next()?.1),
+            (None, letter) if letter.is_whitespace() => return Some((word?, &line[at..])),
             (_, letter) => word.get_or_insert_default().push(letter),
         }
     }
-    words.extend(word);
-    quote.is_none().then_some(words)
+    word.filter(|_| quote.is_none()).map(|word| (word, ""))
 }
 
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
 
-    use super::words;
+    use super::first_word;
 
     #[rstest]
-    #[case("scripts/setup.sh", &["scripts/setup.sh"])]
-    #[case("  a  b\tc\n", &["a", "b", "c"])]
-    #[case(r#"a "two words" 'and $more' b\ c"#, &["a", "two words", "and $more", "b c"])]
-    #[case(r#"a "" x'y'"z""#, &["a", "", "xyz"])]
-    #[case("", &[])]
-    fn splits_as_a_shell_does(#[case] line: &str, #[case] expected: &[&str]) {
-        assert_eq!(words(line).unwrap(), expected);
+    #[case("scripts/setup.sh", "scripts/setup.sh", "")]
+    #[case("  a  b\tc\n", "a", "  b\tc")]
+    #[case(r#"a "two words" '$more' b\ c"#, "a", r#" "two words" '$more' b\ c"#)]
+    #[case(r#"my\ own" script.sh" $IMAGE-part1"#, "my own script.sh", " $IMAGE-part1")]
+    fn the_script_is_split_off_as_by_a_shell(#[case] line: &str, #[case] script: &str, #[case] rest: &str) {
+        assert_eq!(first_word(line).unwrap(), (script.to_owned(), rest));
     }
 
     #[rstest]
-    fn wants_quotes_closed(#[values("a 'b", "a \"b", "a \\")] line: &str) {
-        assert_eq!(words(line), None);
+    fn wants_a_word_with_its_quotes_closed(#[values("", " ", "'a b", "\"a b", "a\\")] line: &str) {
+        assert_eq!(first_word(line), None);
     }
 }

@@ -22,6 +22,7 @@ pub mod oci;
 pub mod origin;
 pub mod ostree;
 pub mod packages;
+pub mod pacman;
 
 pub use crate::sys::interrupt::interrupted;
 pub use check::{CheckContext, FileKind, Files};

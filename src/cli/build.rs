@@ -6,7 +6,7 @@ use super::recipe::{Ready, RecipeArgs};
 use crate::build::Event;
 use crate::diagnostics::{Remedy, fault_of};
 use crate::engine::Build;
-use crate::machine::Machine;
+use crate::machine::{Machine, vm};
 use crate::plan::{History, Plan};
 use crate::report::{BuildLog, Report, Style};
 use crate::sandbox::{Isolation, Sandbox};
@@ -14,41 +14,42 @@ use crate::store::Checkpoints;
 
 /// Build a recipe.
 #[derive(Debug, clap::Args)]
+#[command(args_override_self = true)]
 pub struct Args {
     #[command(flatten)]
     pub recipe: RecipeArgs,
 
     /// Show the output of the steps.
     #[arg(short, long)]
-    verbose: bool,
+    pub(super) verbose: bool,
 
     /// Print events as JSON, one a line.
     #[arg(long, conflicts_with = "verbose")]
-    json: bool,
+    pub(super) json: bool,
 
     /// Use no result of an earlier build.
     #[arg(long, conflicts_with = "from")]
-    no_cache: bool,
+    pub(super) no_cache: bool,
 
     /// Run this step and all after it, whatever the store has.
     #[arg(long, value_name = "STEP")]
-    from: Option<usize>,
+    pub(super) from: Option<usize>,
 
     /// Print the recipe as the template renders it, first.
     #[arg(long)]
-    print_recipe: bool,
+    pub(super) print_recipe: bool,
 
     /// Check and plan, but run nothing.
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
 
     /// Open a shell in the root when a step fails.
     #[arg(long)]
-    debug_shell: bool,
+    pub(super) debug_shell: bool,
 
     /// Shell for `--debug-shell`.
     #[arg(short, long, value_name = "PROGRAM", default_value = "/bin/bash")]
-    shell: String,
+    pub(super) shell: String,
 }
 
 /// Runs the subcommand.
@@ -59,6 +60,15 @@ pub fn run(args: &Args) -> Result<u8> {
     let ready = args.recipe.ready()?;
     if let (Machine::Local(_), Some(unheeded)) = (&ready.machine, args.recipe.with.machine.unheeded()) {
         eprintln!("{}", crate::report::note(&unheeded));
+    }
+    if let Machine::Virtual(_) = &ready.machine {
+        for (name, value) in args.recipe.proxies() {
+            let there = vm::proxy(&name, &value);
+            if there != value {
+                let note = format!("{name} names this machine: in the machine that builds, it leads to 10.0.2.2");
+                eprintln!("{}", crate::report::note(&note));
+            }
+        }
     }
     let plan = ready.plan(&args.recipe, args.from.or(args.no_cache.then_some(1)))?;
     if args.dry_run {

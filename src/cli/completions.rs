@@ -16,9 +16,10 @@ pub fn run(args: &Args, command: clap::Command) -> Result<()> {
     print(&script(args.shell, command))
 }
 
-/// The script itself.
+/// The script itself, for the program that the command is named after.
 pub fn script(shell: clap_complete::Shell, mut command: clap::Command) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command, "debforge", &mut script);
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, &mut command, name, &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }

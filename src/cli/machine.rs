@@ -20,19 +20,19 @@ pub struct MachineArgs {
 
     /// Memory of the machine, such as 4G; a bare number is in MiB [default: 2G].
     #[arg(short, long, value_name = "SIZE")]
-    memory: Option<String>,
+    pub(super) memory: Option<String>,
 
     /// Processors of the machine [default: those of this one]; UML has one.
     #[arg(short, long, value_name = "NUMBER")]
-    cpus: Option<u32>,
+    pub(super) cpus: Option<u32>,
 
     /// Most that the machine's disk may hold, such as 100G [default: 64GiB]; it takes only what it holds.
     #[arg(long, value_name = "SIZE")]
-    scratchsize: Option<String>,
+    pub(super) scratchsize: Option<String>,
 
     /// Kernel of the machine [default: an installed one, else Debian's].
     #[arg(long, value_name = "FILE")]
-    kernel: Option<PathBuf>,
+    pub(super) kernel: Option<PathBuf>,
 
     /// Use programs that debforge builds a root of, in place of those of this machine.
     #[arg(long)]
@@ -44,7 +44,7 @@ pub struct MachineArgs {
 
     /// The same as `--backend local`.
     #[arg(long, hide = true, conflicts_with = "backend")]
-    disable_fakemachine: bool,
+    pub(super) disable_fakemachine: bool,
 }
 
 /// Where a build runs.
@@ -75,6 +75,20 @@ impl Backend {
 }
 
 impl MachineArgs {
+    /// A machine about which nothing else is said.
+    pub(super) fn new(backend: Backend) -> Self {
+        Self {
+            backend,
+            memory: None,
+            cpus: None,
+            scratchsize: None,
+            kernel: None,
+            machine_root: false,
+            show_boot: false,
+            disable_fakemachine: false,
+        }
+    }
+
     /// Where the build is to run.
     pub fn wanted(&self) -> Backend {
         if self.disable_fakemachine { Backend::Local } else { self.backend }
@@ -129,12 +143,12 @@ impl MachineArgs {
     }
 }
 
-/// `-m 2048` is in MiB, as for QEMU and debos.
+/// `-m 2048` is in MiB, as for QEMU; `2GB` is 2048 of them, as for debos: memory comes in powers of two.
 pub fn mebibytes(text: &str) -> Result<u64> {
     if let Ok(number) = text.parse() {
         return Ok(number);
     }
-    Ok(size::parse(text)?.div_ceil(1 << 20))
+    Ok(size::parse(text.trim_end().trim_end_matches(['b', 'B']))?.div_ceil(1 << 20))
 }
 
 #[cfg(test)]
@@ -145,7 +159,8 @@ mod tests {
     fn memory_is_in_mebibytes() {
         assert_eq!(mebibytes("2048").unwrap(), 2048);
         assert_eq!(mebibytes("2G").unwrap(), 2048);
-        assert_eq!(mebibytes("1GB").unwrap(), 954);
+        assert_eq!(mebibytes("1GB").unwrap(), 1024);
+        assert_eq!(mebibytes("1.5 GiB").unwrap(), 1536);
         assert!(mebibytes("much").is_err());
     }
 }

@@ -6,6 +6,7 @@ mod build;
 mod check;
 mod columns;
 pub mod completions;
+pub mod debos;
 mod diff;
 pub mod doctor;
 mod import;
@@ -79,24 +80,31 @@ pub fn main() -> ExitCode {
     if let Some(code) = crate::machine::hidden(&arguments[1..]) {
         return ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX));
     }
+    if debos::is_called(arguments.first()) {
+        return ExitCode::from(debos::exit_code(ended(debos::run(arguments))));
+    }
     let cli = Cli::command().try_get_matches_from(with_subcommand(arguments)).and_then(|m| Cli::from_arg_matches(&m));
-    let done = match cli {
-        Ok(cli) => run(cli.command),
+    match cli {
+        Ok(cli) => ExitCode::from(ended(run(cli.command))),
         Err(error) => {
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            ExitCode::from(if error.use_stderr() { 2 } else { 0 })
         }
-    };
+    }
+}
+
+/// The exit code of what was done; says what went wrong unless that was said.
+fn ended(done: Result<u8>) -> u8 {
     match done {
-        Ok(code) => ExitCode::from(code),
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Ok(code) => code,
+        Err(error) if is_closed_pipe(&error) => 0,
         Err(error) => {
             if let Some(said) = error.downcast_ref::<recipe::Said>() {
-                return ExitCode::from(said.0.exit_code());
+                return said.0.exit_code();
             }
             let fault = fault_of(&error);
             eprint!("{}", report::fault(&fault));
-            ExitCode::from(fault.kind.exit_code())
+            fault.kind.exit_code()
         }
     }
 }
@@ -151,6 +159,11 @@ pub struct StoreArgs {
 }
 
 impl StoreArgs {
+    /// As where no argument names it.
+    fn of_environment() -> Self {
+        Self { store: std::env::var_os("DEBFORGE_STORE").map(PathBuf::from) }
+    }
+
     /// The store's directory.
     pub fn path(&self) -> PathBuf {
         self.store.clone().unwrap_or_else(Store::default_location)

@@ -12,7 +12,7 @@ use crate::build::command::shell_words;
 use crate::debian::Architecture;
 use crate::diagnostics::{Fault, FaultKind, fault_of};
 use crate::machine::local::{self, Local};
-use crate::machine::vm::MachineRoot;
+use crate::machine::vm::{Hypervisor, MachineRoot};
 use crate::machine::{Machine, vm};
 use crate::plan::{Plan, Request};
 use crate::recipe::{DiskLoader, Options, Recipe};
@@ -57,6 +57,10 @@ pub struct RecipeOptions {
 
     #[command(flatten)]
     pub store: StoreArgs,
+
+    /// Whether the recipe, and what is chosen for it, is to be taken as debos would take it.
+    #[arg(skip)]
+    pub like_debos: bool,
 }
 
 /// A recipe ready to be planned, with the machine that it would run on.
@@ -104,9 +108,6 @@ impl RecipeArgs {
             machine.use_tools()?;
         }
         missing(&recipe, &machine)?;
-        if let Machine::Local(local) = &machine {
-            unmountable(&recipe, local)?;
-        }
         Ok(Ready { recipe, machine, store, artifact_dir: std::path::absolute(self.artifacts())? })
     }
 
@@ -130,9 +131,17 @@ impl RecipeArgs {
                 .hint("leave `--backend` out, or name `uml`, `kvm` or `qemu`")
                 .into());
         }
+        // debos's own choice: what is quick and has devices.
+        if self.with.like_debos
+            && wanted == Backend::Auto
+            && Path::new("/dev/kvm").exists()
+            && let Ok(working) = vm::working(Hypervisor::Kvm, options.clone(), store, &mut progress)
+        {
+            return Ok(Machine::Virtual(Box::new(working.machine)));
+        }
         let refused = match recipe.machine.required {
             true => Fault::machine("the recipe has `machine: required`, and no machine works here"),
-            false => match local::probe(store.root()) {
+            false => match local::probe(store.root()).and_then(|local| unmountable(recipe, &local).map(|()| local)) {
                 Ok(local) => return Ok(Machine::Local(local)),
                 Err(error) if wanted == Backend::Local => return Err(error),
                 Err(error) => fault_of(&error),
@@ -215,7 +224,7 @@ impl RecipeArgs {
             dialect: self.with.template.dialect(),
             strictness: self.with.template.strictness(),
             impure: self.with.template.impure,
-            debos: false,
+            debos: self.with.like_debos,
         })
     }
 }

@@ -45,6 +45,11 @@ impl Template {
 }
 
 impl TemplateArgs {
+    /// As debos reads a recipe.
+    pub fn of_debos() -> Self {
+        Self { template: Template::Go, strict: false, lenient: true, impure: true }
+    }
+
     /// The language of all templates, where it was given.
     pub fn dialect(&self) -> Option<Dialect> {
         self.template.dialect()

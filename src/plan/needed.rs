@@ -42,18 +42,22 @@ pub struct Facts {
 /// The course of each step.
 ///
 /// Artifacts are always wanted, and so is the root after the last step that makes one. The root in
-/// between is wanted only by steps that are run and look at it.
+/// between is wanted only by steps that are run and look at it; what is kept for later steps (downloads, bytes
+/// for the image) by those that are run.
 pub fn courses(steps: &[Facts]) -> Vec<Course> {
     let mut wanted =
         steps.last().is_none_or(|step| !(step.changes.artifacts || step.changes.outside) || step.changes.root);
+    let mut runs = false;
     let mut courses: Vec<Course> = steps
         .iter()
         .rev()
         .map(|Facts { changes, reads_root, makes_root, kept }| {
+            let asked = changes.artifacts || changes.outside || wanted || (runs && (changes.write || changes.origin));
             let course = match kept {
                 Kept::Whole => Course::Restore,
                 Kept::Artifacts if changes.artifacts && !wanted => Course::RestoreArtifacts,
-                Kept::Nothing | Kept::Artifacts if changes.artifacts || changes.outside || wanted => {
+                Kept::Nothing | Kept::Artifacts if asked => {
+                    runs = true;
                     wanted |= reads_root;
                     Course::Run
                 }
@@ -134,6 +138,15 @@ mod tests {
             super::courses(&[root, pack, step(push, false, Kept::Nothing)]),
             [Course::Skip, Course::Restore, Course::Run]
         );
+    }
+
+    #[test]
+    fn bytes_for_an_image_are_made_where_the_image_is_written() {
+        let raw = Changes { write: true, ..Changes::default() };
+        let step = |changes, kept| Facts { changes, reads_root: false, makes_root: false, kept };
+        let (image, raw) = (|kept| step(PACK, kept), step(raw, Kept::Nothing));
+        assert_eq!(super::courses(&[raw, image(Kept::Nothing)]), [Course::Run, Course::Run]);
+        assert_eq!(super::courses(&[raw, image(Kept::Whole)]), [Course::Skip, Course::Restore]);
     }
 
     #[test]

@@ -33,9 +33,6 @@ const MAX_VALUES: usize = 200_000;
 /// Keys of every action.
 const COMMON: [&str; 3] = ["action", "description", "when"];
 
-/// Actions of debos that are known, so that nobody looks for a typing error.
-const LATER: [&str; 4] = ["ostree-commit", "ostree-deploy", "pacman", "pacstrap"];
-
 /// A recipe with all that it calls while it is loaded.
 pub(super) struct Loading<'a> {
     pub(super) options: &'a Options,
@@ -59,6 +56,10 @@ pub(super) struct Loading<'a> {
     /// The warning of the first step that changes the root too late for the image, unless another
     /// deploy follows.
     pub(super) late: Option<Diagnostic>,
+    /// Whether images without a `strategy` are mounted for the steps.
+    pub(super) mounts_images: bool,
+    /// Whether a step wants the device that only an image has that is mounted.
+    pub(super) wants_device: bool,
     budget: usize,
     said: HashSet<(String, Option<SpanKey>)>,
 }
@@ -126,18 +127,20 @@ impl<'a> Loading<'a> {
             image: ImageWalk::default(),
             image_for: "",
             late: None,
+            mounts_images: false,
+            wants_device: false,
             budget: MAX_VALUES,
             said: HashSet::new(),
         }
     }
 
     /// Loads the recipe that the user named.
-    pub(super) fn top(mut self, path: &Path) -> (Option<Recipe>, Diagnostics) {
+    pub(super) fn top(&mut self, path: &Path) -> (Option<Recipe>, Diagnostics) {
         let source = match read(path, self.loader) {
             Ok(source) => source,
             Err(why) => {
                 self.out.push(cannot_read(path, &why));
-                return (None, self.out);
+                return (None, std::mem::take(&mut self.out));
             }
         };
         let architecture = self.recipe(path, source, self.options.variables.clone(), None);
@@ -148,14 +151,14 @@ impl<'a> Loading<'a> {
             Some(architecture) if !self.out.has_errors() => Some(Recipe {
                 path: path.to_owned(),
                 architecture,
-                sector_size: self.sector_size.map_or(DEFAULT_SECTOR_SIZE, |(size, _)| size),
+                sector_size: self.sector_size.as_ref().map_or(DEFAULT_SECTOR_SIZE, |(size, _)| *size),
                 machine: self.machine,
-                steps: self.steps,
-                files: self.files,
+                steps: std::mem::take(&mut self.steps),
+                files: std::mem::take(&mut self.files),
             }),
             _ => None,
         };
-        (recipe, self.out)
+        (recipe, std::mem::take(&mut self.out))
     }
 
     /// The text of the recipe that the user named, without looking into it.
@@ -362,7 +365,7 @@ impl<'a> Loading<'a> {
         let subject = format!("the action `{name}`");
         let mut reader = Reader::new(&subject, &schema, scope.map(), name_origin, self.budget).lenient(scope.lenient);
         let rest: Vec<Entry> = given.iter().filter(|entry| !COMMON.contains(&entry.name())).cloned().collect();
-        let value = reader.properties(&rest);
+        let mut value = reader.properties(&rest);
         let Reader { mut spans, faults, ignored, elsewhere, budget, .. } = reader;
         self.budget = budget;
         for warning in ignored {
@@ -381,6 +384,7 @@ impl<'a> Loading<'a> {
             self.assume_done(value["name"].as_str());
             return;
         }
+        self.mount_image(kind, &mut value);
         self.decoded(scope, kind, value, spans, &elsewhere, description, wanted);
     }
 
@@ -436,6 +440,7 @@ impl<'a> Loading<'a> {
             any_artifacts: self.any_artifacts,
             lenient: scope.lenient,
         };
+        self.wants_device |= scope.dialect == Dialect::Go && !self.mounts_images && action.wants_device(&cx);
         action.check(&cx, &mut faults);
         let image_bytes = action.image_bytes(&cx);
         for fault in faults.iter() {
@@ -479,13 +484,9 @@ impl<'a> Loading<'a> {
     fn unknown_action(&mut self, scope: &Scope, name: &str, origin: &Origin) {
         let diagnostic = origin.error(format!("unknown action `{name}`"));
         let names = actions::KINDS.iter().map(|kind| kind.name);
-        let diagnostic = if LATER.contains(&name) {
-            diagnostic.hint("debos has it, this version of debforge does not")
-        } else {
-            match suggest(name, names) {
-                Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
-                None => diagnostic.hint("`debforge actions` lists what can be done"),
-            }
+        let diagnostic = match suggest(name, names) {
+            Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
+            None => diagnostic.hint("`debforge actions` lists what can be done"),
         };
         self.push(scope, diagnostic);
     }

@@ -37,6 +37,16 @@ impl Loading<'_> {
         }
     }
 
+    /// Has an image mounted for the steps that follow, where one of them wants its device.
+    pub(super) fn mount_image(&self, kind: &Kind, properties: &mut Value) {
+        if self.mounts_images
+            && kind.name == "image-partition"
+            && let Value::Object(properties) = properties
+        {
+            properties.entry("strategy").or_insert_with(|| "mounted".into());
+        }
+    }
+
     /// Keeps the warning of the first step that changes the root when the image is written already, in
     /// case that no other deploy follows.
     pub(super) fn note_late(&mut self, kind: &'static Kind, action: &dyn Action, properties: &Value, spans: &Spans) {

@@ -117,7 +117,15 @@ pub enum Strictness {
 /// Reads a recipe with everything it includes. The recipe is there unless there are errors among the
 /// diagnostics; warnings may come with either.
 pub fn load(path: &Path, options: &Options, loader: &dyn Loader) -> (Option<Recipe>, Diagnostics) {
-    Loading::new(path, options, loader).top(path)
+    let mut first = Loading::new(path, options, loader);
+    let loaded = first.top(path);
+    if !first.wants_device {
+        return loaded;
+    }
+    // What a step wants of the image is known only when the image was described.
+    let mut again = Loading::new(path, options, loader);
+    again.mounts_images = true;
+    again.top(path)
 }
 
 /// The recipe's text after its template was rendered, for `--print-recipe`.

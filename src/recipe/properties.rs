@@ -82,7 +82,7 @@ impl<'a> Reader<'a> {
         let mut object = Map::new();
         let mut meant = Vec::new();
         for entry in given {
-            let name = entry.name();
+            let name = spelt(entry.name());
             let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
             let inner = known.and_then(|known| known.get(name)).or_else(|| match &schema["additionalProperties"] {
                 Value::Bool(false) => None,
@@ -237,6 +237,16 @@ impl<'a> Reader<'a> {
         let diagnostic = self.fault(node, format!("`{path}` must be {}, not {given}", expected.join(" or ")));
         diagnostic.hints.extend(hint);
         Value::Null
+    }
+}
+
+/// The name of a property that may be spelt in another way too.
+fn spelt(name: &str) -> &str {
+    match name {
+        // debos has an underscore in these two alone.
+        "remote_repository" => "remote-repository",
+        "gpt-gap" => "gpt_gap",
+        other => other,
     }
 }
 

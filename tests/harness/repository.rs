@@ -263,7 +263,7 @@ impl Key {
         self.gpg(&["--armor", "--output", &signed, how, &file]);
     }
 
-    fn gpg(&self, args: &[&str]) -> Vec<u8> {
+    pub fn gpg(&self, args: &[&str]) -> Vec<u8> {
         let output = Command::new("gpg")
             .args(["--batch", "--yes", "--quiet", "--homedir"])
             .arg(self.home.path())

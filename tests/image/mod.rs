@@ -10,7 +10,7 @@ mod filesystems;
 mod iso;
 mod layout;
 mod layout_properties;
-mod mounted;
+pub mod mounted;
 mod raw;
 mod slots;
 mod write;

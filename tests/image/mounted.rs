@@ -25,7 +25,7 @@ fn image(kind: &str, more: &str, mount: &str) -> String {
 }
 
 /// Whether loop devices can be made and mounted here.
-fn can_mount() -> bool {
+pub fn can_mount() -> bool {
     Path::new("/dev/loop-control").exists() && crate::harness::is_root() && {
         let script = "f=$(mktemp); truncate -s 4M $f; mke2fs -q $f; mount -o loop $f /mnt; code=$?; rm $f; exit $code";
         Command::new("unshare").args(["-m", "sh", "-c", script]).output().is_ok_and(|output| output.status.success())
@@ -203,7 +203,7 @@ fn only_root_can_mount() {
     let actions = format!("{}  - action: filesystem-deploy\n    first-boot: false\n", image("ext4", "", ""));
     let Some(project) = Project::of(user).tiny(&actions) else { skip!("needs a static busybox") };
     project
-        .build([])
+        .build(["-b", "local"])
         .code(3)
         .says("only root of the machine can do")
         .says("leave `strategy` out")
@@ -221,7 +221,8 @@ fn what_the_kernel_cannot_mount_is_said_before_anything_runs() {
     }
     let actions = format!("{}  - action: filesystem-deploy\n", image("f2fs", "", ""));
     let project = project!(actions);
-    let finished = project.build([]).code(3).says("this kernel cannot mount f2fs").says("leave `strategy` out");
+    let finished =
+        project.build(["-b", "local"]).code(3).says("this kernel cannot mount f2fs").says("leave `strategy` out");
     finished.says_nothing_of("unpack");
 }
 

@@ -8,19 +8,27 @@ use crate::image::{Spec, Strategy};
 /// debos's variables for the image's device, and for where its file systems are mounted.
 const VARIABLES: [&str; 2] = ["IMAGE", "IMAGEMNTDIR"];
 
+/// The variable of these that a command or script uses, and the property that it stands in; with `optional`
+/// also one that it does without.
+pub(super) fn used(run: &Run, cx: &CheckContext<'_>, optional: bool) -> Option<(&'static str, &'static str)> {
+    let (property, text) = match (&run.command, run.script()) {
+        (Some(command), _) => ("command", command.clone()),
+        (None, Some((script, arguments))) => {
+            let text = cx.files.text(&cx.recipe_dir.join(script));
+            ("script", format!("{arguments}\n{}", text.unwrap_or_default()))
+        }
+        (None, None) => return None,
+    };
+    let given = |name: &str| run.environment.contains_key(name) || sets(&text, name);
+    let name = VARIABLES.into_iter().find(|name| uses(&text, name, optional) && !given(name))?;
+    Some((property, name))
+}
+
 /// Reports a command or script that uses one of them in vain.
 pub(super) fn check(run: &Run, cx: &CheckContext<'_>, out: &mut Diagnostics) {
     let mounted = |spec: &Spec| spec.strategy == Strategy::Mounted && !spec.deploys.is_empty() && !run.postprocess;
     let Some(spec) = cx.image.filter(|spec| !mounted(spec)) else { return };
-    let script = run.script().and_then(|words| words.into_iter().next());
-    let (property, text) = match (&run.command, script) {
-        (Some(command), _) => ("command", Some(command.clone())),
-        (None, Some(script)) => ("script", cx.files.text(&cx.recipe_dir.join(script.trim_start_matches('/')))),
-        (None, None) => return,
-    };
-    let used =
-        |name: &&&str| text.as_deref().is_some_and(|text| uses(text, name)) && !run.environment.contains_key(**name);
-    let Some(name) = VARIABLES.iter().find(used) else { return };
+    let Some((property, name)) = used(run, cx, false) else { return };
     let file = &spec.name;
     if spec.strategy == Strategy::Mounted && !run.postprocess {
         let diagnostic = cx.error(property, format!("there is no `${name}` before `filesystem-deploy`"));
@@ -41,15 +49,25 @@ pub(super) fn check(run: &Run, cx: &CheckContext<'_>, out: &mut Diagnostics) {
     });
 }
 
-/// Whether a shell's text uses a variable.
-fn uses(text: &str, name: &str) -> bool {
+/// Whether a shell's text gives a variable a value of its own: `IMAGE=$1`.
+fn sets(text: &str, name: &str) -> bool {
+    text.lines()
+        .map(str::trim_start)
+        .map(|line| line.strip_prefix("export ").unwrap_or(line))
+        .any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('=')))
+}
+
+/// Whether a shell's text uses a variable; `optional` counts uses that say what holds without it, as `${IMAGE:-}`.
+fn uses(text: &str, name: &str, optional: bool) -> bool {
     let part_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     text.lines().map(str::trim_start).filter(|line| !line.starts_with('#')).any(|line| {
         line.match_indices('$').any(|(at, _)| {
             let rest = &line[at + 1..];
+            let braced = rest.starts_with('{');
             let rest = rest.strip_prefix('{').unwrap_or(rest);
             let escaped = line[..at].ends_with('\\');
-            !escaped && rest.strip_prefix(name).is_some_and(|rest| !rest.starts_with(part_of_name))
+            let needed = |rest: &str| optional || !braced || !rest.starts_with([':', '-', '+']);
+            !escaped && rest.strip_prefix(name).is_some_and(|rest| !rest.starts_with(part_of_name) && needed(rest))
         })
     })
 }
@@ -58,17 +76,26 @@ fn uses(text: &str, name: &str) -> bool {
 mod tests {
     use rstest::rstest;
 
-    use super::uses;
+    use super::{sets, uses};
 
     #[rstest]
     #[case("grub-install $IMAGE", true)]
     #[case("dd of=\"${IMAGE}\"", true)]
-    #[case("dd of=${IMAGE:-x}", true)]
+    #[case("dd of=${IMAGE:-x}", false)]
     #[case("ls $IMAGES ${IMAGE_NAME}", false)]
     #[case("echo \\$IMAGE", false)]
     #[case("true\n  # $IMAGE is not for us\n", false)]
     #[case("echo IMAGE", false)]
     fn a_variable_is_found_by_its_whole_name(#[case] text: &str, #[case] used: bool) {
-        assert_eq!(uses(text, "IMAGE"), used);
+        assert_eq!(uses(text, "IMAGE", false), used);
+    }
+
+    #[rstest]
+    #[case("  IMAGE=$2", true)]
+    #[case("export IMAGE=x", true)]
+    #[case("IMAGES=x", false)]
+    #[case("test $IMAGE = x", false)]
+    fn a_variable_that_the_script_sets_is_its_own(#[case] text: &str, #[case] set: bool) {
+        assert_eq!(sets(text, "IMAGE"), set);
     }
 }

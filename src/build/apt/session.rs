@@ -349,7 +349,7 @@ fn parse_uri_line(line: &str) -> Result<Option<PackageFile>> {
 
 /// Works on all items with several threads; the results in the items' order, or the first error.
 /// `progress` is told on this thread how many are done, several times a second.
-pub(super) fn in_parallel<T: Sync, R: Send>(
+pub(crate) fn in_parallel<T: Sync, R: Send>(
     threads: usize,
     items: &[T],
     work: impl Fn(&T) -> Result<R> + Sync,

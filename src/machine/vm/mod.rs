@@ -41,6 +41,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+pub use self::network::proxy;
 pub use self::outside::{Machine, Options, contents, find, id_map};
 pub use self::probe::{KINDS, Working, known_to_work, working};
 pub use self::root::MachineRoot;

@@ -45,9 +45,12 @@ pub(super) fn missing() -> Fault {
         .hint(format!("sudo apt install {HELPER}"))
 }
 
-/// Addresses of proxies as the guest reaches them: what listens on this machine's loopback interface is
-/// behind the guest's gateway.
-pub(super) fn proxy(address: &str) -> String {
+/// The value of a variable that names a proxy (`http_proxy`), as the guest reaches it: what listens on this
+/// machine's loopback interface is behind the guest's gateway. `no_proxy`, a list, stays as it is.
+pub fn proxy(variable: &str, address: &str) -> String {
+    if variable.eq_ignore_ascii_case("no_proxy") {
+        return address.to_owned();
+    }
     let (scheme, rest) = address.split_once("://").map_or(("", address), |(scheme, rest)| (scheme, rest));
     let (login, host) = rest.rsplit_once('@').map_or(("", rest), |(login, host)| (login, host));
     let local = ["localhost", "127.0.0.1", "[::1]", "::1"];
@@ -76,7 +79,8 @@ mod tests {
             ("http://localhost.example:8080", "http://localhost.example:8080"),
             ("http://proxy.example:8080", "http://proxy.example:8080"),
         ] {
-            assert_eq!(proxy(before), after);
+            assert_eq!(proxy("http_proxy", before), after);
         }
+        assert_eq!(proxy("NO_PROXY", "localhost,.example"), "localhost,.example");
     }
 }

@@ -279,7 +279,7 @@ impl Machine {
         if emulator.is_some() {
             wanted.push(FOREIGN);
         }
-        let environment = build.environment.iter().map(|(name, value)| (name.clone(), proxy(value))).collect();
+        let environment = build.environment.iter().map(|(name, value)| (name.clone(), proxy(name, value))).collect();
         let network = plan.steps.iter().any(|step| step.action().is_ok_and(|action| action.needs().network));
         let visible = visible(plan);
         let build = Build {
@@ -325,11 +325,14 @@ fn visible(plan: &Plan) -> Vec<PathBuf> {
 fn above(value: &serde_json::Value, recipe_dir: &Path, all: &mut BTreeSet<PathBuf>) {
     match value {
         serde_json::Value::String(text) if Path::new(text).components().any(|part| part == Component::ParentDir) => {
-            let path = recipe_dir.join(text);
-            if path.is_dir() {
-                all.insert(path);
-            } else if let Some(parent) = path.parent().filter(|_| path.is_file()) {
-                all.insert(parent.to_owned());
+            // Behind a script there are its arguments.
+            for text in [text.as_str(), text.split_whitespace().next().unwrap_or_default()] {
+                let path = recipe_dir.join(text);
+                if path.is_dir() {
+                    all.insert(path);
+                } else if let Some(parent) = path.parent().filter(|_| path.is_file()) {
+                    all.insert(parent.to_owned());
+                }
             }
         }
         serde_json::Value::Array(values) => values.iter().for_each(|value| above(value, recipe_dir, all)),

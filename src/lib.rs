@@ -1,7 +1,7 @@
 //! debforge builds Debian systems from a recipe.
 //!
 //! The rooms, from the top down; imports run downwards only:
-//! [`cli`] → [`machine`] → [`engine`] → [`plan`] → [`recipe`] → [`actions`] → [`inspect`] →
+//! [`cli`] → [`machine`] → [`engine`] → [`plan`], [`import`] → [`recipe`] → [`actions`] → [`inspect`] →
 //! [`build`] → [`image`], [`store`], [`sandbox`] → [`debian`], [`diagnostics`] → [`sys`].
 //! [`report`] stands beside [`cli`].
 

@@ -40,6 +40,9 @@ _debforge() {
             debforge,help)
                 cmd="debforge__subcmd__help"
                 ;;
+            debforge,import)
+                cmd="debforge__subcmd__import"
+                ;;
             debforge,inspect)
                 cmd="debforge__subcmd__inspect"
                 ;;
@@ -84,6 +87,9 @@ _debforge() {
                 ;;
             debforge__subcmd__help,help)
                 cmd="debforge__subcmd__help__subcmd__help"
+                ;;
+            debforge__subcmd__help,import)
+                cmd="debforge__subcmd__help__subcmd__import"
                 ;;
             debforge__subcmd__help,inspect)
                 cmd="debforge__subcmd__help__subcmd__inspect"
@@ -155,7 +161,7 @@ _debforge() {
 
     case "${cmd}" in
         debforge)
-            opts="-h -V --help --version build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help"
+            opts="-h -V --help --version build boot check import inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -487,7 +493,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__help)
-            opts="build boot check inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help"
+            opts="build boot check import inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -599,6 +605,20 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        debforge__subcmd__help__subcmd__import)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -759,6 +779,40 @@ _debforge() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        debforge__subcmd__import)
+            opts="-o -r -t -h --output --output-dir --recursive --force --comment-ignored --template-var --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --template-var)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -t)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

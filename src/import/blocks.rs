@@ -382,7 +382,7 @@ impl Writer<'_> {
         };
         self.known.push(Default::default());
         if let Some(block) = self.open.last_mut() {
-            block.kind = BlockKind::Macro(outside);
+            block.kind = BlockKind::Macro(Box::new(outside));
         }
         self.dot = match &parameter {
             Some((name, kind)) => Term::new(Jinja::name(name.as_str()), kind.clone(), at..at),

@@ -1,7 +1,7 @@
 //! debos's recipes, Go templates, in Jinja.
 //!
 //! A template is cut into text and tags ([`tags`]), and walked tag by tag ([`writer`], [`blocks`]): text is copied
-//! ([`text`]), a pipeline becomes an expression ([`pipeline`], [`functions`], [`lists`], [`printing`], [`jinja`]).
+//! ([`text`]), a pipeline becomes an expression ([`pipeline`], [`functions`], [`lists`], [`maps`], [`printing`], [`jinja`]).
 //! What variables mean, and what values may be, is learned on the way ([`scope`], [`kinds`]).
 
 mod blocks;
@@ -12,6 +12,7 @@ mod functions;
 mod jinja;
 mod kinds;
 mod lists;
+mod maps;
 mod pipeline;
 mod printing;
 mod scope;

@@ -54,7 +54,7 @@ pub(super) struct Block {
 pub(super) enum BlockKind {
     If,
     Loop,
-    Macro(Outside),
+    Macro(Box<Outside>),
     /// Left as it is.
     Left,
 }

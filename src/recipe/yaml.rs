@@ -83,7 +83,10 @@ pub(super) fn parse(text: &str) -> Result<Option<Arc<Node>>, YamlError> {
 pub(super) const SECOND_DOCUMENT: &str = "a second YAML document starts here";
 
 /// The first document of a text, and where a second one starts.
-pub(super) fn parse_first(text: &str) -> Result<(Option<Arc<Node>>, Option<Range<usize>>), YamlError> {
+type First = (Option<Arc<Node>>, Option<Range<usize>>);
+
+/// Reads a text of which only the first document counts.
+pub(super) fn parse_first(text: &str) -> Result<First, YamlError> {
     let offsets = Offsets::new(text);
     let mut builder = Builder::default();
     let mut documents = 0;

@@ -3,6 +3,7 @@
 
 mod actions;
 mod command_line;
+mod odd;
 mod pacman;
 mod side_by_side;
 mod strictness;

@@ -1,6 +1,6 @@
 //! Printing as Go's package `fmt` does it: `printf`, `print`, `println`, and numbers everywhere.
 
-use super::value::{List, Map, Of, Value};
+use super::value::{List, Map, Value};
 
 /// Longer than this no width or precision makes a text.
 const MAX_WIDTH: usize = 1_000_000;
@@ -246,9 +246,18 @@ impl Printer<'_> {
 }
 
 fn print(out: &mut String, value: &Value, verb: char, spec: &Spec) {
-    let text = match (value, verb) {
-        (_, 'T') => return text(out, value.type_name(), 's', spec),
-        (value, 'v') if spec.sharp => return pad(out, &source(value), spec),
+    match (value, verb) {
+        (Value::Nil, 'T') => pad(out, "<nil>", spec),
+        (_, 'T') => text(out, value.type_name(), 's', spec),
+        (_, 'v') if spec.sharp => source(out, value, spec),
+        // `%+v` means names of fields, not signs.
+        (_, 'v') => shown(out, value, 'v', &Spec { plus: false, ..spec.clone() }),
+        _ => shown(out, value, verb, spec),
+    }
+}
+
+fn shown(out: &mut String, value: &Value, verb: char, spec: &Spec) {
+    let done = match (value, verb) {
         (Value::Nil | Value::Unknown, 'v') => return pad(out, &value.to_string(), spec),
         (Value::Bool(value), 't' | 'v') => return pad(out, if *value { "true" } else { "false" }, spec),
         (Value::Int(value) | Value::Int64(value), _) => integer(out, *value, verb, spec),
@@ -263,12 +272,16 @@ fn print(out: &mut String, value: &Value, verb: char, spec: &Spec) {
         (Value::Map(map), _) => return pairs(out, map, verb, spec),
         _ => None,
     };
-    if text.is_none() {
-        let shown = match value {
-            Value::Nil => "<nil>".to_owned(),
-            value => format!("{}={value}", value.type_name()),
-        };
-        out.push_str(&format!("%!{verb}({shown})"));
+    if done.is_none() {
+        out.push_str(&format!("%!{verb}("));
+        match value {
+            Value::Nil => out.push_str("<nil>"),
+            value => {
+                out.push_str(&format!("{}=", value.type_name()));
+                shown(out, value, 'v', spec);
+            }
+        }
+        out.push(')');
     }
 }
 
@@ -300,7 +313,7 @@ fn pairs(out: &mut String, map: &Map, verb: char, spec: &Spec) {
 fn part(out: &mut String, value: &Value, verb: char, spec: &Spec) {
     match value {
         Value::Nil => out.push_str("<nil>"),
-        value => print(out, value, verb, spec),
+        value => shown(out, value, verb, spec),
     }
 }
 
@@ -451,7 +464,7 @@ fn general(value: f64, precision: usize) -> String {
     // As many digits as there are, where the number is whole without an exponent.
     let limit = i32::try_from(precision).unwrap_or(i32::MAX);
     let count = i32::try_from(digits.len()).unwrap_or(i32::MAX);
-    let limit = if limit > count && count >= exponent + 1 { count.max(exponent + 1) } else { limit };
+    let limit = if limit > count && count > exponent { count } else { limit };
     if exponent < -4 || exponent >= limit {
         return scientific(digits, exponent, 'e');
     }
@@ -460,36 +473,32 @@ fn general(value: f64, precision: usize) -> String {
 }
 
 /// `%#v`: as a Go program would write it.
-fn source(value: &Value) -> String {
+fn source(out: &mut String, value: &Value, spec: &Spec) {
+    let part = |out: &mut String, value: &Value| match value {
+        Value::Nil => out.push_str("interface {}(nil)"),
+        value => source(out, value, spec),
+    };
     match value {
-        Value::String(text) => quote(text),
-        Value::Byte(byte) => format!("{byte:#x}"),
+        Value::String(text) => pad(out, &quote(text), spec),
+        Value::Byte(byte) => pad(out, &format!("{byte:#x}"), spec),
         Value::List(list) => {
-            let items: Vec<String> = list
-                .items
-                .iter()
-                .map(|item| match (item, list.of) {
-                    (Value::Nil, _) => "interface {}(nil)".to_owned(),
-                    (item, _) => source(item),
-                })
-                .collect();
-            format!("{}{{{}}}", value.type_name(), items.join(", "))
+            out.push_str(&format!("{}{{", value.type_name()));
+            for (index, item) in list.items.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { ", " });
+                part(out, item);
+            }
+            out.push('}');
         }
         Value::Map(map) => {
-            let pairs: Vec<String> = map
-                .entries
-                .borrow()
-                .iter()
-                .map(|(key, value)| {
-                    let shown = match value {
-                        Value::Nil if map.of == Of::Any => "interface {}(nil)".to_owned(),
-                        value => source(value),
-                    };
-                    format!("{}:{shown}", quote(key))
-                })
-                .collect();
-            format!("{}{{{}}}", value.type_name(), pairs.join(", "))
+            out.push_str(&format!("{}{{", value.type_name()));
+            for (index, (key, item)) in map.entries.borrow().iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { ", " });
+                pad(out, &quote(key), spec);
+                out.push(':');
+                part(out, item);
+            }
+            out.push('}');
         }
-        value => value.to_string(),
+        value => shown(out, value, 'v', &Spec { sharp: false, plus: false, ..spec.clone() }),
     }
 }

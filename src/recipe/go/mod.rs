@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod as_go;
+mod duration;
+mod eval;
 mod exec;
 mod format;
 mod functions;

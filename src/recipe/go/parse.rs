@@ -40,7 +40,7 @@ pub(super) fn parse(text: &str, tags: &[Tag], faults: &mut Vec<Fault>) -> Option
         faults[before..].sort_by_key(|fault| fault.range.start);
         return None;
     }
-    let parsed = Parser::new(text, "{{", "}}").and_then(Parser::parse);
+    let parsed = Parser::new(&without_comments(text, tags), "{{", "}}").and_then(Parser::parse);
     let (top, defined) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -72,6 +72,22 @@ pub(super) fn parse(text: &str, tags: &[Tag], faults: &mut Vec<Fault>) -> Option
     }
     let Names { fields, uses_all, .. } = names;
     (faults.len() == before).then_some(Program { top, defines, fields, uses_all })
+}
+
+/// The text with tags in the place of its comments that print nothing, and are as long. gotmpl takes white space
+/// away after `{{- /* … */}}`, which Go does only before it.
+fn without_comments(text: &str, tags: &[Tag]) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    for tag in tags.iter().filter(|tag| tag.comment) {
+        out.push_str(&text[at..tag.inner.start]);
+        let mut blank = text[tag.inner.clone()].bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' });
+        // A comment has four signs at least.
+        out.push_str("\"\"");
+        out.extend(blank.by_ref().skip(2));
+        at = tag.inner.end;
+    }
+    out + &text[at..]
 }
 
 /// The tag that a byte stands in.

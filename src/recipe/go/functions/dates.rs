@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp, ZonedDateTime};
 use super::Param::{Any, String as Text, Time};
 use super::impure::now;
 use super::{Context, Error, Function, Result, function, text};
-use crate::recipe::go::time::{self, SECOND};
+use crate::recipe::go::duration::{SECOND, parse_duration, shown_duration};
+use crate::recipe::go::time;
 use crate::recipe::go::value::Value;
 
 pub(super) const TABLE: &[Function] = &[
@@ -31,7 +32,7 @@ pub(super) const TABLE: &[Function] = &[
     function("ago", &[Any], |cx, given| {
         let at = at(cx, &given[0])?;
         let seconds = now(cx)?.timestamp().duration_since(at.timestamp()).as_secs();
-        text(time::shown_duration(seconds.saturating_mul(SECOND)))
+        text(shown_duration(seconds.saturating_mul(SECOND)))
     }),
     function("duration", &[Any], |_, given| {
         let seconds: i64 = match &given[0] {
@@ -39,11 +40,11 @@ pub(super) const TABLE: &[Function] = &[
             Value::Int64(seconds) => *seconds,
             _ => 0,
         };
-        text(time::shown_duration(seconds.saturating_mul(SECOND)))
+        text(shown_duration(seconds.saturating_mul(SECOND)))
     }),
     function("durationRound", &[Any], |cx, given| {
         let nanoseconds = match &given[0] {
-            Value::String(text) => time::parse_duration(text).unwrap_or(0),
+            Value::String(text) => parse_duration(text).unwrap_or(0),
             Value::Int64(nanoseconds) => *nanoseconds,
             Value::Time(at) => {
                 let passed = now(cx)?.timestamp().duration_since(at.timestamp());
@@ -81,7 +82,7 @@ fn in_zone(cx: Context, layout: &str, value: &Value, zone: &str) -> Result {
 }
 
 fn modify(_: Context, given: &[Value]) -> Result {
-    let change = SignedDuration::from_nanos(time::parse_duration(given[0].str())?);
+    let change = SignedDuration::from_nanos(parse_duration(given[0].str())?);
     match &given[1] {
         Value::Time(at) => match at.checked_add(change) {
             Ok(at) => Ok(Value::Time(Box::new(at))),

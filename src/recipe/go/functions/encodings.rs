@@ -25,11 +25,32 @@ fn decoded(bytes: std::result::Result<Vec<u8>, String>) -> Result {
 
 fn base64_decoded(text: &str) -> std::result::Result<Vec<u8>, String> {
     let joined: String = text.chars().filter(|c| !matches!(c, '\n' | '\r')).collect();
-    STANDARD.decode(&joined).map_err(|_| {
-        let is_digit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/');
-        let at = text.find(|c| !is_digit(c) && !matches!(c, '\n' | '\r')).unwrap_or(text.len() / 4 * 4);
-        format!("illegal base64 data at input byte {at}")
-    })
+    STANDARD.decode(&joined).map_err(|_| format!("illegal base64 data at input byte {}", base64_fault(text.as_bytes())))
+}
+
+/// The byte at which Go gives up.
+fn base64_fault(bytes: &[u8]) -> usize {
+    let mut digits = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'\n' | b'\r' => {}
+            b'=' => {
+                let mut rest = bytes[at + 1..].iter().filter(|byte| !matches!(byte, b'\n' | b'\r'));
+                return match digits % 4 {
+                    0 | 1 => at,
+                    2 => match rest.next() {
+                        None => bytes.len(),
+                        Some(b'=') => at + 2,
+                        Some(_) => at,
+                    },
+                    _ => at + 1,
+                };
+            }
+            byte if byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/') => digits += 1,
+            _ => return at,
+        }
+    }
+    bytes.len() - digits % 4
 }
 
 fn base32_encoded(bytes: &[u8]) -> String {

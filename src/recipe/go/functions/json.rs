@@ -74,7 +74,7 @@ fn write(out: &mut String, value: &Value, style: &Style) -> Result<()> {
         Value::Time(at) => quoted(out, &time::format(at, "2006-01-02T15:04:05.999999999Z07:00"), style.escape),
         Value::List(list) => {
             let items = list.items.iter();
-            collection(out, ('[', ']'), items, style, |out, item, inner| write(out, item, inner))?;
+            collection(out, ('[', ']'), items, style, write)?;
         }
         Value::Map(map) => {
             let entries = map.entries.borrow();

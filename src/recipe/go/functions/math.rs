@@ -56,12 +56,20 @@ pub(super) fn to_int64(value: &Value) -> i64 {
 /// sprig's `toFloat64`.
 fn to_float64(value: &Value) -> f64 {
     match value {
-        Value::String(text) => text.parse().unwrap_or(0.0),
+        Value::String(text) => parse_float(text).unwrap_or(0.0),
         Value::Float(value) => *value,
         Value::Bool(value) => f64::from(u8::from(*value)),
         #[allow(clippy::cast_precision_loss)] // As Go converts.
         other => other.integer().unwrap_or(0) as f64,
     }
+}
+
+/// `strconv.ParseFloat`: digits may be told apart by `_`; what is too large is none.
+fn parse_float(text: &str) -> Option<f64> {
+    let digits = text.replace('_', "");
+    let value: f64 = digits.parse().ok()?;
+    let spelled = text.trim_start_matches(['+', '-']).to_ascii_lowercase().starts_with("inf");
+    (value.is_finite() || value.is_nan() || spelled).then_some(value)
 }
 
 /// Decimal digits with a sign before them.

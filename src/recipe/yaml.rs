@@ -70,7 +70,7 @@ impl Node {
 
 /// The only document of a text; `None` where there is nothing but comments.
 pub(super) fn parse(text: &str) -> Result<Option<Arc<Node>>, YamlError> {
-    let (root, further) = parse_first(text)?;
+    let (root, further) = events(text, text, false).map_err(Stop::into_error)?;
     match further {
         None => Ok(root),
         Some(range) => {
@@ -85,15 +85,103 @@ pub(super) const SECOND_DOCUMENT: &str = "a second YAML document starts here";
 /// The first document of a text, and where a second one starts.
 type First = (Option<Arc<Node>>, Option<Range<usize>>);
 
-/// Reads a text of which only the first document counts.
+/// Lines that may stand too far to the left in one text.
+const MAX_JOINED: usize = 500;
+
+/// Reads a text as debos's libraries do: only the first document counts, tags mean nothing, and lines inside of
+/// brackets and quotes may stand as far to the left as they like.
 pub(super) fn parse_first(text: &str) -> Result<First, YamlError> {
-    let offsets = Offsets::new(text);
-    let mut builder = Builder::default();
+    let mut joined = text.to_owned();
+    for _ in 0..MAX_JOINED {
+        match events(text, &joined, true) {
+            Err(Stop::Indentation { at, error }) => match join(&joined, at) {
+                Some(next) => joined = next,
+                None => return Err(error),
+            },
+            done => return done.map_err(Stop::into_error),
+        }
+    }
+    events(text, &joined, true).map_err(Stop::into_error)
+}
+
+/// Stands in a quoted text for the end of a line and the white space around it, which are one space together.
+const JOINED: u8 = 1;
+
+/// Why a text was not read.
+enum Stop {
+    Error(YamlError),
+    /// The line that `at` stands in, or the one after it where a quoted text starts there, is not indented enough.
+    Indentation {
+        at: usize,
+        error: YamlError,
+    },
+}
+
+impl Stop {
+    fn into_error(self) -> YamlError {
+        match self {
+            Self::Error(error) | Self::Indentation { error, .. } => error,
+        }
+    }
+}
+
+/// Makes one line of two, without moving a byte: of the line at `at` and the one before it, or, at a quote, of
+/// the first two lines of the quoted text. A comment between them goes.
+fn join(text: &str, at: usize) -> Option<String> {
+    let quoted = text[at..].starts_with(['"', '\'']);
+    let newline = match quoted {
+        true => at + text[at..].find('\n')?,
+        false => text[..at].rfind('\n')?,
+    };
+    let start = text[..newline].rfind('\n').map_or(0, |before| before + 1);
+    let line = &text[start..newline];
+    // Empty lines and escaped newlines mean something in quotes.
+    let next = text[newline + 1..].lines().next().unwrap_or_default();
+    if quoted && (line.ends_with('\\') || line.trim().is_empty() || next.trim().is_empty()) {
+        return None;
+    }
+    let mut bytes = text.as_bytes().to_vec();
+    if !quoted && let Some(hash) = line.find(" #") {
+        bytes[start + hash..newline].fill(b' ');
+    }
+    if quoted {
+        let end = newline + 1 + next.len() - next.trim_start().len();
+        bytes[start + line.trim_end().len()..end].fill(JOINED);
+    } else {
+        bytes[newline] = b' ';
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// A quoted text whose lines were joined: a run of the signs for it is one space.
+fn without_joints(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut in_joint = false;
+    for c in text.chars() {
+        let joint = c == char::from(JOINED);
+        match joint {
+            true if in_joint => {}
+            true => out.push(' '),
+            false => out.push(c),
+        }
+        in_joint = joint;
+    }
+    out
+}
+
+/// Reads `joined`, which is as long as the `text` that faults are about.
+fn events(text: &str, joined: &str, lenient: bool) -> Result<First, Stop> {
+    let offsets = Offsets::new(joined);
+    let mut builder = Builder { lenient, ..Builder::default() };
     let mut documents = 0;
-    for event in Parser::new_from_str(text) {
+    for event in Parser::new_from_str(joined) {
         let (event, span) = event.map_err(|error| {
             let at = offsets.byte(error.marker().index());
-            scan_error(text, at, error.info())
+            let fault = scan_error(text, at, error.info());
+            match error.info().contains("invalid indentation") {
+                true => Stop::Indentation { at, error: fault },
+                false => Stop::Error(fault),
+            }
         })?;
         let range = offsets.range(&span);
         if matches!(event, Event::DocumentStart(_)) {
@@ -102,7 +190,7 @@ pub(super) fn parse_first(text: &str) -> Result<First, YamlError> {
                 return Ok((builder.root, Some(range)));
             }
         }
-        builder.event(text, event, range)?;
+        builder.event(joined, event, range).map_err(Stop::Error)?;
     }
     Ok((builder.root, None))
 }
@@ -193,6 +281,8 @@ struct Open {
 
 #[derive(Default)]
 struct Builder {
+    /// Whether tags that mean nothing are passed over.
+    lenient: bool,
     open: Vec<Open>,
     anchors: HashMap<usize, Arc<Node>>,
     root: Option<Arc<Node>>,
@@ -202,17 +292,18 @@ impl Builder {
     fn event(&mut self, text: &str, event: Event<'_>, range: Range<usize>) -> Result<(), YamlError> {
         match event {
             Event::Scalar(value, style, anchor, tag) => {
-                let plain = style == ScalarStyle::Plain && !forces_text(tag.as_deref(), &range)?;
+                let plain = style == ScalarStyle::Plain && !forces_text(tag.as_deref(), &range, self.lenient)?;
                 let range = range.start..range.start + text[range.clone()].trim_end().len();
-                let kind = NodeKind::Scalar { text: value.into_owned(), plain };
+                let text = if self.lenient { without_joints(&value) } else { value.into_owned() };
+                let kind = NodeKind::Scalar { text, plain };
                 self.finish(Node { range, kind }, anchor);
             }
             Event::SequenceStart(anchor, tag) => {
-                forces_text(tag.as_deref(), &range)?;
+                forces_text(tag.as_deref(), &range, self.lenient)?;
                 self.start(range, anchor, false)?;
             }
             Event::MappingStart(anchor, tag) => {
-                forces_text(tag.as_deref(), &range)?;
+                forces_text(tag.as_deref(), &range, self.lenient)?;
                 self.start(range, anchor, true)?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(range),
@@ -275,11 +366,12 @@ impl Builder {
 }
 
 /// Whether a tag says that a plain scalar is text. Tags beyond YAML's own mean nothing in a recipe.
-fn forces_text(tag: Option<&Tag>, range: &Range<usize>) -> Result<bool, YamlError> {
+fn forces_text(tag: Option<&Tag>, range: &Range<usize>, lenient: bool) -> Result<bool, YamlError> {
     match tag {
         None => Ok(false),
         Some(tag) if tag.is_yaml_core_schema() => Ok(tag.suffix == "str"),
         Some(tag) if tag.handle.is_empty() && tag.suffix == "!" => Ok(true),
+        Some(_) if lenient => Ok(false),
         Some(tag) => Err(YamlError::new(range.clone(), format!("the tag `{tag}` has no meaning in a recipe"))),
     }
 }
@@ -376,6 +468,27 @@ mod tests {
         assert_eq!(at(&items[1]), "f\n    g");
         assert_eq!(items[1].text(), Some("f\ng\n"));
         assert_eq!(at(&pairs[2].1), "end");
+    }
+
+    #[test]
+    fn lines_in_brackets_and_quotes_may_stand_far_to_the_left() {
+        for (text, value) in [
+            ("a:\n    b: [ x,\n  y,\nz # no\n, w\n]\n    c: 1\n", "x y z w"),
+            ("a:\n    b: [\n\nx,\n\n{q: r}]\n    c: 1\n", "x {}"),
+            ("a:\n    b: [\"x\ny\", 'z\n w']\n    c: 1\n", "x y z w"),
+            ("a:\n    b: [!tag x]\n    c: 1\n", "x"),
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+            let root = parse_first(text).unwrap().0.unwrap();
+            let NodeKind::Mapping(pairs) = &root.kind else { panic!("no mapping") };
+            let NodeKind::Mapping(pairs) = &pairs[0].1.kind else { panic!("no mapping") };
+            let NodeKind::Sequence(items) = &pairs[0].1.kind else { panic!("no sequence") };
+            let shown: Vec<&str> = items.iter().map(|item| item.text().unwrap_or("{}")).collect();
+            assert_eq!(shown.join(" "), value, "{text}");
+            assert_eq!(&text[pairs[1].0.range.clone()], "c");
+        }
+        assert!(parse_first("a:\n    b: [\n").is_err());
+        assert!(parse_first("a:\n    b: \"x\n").is_err());
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl Debos {
         let archive = system(SYSTEMS, "debos.tar")?;
         let root = tempfile::Builder::new().prefix("debos-").tempdir_in(crate::harness::user::work_dir()).unwrap();
         untar(&archive, root.path());
+        fs::remove_file(&archive).unwrap();
         let inside = |path: &str| root.path().join(path);
         let _ = fs::remove_file(inside("etc/resolv.conf"));
         fs::write(inside("etc/resolv.conf"), "").unwrap();
@@ -130,7 +131,7 @@ fn loops_of(directory: &str) -> Vec<String> {
     pairs.filter(|(_, file)| file.trim().starts_with(directory)).map(|(name, _)| name.to_owned()).collect()
 }
 
-/// An archive that a recipe makes, once for all tests.
+/// An archive that a recipe makes, whose steps are kept for all tests; it is the caller's to remove.
 fn system(recipe: &str, file: &str) -> Result<PathBuf, String> {
     let mirror = debforge::debian::host::default_mirror().map_err(|error| format!("{error:#}"))?;
     let project = Project::new().shared_store().recipe(&recipe.replace("MIRROR", &mirror));

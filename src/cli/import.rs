@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> Result<u8> {
             }
         }
         eprintln!("{line}{end}");
-        wanted(recipe);
+        wanted(recipe, &options.variables);
     }
     commented(&mut all, &keys);
     written(args, &all)?;
@@ -163,9 +163,10 @@ fn compared(recipe: &Translated, given: &BTreeMap<String, String>) -> Result<Str
     Ok(format!("{path}: {tags}, {texts}"))
 }
 
-/// Says which variables have to be given.
-fn wanted(recipe: &Translated) {
-    let names: Vec<&str> = recipe.translation.wanted.iter().map(String::as_str).collect();
+/// Says which variables have to be given beside these.
+fn wanted(recipe: &Translated, given: &BTreeMap<String, String>) {
+    let wanted = recipe.translation.wanted.iter().filter(|name| !given.contains_key(*name));
+    let names: Vec<&str> = wanted.map(String::as_str).collect();
     if !names.is_empty() {
         eprintln!("  has to be given: {} (debos writes `<no value>`, Jinja stops)", names.join(", "));
     }

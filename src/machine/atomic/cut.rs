@@ -36,7 +36,6 @@ pub(super) fn power_cuts(test: &mut Test) -> Result<Outcome> {
         checks.holds(&what, known, &booted);
         test.finish(checks)?;
         test.inspect(&booted)?;
-        test.system.output("ostree fsck --quiet")?;
         if booted == commit {
             new += 1
         } else {
@@ -44,6 +43,8 @@ pub(super) fn power_cuts(test: &mut Test) -> Result<Outcome> {
         }
         standing = booted;
     }
+    // Reads every object. Once is enough: what a cut damaged is still there.
+    test.system.output("ostree fsck --quiet")?;
     Ok(Outcome::Passed(format!("an update takes {}; then ran {old} times the old, {new} times the new", shown(whole))))
 }
 

@@ -57,10 +57,9 @@ impl Debos {
         if !crate::harness::is_root() || std::env::consts::ARCH != "x86_64" {
             return Err("needs root on amd64".into());
         }
-        let archive = system(SYSTEMS, "debos.tar")?;
+        let system = system(SYSTEMS)?;
         let root = tempfile::Builder::new().prefix("debos-").tempdir_in(crate::harness::user::work_dir()).unwrap();
-        untar(&archive, root.path());
-        fs::remove_file(&archive).unwrap();
+        untar(&system.path("out/debos.tar"), root.path());
         let inside = |path: &str| root.path().join(path);
         let _ = fs::remove_file(inside("etc/resolv.conf"));
         fs::write(inside("etc/resolv.conf"), "").unwrap();
@@ -81,6 +80,9 @@ impl Debos {
     /// Builds the project's recipe into `theirs`.
     fn build(&self, project: &Project) {
         fs::create_dir(project.path("theirs")).unwrap();
+        // One at a time: they share the machine's loop devices, which are taken away by name afterwards.
+        let alone = fs::File::create(crate::harness::user::work_dir().join("debos.lock")).unwrap();
+        alone.lock().unwrap();
         let _devices = Devices::new();
         let output = Command::new("unshare")
             .args(["-m", "-p", "-f", "-u", "-i", "--kill-child", "--mount-proc", "sh", "-e", "-u", "-c", RUN, "sh"])
@@ -131,17 +133,15 @@ fn loops_of(directory: &str) -> Vec<String> {
     pairs.filter(|(_, file)| file.trim().starts_with(directory)).map(|(name, _)| name.to_owned()).collect()
 }
 
-/// An archive that a recipe makes, whose steps are kept for all tests; it is the caller's to remove.
-fn system(recipe: &str, file: &str) -> Result<PathBuf, String> {
+/// A project whose recipe was built; its steps are kept for all tests.
+fn system(recipe: &str) -> Result<Project, String> {
     let mirror = debforge::debian::host::default_mirror().map_err(|error| format!("{error:#}"))?;
     let project = Project::new().shared_store().recipe(&recipe.replace("MIRROR", &mirror));
     let finished = project.build([]);
     if finished.code != Some(0) {
         return Err(format!("the Debian that it needs could not be made: {}", finished.stderr));
     }
-    let kept = crate::harness::user::work_dir().join(format!("side-by-side-{}-{file}", std::process::id()));
-    fs::rename(project.path("out").join(file), &kept).unwrap();
-    Ok(kept)
+    Ok(project)
 }
 
 fn untar(archive: &Path, into: &Path) {
@@ -290,7 +290,7 @@ fn packages_are_installed_the_same() {
         Ok(debos) => debos,
         Err(reason) => skip!("{reason}"),
     };
-    let base = match system(BASE, "base.tar") {
+    let base = match system(BASE) {
         Ok(base) => base,
         Err(reason) => skip!("{reason}"),
     };
@@ -329,7 +329,7 @@ actions:
 ",
         );
     Deb::new("beside", "3.0").file("usr/share/beside", 0o644, "beside").write(&project.path("debs"));
-    fs::rename(&base, project.path("base.tar")).unwrap();
+    fs::rename(base.path("out/base.tar"), project.path("base.tar")).unwrap();
     build(&debos, &project);
     same(&project, "all.tar", &[&SETTLED[..], &LEFT].concat());
 }

@@ -40,6 +40,10 @@ pub(super) fn prepare(it: &Preparation<'_>) -> Result<String> {
     for module in &it.options.dracut_modules {
         words.extend(["--add", module.as_str()]);
     }
+    if composefs {
+        // What mounts the image of a deployment; dracut's module for OSTree does not ask for it.
+        words.extend(["--add-drivers", "loop erofs overlay"]);
+    }
     words.extend(["--kver", &version, &initramfs]);
     it.cx.chroot(words).run("making the initramfs")?;
     let look = "lsinitrd \"$1\" | grep -F \"$2\" || :";

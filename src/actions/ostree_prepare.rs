@@ -57,7 +57,8 @@ use crate::ostree::release::Abilities;
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct OstreePrepare {
-    /// Whether deployments are mounted by composefs. Where it is left out: if the release can.
+    /// Whether deployments are mounted by composefs. Where it is left out: those that have an image for it, which the
+    /// first update makes where the release can.
     #[serde(default)]
     pub composefs: Option<bool>,
     /// Whether /usr/local is a link to /var/usrlocal, which the machine's administrator can write to. A base that
@@ -131,6 +132,11 @@ impl Action for OstreePrepare {
             Some(false) => "without composefs".into(),
             None => String::new(),
         }
+    }
+
+    /// 2: what mounts composefs is in the initramfs, and a deployment without an image for it starts.
+    fn version(&self) -> u32 {
+        2
     }
 
     fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {

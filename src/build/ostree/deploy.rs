@@ -109,6 +109,7 @@ pub fn deploy(cx: &BuildContext<'_>, wanted: &Deploy<'_>) -> Result<Vec<String>>
         commits.push(commit);
     }
     commits.reverse();
+    check_composefs(cx.root, wanted.os)?;
     fs::create_dir_all(cx.root.join("boot")).context("making /boot")?;
     let link = cx.root.join("boot/boot");
     if link.symlink_metadata().is_err() {
@@ -139,6 +140,33 @@ fn add_remote(cx: &BuildContext<'_>, repo: &str, remote: &Remote) -> Result<()> 
     runner.run("naming the remote")
 }
 
+/// A deployment that starts from a composefs image alone must have one; this machine's OSTree may not write it.
+fn check_composefs(root: &Path, os: &str) -> Result<()> {
+    let deployments = root.join("ostree/deploy").join(os).join("deploy");
+    for entry in fs::read_dir(&deployments).context("reading the deployments")? {
+        let path = entry.context("reading the deployments")?.path();
+        let Ok(settings) = fs::read_to_string(path.join("usr/lib/ostree/prepare-root.conf")) else { continue };
+        if needs_composefs(&settings) && !path.join(".ostree.cfs").exists() {
+            return Err(Fault::failed(
+                "the system starts from a composefs image, and the ostree of this machine writes none",
+            )
+            .hint("build it where `ostree --version` names composefs (Debian forky and later)")
+            .hint("or leave `composefs` of `ostree-prepare` out: the system makes the image with its first update")
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether `enabled` of `[composefs]` takes nothing else.
+fn needs_composefs(settings: &str) -> bool {
+    let lines = settings.lines().map(str::trim).skip_while(|line| *line != "[composefs]").skip(1);
+    lines.take_while(|line| !line.starts_with('[')).any(|line| {
+        let value = line.strip_prefix("enabled").and_then(|rest| rest.trim_start().strip_prefix('='));
+        value.is_some_and(|value| ["yes", "true", "1", "signed", "verity"].contains(&value.trim()))
+    })
+}
+
 /// Writes a file of the first deployment's /etc.
 pub fn write_etc(root: &Path, path: &str, text: &str) -> Result<()> {
     RootFiles::open(&root.join(deployment(root)?))?.write(path, text)
@@ -149,4 +177,16 @@ pub fn arguments(root: &Path) -> Result<Vec<String>> {
     let files = RootFiles::open(root)?;
     let first = system::entries(&files)?.into_iter().next().context("the disk has no boot entry of OSTree's")?;
     Ok(crate::build::image::split(first.1.get("options").unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_image_that_must_be_there_is_asked_for() {
+        assert!(needs_composefs("[sysroot]\nreadonly=true\n\n[composefs]\nenabled = yes\n"));
+        assert!(!needs_composefs("[composefs]\nenabled=maybe\n"));
+        assert!(!needs_composefs("[sysroot]\nenabled=yes\n[composefs]\n[other]\nenabled=yes\n"));
+    }
 }

@@ -23,7 +23,7 @@ pub(super) fn prepare(it: &Preparation<'_>) -> Result<String> {
         .find(|path| it.files.has(path))
         .with_context(|| format!("/boot has no kernel {version}"))?;
     let composefs = it.options.composefs.unwrap_or(it.abilities.composefs);
-    it.files.write(CONFIG, prepare_root(it.options.composefs, it.abilities.composefs))?;
+    it.files.write(CONFIG, prepare_root(it.options.composefs))?;
     let initramfs = format!("{directory}/initramfs.img");
     for (program, packages) in
         [("/usr/bin/dracut", "dracut"), ("/usr/lib/dracut/modules.d", "dracut-core, ostree-boot")]
@@ -92,12 +92,12 @@ fn only_kernel(it: &Preparation<'_>) -> Result<String> {
 }
 
 /// Debian 12 does not read it, but bootc does.
-fn prepare_root(asked: Option<bool>, able: bool) -> String {
-    let composefs = match (asked, able) {
-        (Some(true), _) | (None, true) => "yes",
-        // Where an OSTree is installed that can.
-        (None, false) => "maybe",
-        (Some(false), _) => "no",
+fn prepare_root(asked: Option<bool>) -> String {
+    let composefs = match asked {
+        Some(true) => "yes",
+        // Where the OSTree that makes a deployment can, be it this machine's or the system's own.
+        None => "maybe",
+        Some(false) => "no",
     };
     format!(
         "# How the initramfs mounts a deployment; see ostree-prepare-root(1).\n\

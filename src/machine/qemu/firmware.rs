@@ -170,6 +170,11 @@ impl Code {
         self.line.is_some()
     }
 
+    /// Whether it is what QEMU starts by itself.
+    pub(super) fn is_qemus_own(&self) -> bool {
+        self.flash.is_none() && self.files.is_empty()
+    }
+
     /// The file of variables that the machine's own is to be a copy of.
     pub fn template(&self) -> Option<(&Path, &Path)> {
         Some((self.template.as_deref()?, &self.flash.as_ref()?.1))

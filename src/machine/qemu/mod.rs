@@ -243,6 +243,10 @@ impl Guest {
             add(&["-device", if self.is_pc() { "virtio-vga" } else { "virtio-gpu-pci" }]);
             add(&["-device", "qemu-xhci", "-device", "usb-kbd", "-device", "usb-tablet"]);
         } else {
+            if self.is_pc() && self.code.is_qemus_own() {
+                // GRUB, as `update-grub` sets it up, waits for ever for a BIOS to have a screen.
+                add(&["-device", "VGA"]);
+            }
             add(&["-display", "none"]);
         }
         words

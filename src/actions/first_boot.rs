@@ -32,8 +32,8 @@ use crate::image::Layout;
 /// - `random-seed`: what the random numbers of a machine start from is removed.
 /// - `grow`: the last partition of the image, if it is mounted and has ext4, btrfs or xfs, becomes as
 ///   large as the disk, and its file system with it; at each start, so a larger disk later is used too.
-///   systemd-repart does that on gpt where the root has it, else a unit with sfdisk (package `fdisk`),
-///   on msdos too. Where it is left out, what cannot grow does not; with `true` that is an error.
+///   systemd-repart does that on gpt where the root has it, else a unit with sfdisk (package `fdisk`):
+///   on msdos too, and where a partition has no whole number of 4096 bytes. Where it is left out, what cannot grow does not; with `true` that is an error.
 ///
 /// **Compared with debos**: there is no such action there; its images share what the build made.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -87,6 +87,10 @@ impl Action for FirstBoot {
             Some(spec) if !spec.deploys.is_empty() => ImageRole::PreparesFirstBoot,
             _ => ImageRole::None,
         }
+    }
+
+    fn version(&self) -> u32 {
+        2
     }
 
     fn summary(&self) -> String {

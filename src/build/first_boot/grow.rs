@@ -29,7 +29,7 @@ const WANTS: &str = "/etc/systemd/system/local-fs.target.wants";
 /// Where they cannot, that is a fault only if the recipe `insists`.
 pub(super) fn prepare(cx: &BuildContext<'_>, files: &RootFiles, spec: &Spec, insists: bool) -> Result<Option<String>> {
     let slot = spec.deploys.last().and_then(|deploy| deploy.slot.as_deref());
-    let (mount, partition) = match last(spec, slot)? {
+    let Growing { mount, partition, whole } = match last(spec, slot)? {
         Ok(last) => last,
         Err(reason) if insists => return Err(Fault::failed(format!("the image cannot grow: {reason}")).into()),
         Err(reason) => {
@@ -37,12 +37,16 @@ pub(super) fn prepare(cx: &BuildContext<'_>, files: &RootFiles, spec: &Spec, ins
             return Ok(None);
         }
     };
+    // Without free space it fails on a partition that it would round up.
+    let uses_repart = spec.table == TableKind::Gpt && whole && files.has(REPART);
     let lacking = if !GROWFS.iter().any(|path| files.has(path)) {
         Some(("systemd", "systemd-sysv"))
-    } else if !uses_repart(files, spec) && !files.has("/usr/sbin/sfdisk") && !files.has("/sbin/sfdisk") {
-        Some(("systemd-repart or sfdisk", if spec.table == TableKind::Gpt { "systemd-repart" } else { "fdisk" }))
-    } else {
+    } else if uses_repart || files.has("/usr/sbin/sfdisk") || files.has("/sbin/sfdisk") {
         None
+    } else if spec.table == TableKind::Gpt && whole {
+        Some(("systemd-repart or sfdisk", "systemd-repart"))
+    } else {
+        Some(("sfdisk", "fdisk"))
     };
     if let Some((what, package)) = lacking {
         let message = format!("{} cannot grow at the first start: the root has no {what}", mount.path);
@@ -53,7 +57,7 @@ pub(super) fn prepare(cx: &BuildContext<'_>, files: &RootFiles, spec: &Spec, ins
         cx.warn(format!("{message}; {hint}"));
         return Ok(None);
     }
-    if uses_repart(files, spec) {
+    if uses_repart {
         define(files, spec, partition)?;
     } else {
         install_script(files, mount)?;
@@ -64,12 +68,19 @@ pub(super) fn prepare(cx: &BuildContext<'_>, files: &RootFiles, spec: &Spec, ins
     Ok(Some(format!("{} grows", mount.path)))
 }
 
-fn uses_repart(files: &RootFiles, spec: &Spec) -> bool {
-    spec.table == TableKind::Gpt && files.has(REPART)
+/// What grows.
+struct Growing<'a> {
+    mount: &'a Mount,
+    partition: &'a Partition,
+    /// Whether it, and others of its type, have sizes that systemd-repart does not round.
+    whole: bool,
 }
 
+/// systemd-repart's unit of sizes.
+const GRAIN: u64 = 4096;
+
 /// The partition that nothing follows, and where it is mounted; or why it cannot grow.
-fn last<'a>(spec: &'a Spec, slot: Option<&'a str>) -> Result<Result<(&'a Mount, &'a Partition), String>> {
+fn last<'a>(spec: &'a Spec, slot: Option<&'a str>) -> Result<Result<Growing<'a>, String>> {
     let layout = Layout::of(spec, &mut |_| Ok(0))?;
     let Some(last) = layout.partitions.iter().max_by_key(|placed| placed.start) else {
         return Ok(Err("there is no partition".into()));
@@ -89,7 +100,11 @@ fn last<'a>(spec: &'a Spec, slot: Option<&'a str>) -> Result<Result<(&'a Mount, 
     if spec.hashes_of(name).is_some() || mount.options.iter().any(|option| option == "ro") {
         return Ok(Err(format!("the last partition, `{name}`, is never written to")));
     }
-    Ok(Ok((mount, partition)))
+    let whole = layout.partitions.iter().all(|placed| {
+        let kind = spec.partition(&placed.name).map(|other| &other.kind);
+        !kind.is_some_and(|kind| kind.eq_ignore_ascii_case(&partition.kind)) || placed.length.is_multiple_of(GRAIN)
+    });
+    Ok(Ok(Growing { mount, partition, whole }))
 }
 
 /// Files for systemd-repart. Each stands for the next partition of its type, so those before the one

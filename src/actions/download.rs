@@ -76,9 +76,6 @@ pub struct Download {
     pub sha512sum: Option<String>,
 }
 
-/// Where an unpacked archive stands in the step's own directory.
-const UNPACKED: &str = "unpacked";
-
 impl Download {
     fn filename(&self) -> Option<String> {
         match &self.filename {
@@ -201,6 +198,10 @@ impl Action for Download {
         Changes { origin: true, ..Changes::default() }
     }
 
+    fn version(&self) -> u32 {
+        2
+    }
+
     fn origin_name(&self) -> Option<&str> {
         Some(&self.name)
     }
@@ -238,7 +239,9 @@ impl Action for Download {
             cx.detail = size_shown(fetched.size);
             return Ok(());
         }
-        let directory = cx.scratch.join(UNPACKED);
+        // As debos calls it; commands look for it beside the root.
+        let name = format!("{filename}.d");
+        let directory = cx.scratch.join(&name);
         fs::create_dir(&directory).with_context(|| format!("making {}", directory.display()))?;
         let file = fs::File::open(&fetched.path).with_context(|| format!("opening {filename}"))?;
         let compression = self.compression.as_deref().and_then(Compression::named);
@@ -247,7 +250,7 @@ impl Action for Download {
             cx.progress("unpacking", Some((done, total)));
         })?;
         super::unpack::report(cx, &unpacked);
-        cx.origin = Some(PathBuf::from(UNPACKED));
+        cx.origin = Some(PathBuf::from(name));
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 mod device;
 mod earlier;
+mod room;
 mod surroundings;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::room::Room;
 use super::{Action, Changes, Needs};
 use crate::build::command::shell_word;
 use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
@@ -39,12 +41,18 @@ use crate::diagnostics::Diagnostics;
 /// |---|---|
 /// | `ROOTDIR` | the root, writable |
 /// | `ARTIFACTDIR` | what this build leaves, writable |
-/// | `RECIPEDIR` | the recipe's directory, read-only; also where it starts |
-/// | `IMAGE` | the disk image as a block device |
+/// | `RECIPEDIR` | the recipe's directory, read-only |
+/// | `IMAGE` | the disk image as a block device; `$IMAGE-part1` is its first partition |
 /// | `IMAGEMNTDIR` | where it is mounted: the root |
 ///
 /// The last two are there after the `filesystem-deploy` of an image with `strategy: mounted`; `IMAGE`
-/// also in the root.
+/// also in the root, where `/dev/disk` and `/sys` show the disk too, as `grub-install "$IMAGE"` and
+/// `update-grub` want it.
+///
+/// It starts in an empty directory of its own, which goes when it ends; what stands beside the recipe is linked
+/// to there. Files that downloads left are at `$ROOTDIR/..`, under their names (`.d` behind the name of an archive
+/// that was unpacked), for commands that look there. Of what is in the artifact directory already, it sees the
+/// files that it names, as `$ARTIFACTDIR/u-boot.bin`; they count as its inputs.
 ///
 /// **At the end** (`postprocess: true`) it runs on the host when all other actions are done, with
 /// `ARTIFACTDIR`, where it starts, and `RECIPEDIR`: to sign or upload what was built, for example.
@@ -227,7 +235,7 @@ impl Action for Run {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn summary(&self) -> String {
@@ -250,6 +258,8 @@ impl Action for Run {
             // Perhaps outside of the recipe's directory.
             cx.add_tree(&script, &path)?;
         }
+        let text = self.text(cx.recipe_dir);
+        earlier::add(cx, &text, &text)?;
         cx.add("packages of the host", surroundings::host_packages());
         Ok(())
     }
@@ -260,16 +270,22 @@ impl Action for Run {
             if self.chroot { Path::new(SCRIPTS).join(name) } else { directory.join(name) }
         })?;
         let doing = format!("running {}", self.label.clone().unwrap_or_else(|| format!("`{}`", self.short())));
+        let text = self.text(cx.recipe_dir);
         let mut runner = if self.chroot {
             cx.chroot(words)
         } else if self.postprocess {
-            cx.host_alone(words)
+            cx.host_alone(words).directory(cx.artifacts)
         } else {
-            cx.host(words).env("ROOTDIR", cx.root.display().to_string())
+            let room = Room::furnish(cx, &text)?;
+            let variables: &[&str] = if cx.disk.is_some() { &["ROOTDIR", "IMAGEMNTDIR"] } else { &["ROOTDIR"] };
+            cx.host(words).root_at(&room.root, variables).directory(&room.path)
         };
+        if let Some(disk) = cx.disk.filter(|_| !self.postprocess) {
+            runner = device::show(cx, disk, runner, self.chroot)?;
+        }
+        let script = self.script().map(|(script, _)| Self::script_file(cx.recipe_dir, &script).0);
         if self.chroot {
-            if let Some((script, _)) = self.script() {
-                let (directory, _) = Self::script_file(cx.recipe_dir, &script);
+            if let Some(directory) = script {
                 runner = runner.bind(directory, SCRIPTS, true);
             }
         } else {
@@ -278,27 +294,17 @@ impl Action for Run {
                 .env("RECIPEDIR", cx.recipe_dir.display().to_string())
                 .writable(cx.artifacts)
                 // The recipe may stand in the host's /tmp, which the command does not see.
-                .bind(cx.recipe_dir, cx.recipe_dir, true)
-                .directory(if self.postprocess { cx.artifacts } else { cx.recipe_dir });
-            if let Some((script, _)) = self.script() {
-                let (directory, _) = Self::script_file(cx.recipe_dir, &script);
+                .bind(cx.recipe_dir, cx.recipe_dir, true);
+            if let Some(directory) = script {
                 runner = runner.bind(&directory, &directory, true);
-            }
-        }
-        if let Some(disk) = cx.disk.filter(|_| !self.postprocess) {
-            let seen = Path::new("/dev").join(disk.file_name().unwrap_or_default());
-            runner = runner.env("IMAGE", seen.display().to_string()).bind(disk, seen, false);
-            if !self.chroot {
-                runner = runner.env("IMAGEMNTDIR", cx.root.display().to_string());
             }
         }
         for (name, value) in &self.environment {
             runner = runner.env(name, value);
         }
-        let expected = if self.chroot { Vec::new() } else { earlier::prepare(cx, &self.text(cx.recipe_dir))? };
+        let earlier = if self.chroot { None } else { Some(earlier::prepare(cx, &text)?) };
         runner.network(self.network).label(self.label.clone()).run(&doing)?;
-        earlier::report(cx, &expected);
-        Ok(())
+        earlier.map_or(Ok(()), |earlier| earlier.finish(cx, &text))
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::BuildContext;
 use super::guard::RootGuard;
 use crate::diagnostics::{Fault, FaultKind};
-use crate::sandbox::{Bind, Command, Exit, Input, Sandbox, Stream, Uniform, View};
+use crate::sandbox::{Bind, Command, Exit, Input, Isolation, Sandbox, Stream, Uniform, View};
 
 /// Lines of output that a fault shows.
 const TAIL: usize = 20;
@@ -93,6 +93,7 @@ impl BuildContext<'_> {
                 network: false,
                 input: Input::Null,
                 uniform: None,
+                remounts: false,
             },
             hints: Vec::new(),
             label: None,
@@ -120,6 +121,27 @@ impl Runner<'_> {
     #[must_use]
     pub fn directory(mut self, directory: impl AsRef<Path>) -> Self {
         self.command.directory = Some(directory.as_ref().into());
+        self
+    }
+
+    /// Shows it the target root at the empty directory `at`, or where it stands if nothing can be mounted; these
+    /// variables tell it ([`BuildContext::host`] only).
+    #[must_use]
+    pub fn root_at(mut self, at: &Path, variables: &[&str]) -> Self {
+        let stands = self.cx.root;
+        let mut seen = stands;
+        if let (View::Host { root, .. }, Isolation::Namespaces) = (&mut self.command.view, self.cx.sandbox.isolation) {
+            *root = Some(at.into());
+            self.command.binds.push(Bind { source: stands.into(), target: at.into(), read_only: false });
+            seen = at;
+        }
+        variables.iter().fold(self, |runner, variable| runner.env(*variable, seen.display().to_string()))
+    }
+
+    /// Lets it change how file systems are mounted.
+    #[must_use]
+    pub fn remounts(mut self) -> Self {
+        self.command.remounts = true;
         self
     }
 
@@ -196,7 +218,8 @@ impl Runner<'_> {
         let Self { cx, command, hints, label } = self;
         let guard = match &command.view {
             View::Chroot { root } => Some(RootGuard::set(root, command.network, cx.image)?),
-            View::Host { root: Some(root), .. } => Some(RootGuard::set(root, command.network, cx.image)?),
+            // Wherever it is shown.
+            View::Host { root: Some(_), .. } => Some(RootGuard::set(cx.root, command.network, cx.image)?),
             View::Host { root: None, .. } => None,
         };
         let mut tail = VecDeque::with_capacity(TAIL);
@@ -220,6 +243,9 @@ impl Runner<'_> {
                 on_line(stream, line);
             })
             .with_context(|| format!("{doing}: starting `{}`", command.argv[0]))?;
+        if let Some(disk) = cx.disk.filter(|_| command.remounts) {
+            disk.write_again()?;
+        }
         if let Some(guard) = guard {
             guard.release()?;
         }

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::event::{Event, Reporter};
+use super::image::Disk;
 use super::inputs::Input;
 use crate::debian::Architecture;
 use crate::diagnostics::Fault;
 use crate::image::Spec;
 use crate::sandbox::Sandbox;
-use crate::store::Store;
+use crate::store::{EntryId, Store};
 
 /// Renders a file's text, given its name for messages and the recipe's variables. The template
 /// language belongs to the recipe, which stands above the actions; so it is handed down.
@@ -24,7 +25,7 @@ pub struct BuildContext<'a> {
     /// The target root, mounted and writable.
     pub root: &'a Path,
     /// The image as a device, for steps that work in the mounted image.
-    pub disk: Option<&'a Path>,
+    pub disk: Option<&'a Disk>,
     /// What is built.
     pub architecture: Architecture,
     /// Directory of the recipe file that the action stands in.
@@ -60,6 +61,8 @@ pub struct BuildContext<'a> {
     pub source_date_epoch: i64,
     /// What the step's id was made from.
     pub inputs: &'a [Input],
+    /// Id of what came before the step, which its own id was made from, too.
+    pub previous: Option<&'a EntryId>,
     /// What to show when the step is done: "78 packages, 111 MB".
     pub detail: String,
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::build::image::MountedImage;
+use crate::build::image::{Disk, MountedImage};
 use crate::store::{Begun, Checkpoints, EntryId, IdMap, MountedRoot, PendingTree, Store, Tree, TreeRecord};
 
 /// The sealed layers so far and how the next one is made.
@@ -46,7 +46,7 @@ impl Workspace {
     }
 
     /// The image as a device, where it is mounted.
-    pub(super) fn disk(&self) -> Option<&Path> {
+    pub(super) fn disk(&self) -> Option<&Disk> {
         match self {
             Self::Mounted(image) => Some(&image.disk),
             _ => None,

@@ -44,6 +44,7 @@ pub(super) fn run(
         network: true,
         input: Input::Terminal,
         uniform: None,
+        remounts: false,
     };
     reporter.report(Event::Terminal { taken: true });
     let exit = crate::build::command::interactive(&build.sandbox, &command);

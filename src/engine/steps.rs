@@ -12,7 +12,7 @@ use super::root::{Root, Workspace};
 use super::{Build, epoch, shell};
 use crate::actions::{Action, WRITE_IMAGE};
 use crate::build::event::Outcome;
-use crate::build::image::MountedImage;
+use crate::build::image::{Disk, MountedImage};
 use crate::build::{BuildContext, Event, Reporter, interrupted, ostree};
 use crate::diagnostics::{Fault, FaultKind};
 use crate::image::{Spec, Strategy};
@@ -280,8 +280,8 @@ impl Run<'_> {
         fs::create_dir(&own).context("making a place for the step")?;
         let nowhere = self.scratch.join("root");
         let path = workspace.as_ref().map_or(nowhere.as_path(), Workspace::path).to_owned();
-        let disk = workspace.as_ref().and_then(Workspace::disk).map(Path::to_owned);
-        let done = self.act(step, action, &path, disk.as_deref(), &own);
+        let disk = workspace.as_ref().and_then(Workspace::disk).cloned();
+        let done = self.act(step, action, &path, disk.as_ref(), &own);
         if let (Err(error), Some(workspace)) = (&done, &workspace)
             && let Some(shell) = &self.build.debug_shell
             && !interrupted()
@@ -390,7 +390,7 @@ impl Run<'_> {
         step: &PlanStep,
         action: &dyn Action,
         root: &Path,
-        disk: Option<&Path>,
+        disk: Option<&Disk>,
         own: &Path,
     ) -> Result<(String, Option<PathBuf>)> {
         let system = match !action.works_on_disk() && ostree::is_sysroot(root) {
@@ -407,7 +407,7 @@ impl Run<'_> {
         &'c self,
         step: &'c PlanStep,
         root: &'c Path,
-        disk: Option<&'c Path>,
+        disk: Option<&'c Disk>,
         own: &'c Path,
     ) -> BuildContext<'c> {
         BuildContext {
@@ -431,6 +431,7 @@ impl Run<'_> {
             render: crate::recipe::render_file,
             source_date_epoch: step.epoch.unwrap_or_default(),
             inputs: &step.inputs,
+            previous: step.previous.as_ref(),
             detail: String::new(),
         }
     }

@@ -13,7 +13,7 @@ use crate::diagnostics::Fault;
 pub(super) fn take_out(image: &Path, kind: &str, archive: &Path) -> Result<()> {
     let place = tempfile::tempdir_in("/run").or_else(|_| tempfile::tempdir()).context("making a mount point")?;
     let length = image.metadata().with_context(|| format!("opening {}", image.display()))?.len();
-    let part = Part { image, offset: 0, length, read_only: true, sector_size: 512 };
+    let part = Part { image, offset: 0, length, read_only: true, sector_size: 512, partitioned: false };
     let device = Loop::attach(&part, place.path())?;
     let at = place.path().join("files");
     std::fs::create_dir(&at)?;

@@ -56,6 +56,7 @@ fn try_sandbox(isolation: Isolation) -> Result<()> {
         network: false,
         input: Input::Null,
         uniform: None,
+        remounts: false,
     };
     match Sandbox::new(isolation).run(&command, &mut |_, _| {})? {
         Exit::Code(0) => Ok(()),

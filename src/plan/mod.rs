@@ -100,6 +100,9 @@ pub struct PlanStep {
     pub variables: BTreeMap<String, String>,
     /// All that its result depends on, as far as it is known.
     pub inputs: Vec<Input>,
+    /// Id of what came before it, as far as its result depends on that; `None` as long as it is not known.
+    #[serde(default)]
+    pub previous: Option<EntryId>,
     /// Its id; `None` until the steps before it have been run.
     pub id: Option<EntryId>,
     /// Date of what it writes, in seconds since 1970; `None` as long as there is no id.

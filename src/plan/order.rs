@@ -126,6 +126,7 @@ impl<'a> Order<'a> {
             recipe_dir: step.recipe_dir.clone(),
             variables: (*step.variables).clone(),
             inputs: Vec::new(),
+            previous: None,
             id: None,
             epoch: None,
             hit: false,

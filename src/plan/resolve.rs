@@ -120,6 +120,7 @@ impl<'a> Resolver<'a> {
         };
         action.inputs(&mut cx)?;
         step.inputs = cx.inputs;
+        step.previous = Some(previous.clone());
         if self.plan.epoch.is_none() {
             self.epoch = self.epoch.max(newest(&step.inputs, &self.plan.releases));
         }

@@ -1,6 +1,7 @@
 //! A private /dev: the devices that programs expect, and nothing of the host's hardware.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, openat};
@@ -54,6 +55,20 @@ fn node(dev: &OwnedFd, host: &OwnedFd, name: &str, major: u64, minor: u64) -> Re
     let target = openat(dev, name, flags, Mode::from_bits_truncate(0o644))?;
     sys::mount::attach(&tree, &target.as_fd())?;
     Ok(())
+}
+
+/// A block device of our own in a private /dev, where that is allowed; whether it was. One that is mounted
+/// from the host is a mount point to mount(8), and its file system the host's /dev.
+pub(super) fn own_block(dev: &OwnedFd, name: &Path, number: u64) -> bool {
+    let mode = Mode::from_bits_truncate(0o660);
+    if mknodat(dev, name, SFlag::S_IFBLK, mode, number).is_err() {
+        return false;
+    }
+    let usable = openat(dev, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).is_ok();
+    if !usable {
+        let _ = nix::unistd::unlinkat(dev, name, nix::unistd::UnlinkatFlags::NoRemoveDir);
+    }
+    usable
 }
 
 /// Pseudo-terminals of the command's own.

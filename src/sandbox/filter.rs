@@ -1,5 +1,8 @@
-//! Durable writes made no-ops: a build that is cut short is thrown away whole, so nothing in it
-//! needs to reach the disk before it goes on. dpkg alone asks for it twice per package.
+//! System calls that commands do without.
+//!
+//! Durable writes are made no-ops: a build that is cut short is thrown away whole, so nothing in it needs to
+//! reach the disk before it goes on. dpkg alone asks for it twice per package. Remounting is refused: of what
+//! root's command sees, most is the host's, in whatever mount namespace.
 
 use seccompiler::sock_filter;
 
@@ -23,12 +26,32 @@ const CALLS: &[(u32, &[u32])] = &[
     (0x8000_0016, &[36, 118, 148, 144, 338, 307]),
 ];
 
+/// mount(2) by architecture, as in [`CALLS`].
+const MOUNT: &[(u32, u32)] = &[
+    (0xc000_003e, 165),
+    (0x4000_0003, 21),
+    (0xc000_00b7, 40),
+    (0xc000_00f3, 40),
+    (0xc000_0102, 40),
+    (0x4000_0028, 21),
+    (0xc000_0015, 21),
+    (0x8000_0016, 21),
+];
+/// fsconfig(2), the same everywhere.
+const FSCONFIG: u32 = 431;
+/// `FSCONFIG_CMD_RECONFIGURE`, its second argument.
+const RECONFIGURE: u32 = 7;
+/// `MS_REMOUNT` and `MS_BIND` of mount(2), in its fourth argument.
+const MS_REMOUNT: u32 = 0x20;
+const MS_BIND: u32 = 0x1000;
+
 /// In the number of a system call made through the x32 table.
 const X32_BIT: u32 = 0x4000_0000;
 
 /// Offsets in `struct seccomp_data` (linux/seccomp.h).
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
+const ARGUMENTS: u32 = 16;
 
 // Instructions, linux/bpf_common.h.
 const LOAD_WORD: u16 = 0x20;
@@ -38,6 +61,8 @@ const RETURN: u16 = 0x06;
 
 // Verdicts, linux/seccomp.h.
 const ALLOW: u32 = 0x7fff_0000;
+/// Fails with `EPERM`.
+const REFUSE: u32 = 0x0005_0001;
 /// "Fails" with error number 0: the caller sees success.
 const SUCCEED: u32 = 0x0005_0000;
 /// Whoever listens answers.
@@ -67,6 +92,36 @@ pub(super) fn no_durable_writes() -> Vec<sock_filter> {
     program
 }
 
+/// Refuses to change the options of a file system itself, which a remount does unless it is that of a bind.
+pub(super) fn no_remounts() -> Vec<sock_filter> {
+    let mut program = vec![instruction(LOAD_WORD, 0, 0, ARCHITECTURE)];
+    for (architecture, mount) in MOUNT {
+        program.extend([
+            instruction(JUMP_IF_EQUAL, 0, 11, *architecture),
+            instruction(LOAD_WORD, 0, 0, NUMBER),
+            instruction(AND, 0, 0, !X32_BIT),
+            instruction(JUMP_IF_EQUAL, 3, 0, *mount),
+            instruction(JUMP_IF_EQUAL, 0, 5, FSCONFIG),
+            instruction(LOAD_WORD, 0, 0, argument(*architecture, 1)),
+            instruction(JUMP_IF_EQUAL, 4, 3, RECONFIGURE),
+            instruction(LOAD_WORD, 0, 0, argument(*architecture, 3)),
+            instruction(AND, 0, 0, MS_REMOUNT | MS_BIND),
+            instruction(JUMP_IF_EQUAL, 1, 0, MS_REMOUNT),
+            instruction(RETURN, 0, 0, ALLOW),
+            instruction(RETURN, 0, 0, REFUSE),
+        ]);
+    }
+    program.push(instruction(RETURN, 0, 0, ALLOW));
+    program
+}
+
+/// Where the lower half of an argument is.
+fn argument(architecture: u32, index: u32) -> u32 {
+    // `__AUDIT_ARCH_LE` is not set for s390x.
+    let lower = if architecture & 0x4000_0000 == 0 { 4 } else { 0 };
+    ARGUMENTS + 8 * index + lower
+}
+
 /// A program that hands some calls of one architecture over to who listens.
 pub(super) fn handed_over(architecture: u32, calls: &[u32]) -> Vec<sock_filter> {
     let count = calls.len() as u8;
@@ -87,14 +142,27 @@ pub(super) fn handed_over(architecture: u32, calls: &[u32]) -> Vec<sock_filter> 
 mod tests {
     use super::*;
 
-    /// Runs the program as the kernel would.
     fn judge(program: &[sock_filter], architecture: u32, number: u32) -> u32 {
+        judge_with(program, architecture, number, [0; 6])
+    }
+
+    /// Runs the program as the kernel would.
+    fn judge_with(program: &[sock_filter], architecture: u32, number: u32, arguments: [u32; 6]) -> u32 {
+        let word = |offset: u32| match offset {
+            NUMBER => number,
+            ARCHITECTURE => architecture,
+            offset => {
+                let lower = if architecture & 0x4000_0000 == 0 { 4 } else { 0 };
+                assert_eq!(offset % 8, lower, "not the lower half of an argument");
+                arguments[(offset - ARGUMENTS) as usize / 8]
+            }
+        };
         let (mut at, mut accumulator) = (0usize, 0u32);
         loop {
             let now = &program[at];
             at += 1;
             match now.code {
-                LOAD_WORD => accumulator = if now.k == NUMBER { number } else { architecture },
+                LOAD_WORD => accumulator = word(now.k),
                 AND => accumulator &= now.k,
                 JUMP_IF_EQUAL => at += usize::from(if accumulator == now.k { now.jt } else { now.jf }),
                 RETURN => return now.k,
@@ -120,6 +188,20 @@ mod tests {
         assert_eq!(judge(&program, 0xc000_003e, X32_BIT | 74), SUCCEED);
         assert_eq!(judge(&program, 0xc000_003e, X32_BIT | 1), ALLOW);
         assert_eq!(judge(&program, 0x1234_5678, 74), ALLOW);
+    }
+
+    #[test]
+    fn only_what_changes_a_file_system_is_refused() {
+        let program = no_remounts();
+        for (architecture, mount) in MOUNT {
+            let judged = |number, arguments| judge_with(&program, *architecture, number, arguments);
+            for (flags, verdict) in [(0x20, REFUSE), (0x21, REFUSE), (0x1020, ALLOW), (0x1021, ALLOW), (0x1, ALLOW)] {
+                assert_eq!(judged(*mount, [0x20, 7, 7, flags, 0x20, 0]), verdict, "{architecture:#x} {flags:#x}");
+            }
+            assert_eq!(judged(FSCONFIG, [0, 7, 0, 0, 0, 0]), REFUSE);
+            assert_eq!(judged(FSCONFIG, [7, 6, 0, 0x20, 0, 0]), ALLOW);
+            assert_eq!(judged(mount + 1, [0x20; 6]), ALLOW);
+        }
     }
 
     #[test]

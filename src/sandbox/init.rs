@@ -261,7 +261,10 @@ fn try_become(command: &Command, hand_over: Option<HandOver>) -> Result<std::con
     if command.input == Input::Terminal {
         take_terminal();
     }
-    no_durable_writes();
+    forbid(&filter::no_durable_writes());
+    if !command.remounts {
+        forbid(&filter::no_remounts());
+    }
     process::reset_signals();
     let argv = strings(command.argv.iter().cloned())?;
     let environment = strings(command.environment.iter().map(|(name, value)| format!("{name}={value}")))?;
@@ -310,12 +313,12 @@ fn take_terminal() {
     let _ = nix::unistd::tcsetpgrp(input.as_fd(), nix::unistd::getpgrp());
 }
 
-fn no_durable_writes() {
-    let program = filter::no_durable_writes();
+/// Installs a filter.
+fn forbid(program: &[seccompiler::sock_filter]) {
     // Without CAP_SYS_ADMIN the kernel takes a filter only from those who can gain no privileges.
-    // Where it takes none at all, builds are slower and nothing else.
-    if crate::sys::filter::install(&program).is_err() && nix::sys::prctl::set_no_new_privs().is_ok() {
-        let _ = crate::sys::filter::install(&program);
+    // Where it takes none at all, builds are slower, and nobody could remount.
+    if crate::sys::filter::install(program).is_err() && nix::sys::prctl::set_no_new_privs().is_ok() {
+        let _ = crate::sys::filter::install(program);
     }
 }
 

@@ -47,7 +47,7 @@ pub enum View {
     /// given it is writable and prepared as for [`View::Chroot`], so that a program such as apt
     /// can chroot into it.
     Host {
-        /// The target root on the host.
+        /// The target root on the host, or where a bind shows it.
         root: Option<PathBuf>,
         /// Other host paths that stay writable.
         writable: Vec<PathBuf>,
@@ -99,6 +99,9 @@ pub struct Command {
     /// A tree that it sees the same on every host, as far as the kernel lets that be done; where it does
     /// not, [`Stream::Note`] has the reason.
     pub uniform: Option<Uniform>,
+    /// Whether it may change how a file system is mounted (`mount -o remount`) that others see too. Where
+    /// it is root's, most of them are the host's.
+    pub remounts: bool,
 }
 
 /// Where a line about a command came from.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -18,13 +19,17 @@ struct Taken {
     tree: OwnedFd,
     kind: Kind,
     target: PathBuf,
+    /// Number of a block device.
+    block: Option<u64>,
 }
 
 impl Taken {
     fn from(source: &Path, target: &Path) -> Result<Self> {
         let kind = Kind::of(source)?;
         let tree = sys::mount::clone_tree(source).with_context(|| format!("binding {}", source.display()))?;
-        Ok(Self { tree, kind, target: target.into() })
+        let meta = source.metadata()?;
+        let block = meta.file_type().is_block_device().then(|| meta.rdev());
+        Ok(Self { tree, kind, target: target.into(), block })
     }
 }
 
@@ -81,7 +86,9 @@ impl Builder {
     }
 
     fn host(&mut self, root: Option<&Path>, writable: &[PathBuf], mut all: Vec<Taken>) -> Result<()> {
-        for path in writable.iter().map(PathBuf::as_path).chain(root) {
+        // The root may be shown elsewhere than where it stands.
+        let root_here = root.filter(|root| all.iter().all(|taken| taken.target != *root));
+        for path in writable.iter().map(PathBuf::as_path).chain(root_here) {
             all.push(Taken::from(path, path)?);
         }
         outermost_first(&mut all);
@@ -101,6 +108,12 @@ impl Builder {
     }
 
     fn attach(&mut self, root: &Root, taken: &Taken) -> Result<()> {
+        if let (Some(number), Ok(name)) = (taken.block, taken.target.strip_prefix("/dev"))
+            && name.components().count() == 1
+            && device::own_block(&root.find(Path::new("/dev"))?, name, number)
+        {
+            return Ok(());
+        }
         let target = root.make(&taken.target, taken.kind, &mut self.created)?;
         sys::mount::attach(&taken.tree, &target).with_context(|| format!("binding to {}", taken.target.display()))
     }

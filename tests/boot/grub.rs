@@ -106,6 +106,42 @@ fn an_ordinary_user_gets_the_same_image_as_root() {
     }
 }
 
+/// As recipes of debos do it: GRUB's own tools, in the mounted image.
+const OWN_TOOLS: &str = "
+  # {{ or .variant `none` }}
+  - action: image-partition
+    imagename: own.img
+    imagesize: 1200MB
+    partitiontype: gpt
+    partitions:
+      - { name: bios, fs: none, start: 1MiB, end: 2MiB, flags: [bios_grub] }
+      - { name: root, fs: ext4, start: 2MiB, end: 100% }
+    mountpoints:
+      - { mountpoint: /, partition: root }
+  - action: filesystem-deploy
+  - action: run
+    chroot: true
+    command: |
+      echo 'GRUB_TIMEOUT=0 GRUB_CMDLINE_LINUX=console=ttyS0' | tr ' ' '\\n' > /etc/default/grub
+      grub-install --target=i386-pc \"$IMAGE\" && update-grub
+  - action: run
+    command: |
+      findmnt --noheadings --output target $IMAGE-part2
+      mount -v -o remount,ro $IMAGE-part2
+      ! touch $ROOTDIR/etc/written && test -w /dev/null
+      findmnt --output uuid,source --noheadings /dev/disk/by-label/root
+      grep -F \"root=UUID=$(lsblk -no UUID $IMAGE-part2)\" $ROOTDIR/boot/grub/grub.cfg
+";
+
+#[test]
+fn a_recipe_of_debos_may_install_it_itself() {
+    needs_root!();
+    needs_machine!(Machine::Amd64Bios);
+    let project = project("amd64", OWN_TOOLS);
+    build!(&project);
+    nothing_failed(&boot(&project, Machine::Amd64Bios, "out/own.img", &[], &[DONE]));
+}
+
 /// Boot loaders in a root that has only what they ask for.
 const TINY: &str = "
   - action: image-partition

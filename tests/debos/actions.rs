@@ -180,19 +180,71 @@ fn postprocess_starts_among_the_artifacts_when_all_else_is_done() {
 }
 
 #[test]
-fn directories_among_the_artifacts_are_there_and_files_of_earlier_builds_are_spoken_of() {
+fn a_command_sees_the_artifacts_of_earlier_builds_that_it_names() {
     let project = tiny!(Project::new().file("out/output/old", "of an earlier build").file("out/firmware.bin", "x"));
     project.set_actions(
         "
   - {action: run, command: 'echo new > \"$ARTIFACTDIR/output/new\"'}
-  - {action: run, command: 'test ! -f \"$ARTIFACTDIR/firmware.bin\"'}
+  - action: run
+    command: |
+      cp \"$ARTIFACTDIR/firmware.bin\" $ROOTDIR/firmware
+      cat \"${ARTIFACTDIR}/output/new\" >> $ROOTDIR/firmware
+  - {action: run, chroot: true, command: test \"$(cat firmware)\" = xnew}
 ",
     );
-    project.build([]).success().says("`$ARTIFACTDIR/firmware.bin` is of an earlier build");
+    let outcomes = || project.build(["--json"]).success().outcomes();
+    assert_eq!(outcomes(), ["ran", "ran", "ran", "ran"]);
     assert_eq!(project.read("out/output/new"), "new\n");
     assert_eq!(project.read("out/output/old"), "of an earlier build");
-    let again = project.build(["--json"]).success().outcomes();
-    assert_eq!(again, ["cached", "cached", "cached"]);
+    // What this build made is now there, too, but is not what it started from.
+    assert_eq!(outcomes(), ["cached"; 4]);
+    project.write("out/firmware.bin", "y");
+    let changed = project.build(["--json"]).code(1);
+    assert_eq!(changed.outcomes()[..3], ["cached", "cached", "ran"]);
+    assert_eq!(project.read("out/firmware.bin"), "y");
+    assert_eq!(project.read("out/output/new"), "new\n");
+}
+
+#[test]
+fn an_artifact_that_a_command_makes_anew_is_no_reason_to_run_it_again() {
+    let project = tiny!(Project::new().file("out/log", "first\n"));
+    project.set_actions("  - {action: run, command: 'date +%N >> \"$ARTIFACTDIR/log\"; cat \"$ARTIFACTDIR/log\"'}\n");
+    project.build(["-v"]).success().says("first");
+    let log = project.read("out/log");
+    assert_eq!(log.lines().count(), 2);
+    assert_eq!(project.build(["--json"]).success().outcomes(), ["cached", "cached"]);
+    assert_eq!(project.read("out/log"), log);
+}
+
+#[test]
+fn a_command_of_the_host_starts_in_a_directory_beside_the_root() {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(6);
+    header.set_mode(0o644);
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_data(&mut header, "src-1/a", "source".as_bytes()).expect("an archive");
+    let archive = archive.into_inner().expect("an archive");
+    let project =
+        Project::new().file("files/a", "of the recipe").file("srv/src.tar", archive).file("srv/blob", "bytes");
+    let server = Server::new(&project.path("srv"));
+    let project = tiny!(project);
+    project.set_actions(&format!(
+        "
+  - {{action: download, url: '{}', name: src, unpack: true}}
+  - {{action: download, url: '{}', name: blob, filename: blob.bin}}
+  - action: run
+    command: |
+      mkdir build && cat files/a > build/a && cp build/a $ROOTDIR/
+      cat \"${{ROOTDIR}}/../blob.bin\" \"$(ls -d $ROOTDIR/../src.tar.d/src-*)/a\" > $ROOTDIR/b
+      echo changed > $ROOTDIR/../blob.bin
+  - action: run
+    command: test ! -e build && test \"$(cat $ROOTDIR/../blob.bin)\" = bytes && chroot $ROOTDIR /bin/sh -c 'test -d /proc/self'
+  - {{action: run, chroot: true, command: 'test \"$(cat a) $(cat b)\" = \"of the recipe bytessource\"'}}
+",
+        server.url("src.tar"),
+        server.url("blob")
+    ));
+    project.build([]).success();
 }
 
 #[test]

@@ -153,7 +153,7 @@ const DEVICE: &str = "  - action: image-partition
     first-boot: false
   - action: run
     chroot: true
-    command: test -b \"$IMAGE\" && echo $IMAGE > /etc/image
+    command: test -b \"$IMAGE\" && test -b $IMAGE-part1 && echo $IMAGE > /etc/image
 ";
 
 #[test]
@@ -169,5 +169,5 @@ fn an_image_is_mounted_where_a_step_of_debos_uses_its_device() {
     plan.success();
     debos(&project, ["recipe.yaml", "--artifactdir", "out", "--disable-fakemachine"]).success();
     let root = crate::image::disk::partition(&project, 1);
-    assert!(crate::image::disk::debugfs(&root, "cat /etc/image").starts_with("/dev/loop"));
+    assert!(crate::image::disk::debugfs(&root, "cat /etc/image").starts_with("/dev/disk/"));
 }

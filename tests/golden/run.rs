@@ -71,6 +71,26 @@ fn a_command_of_the_host_sees_root_artifacts_and_recipe() {
     }
 }
 
+/// Root's could, in whatever mount namespace: a remount is of the file system itself.
+#[test]
+fn no_command_changes_how_others_file_systems_are_mounted() {
+    for user in super::users() {
+        let Some(project) = Project::of(user).tiny("") else { skip!("needs a static busybox") };
+        project.set_actions(
+            "
+  - action: run
+    command: |
+      for place in / /dev \"$ROOTDIR\" \"$ARTIFACTDIR\"; do
+        ! mount -v -o remount,ro $place && ! busybox mount -o remount,ro $place
+      done
+      : > $ROOTDIR/etc/still
+  - {action: run, chroot: true, command: '! busybox mount -o remount,ro / && : > /etc/written'}
+",
+        );
+        project.build([]).success();
+    }
+}
+
 #[test]
 fn a_command_of_the_host_may_not_write_to_the_host() {
     let Some(project) = project() else { skip!("needs a static busybox") };

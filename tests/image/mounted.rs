@@ -49,6 +49,34 @@ macro_rules! project {
     };
 }
 
+/// /dev of a container that may do everything: a file system of its own, with what was there when it started.
+const CONTAINER: &str = "
+mkdir -p /tmp/dev && mount -t tmpfs tmpfs /tmp/dev && cp -a /dev/null /dev/zero /dev/full /dev/random /dev/urandom \
+    /dev/tty /dev/loop-control /dev/loop[0-7] /tmp/dev/ && mkdir /tmp/dev/shm && mount --move /tmp/dev /dev && exec \"$@\"";
+
+#[test]
+fn partitions_have_their_names_where_dev_does_not_know_them() {
+    needs_loops!();
+    let project = project!(format!(
+        "{}  - action: filesystem-deploy
+    first-boot: false
+  - action: run
+    chroot: true
+    command: |
+      test -b \"$IMAGE-part2\" && test \"$(readlink -f \"$IMAGE\")\" != \"$(readlink -f $IMAGE-part2)\"
+      device=$(readlink -f $IMAGE-part2)
+      grep \" / .* $device \" /proc/self/mountinfo
+      test $(cat /sys/class/block/${{device##*/}}/partition) = 2
+      test $(readlink -f /dev/disk/by-partlabel/root) = $device
+",
+        image("ext4", "", "")
+    ));
+    project.build(["--no-cache"]).success();
+    let before = ["unshare", "-m", "sh", "-c", CONTAINER, "sh"].map(str::to_owned);
+    project.run_inside(&before, ["build", "recipe.yaml", "--artifactdir", "out", "--no-cache"]).success();
+    assert_eq!(project.leftovers(), [""; 0]);
+}
+
 #[test]
 fn steps_work_on_the_device_and_in_its_file_systems() {
     needs_loops!();
@@ -77,7 +105,7 @@ fn steps_work_on_the_device_and_in_its_file_systems() {
     assert_eq!(debugfs(&boot, "cat /host"), "host\n");
     assert_eq!(debugfs(&project.path("out/boot.ext2"), "cat /host"), "host\n");
     assert_eq!(debugfs(&root, "cat /etc/mark"), "MARK");
-    assert!(debugfs(&root, "cat /etc/image").starts_with("/dev/loop"));
+    assert!(debugfs(&root, "cat /etc/image").starts_with("/dev/disk/"));
     assert!(debugfs(&root, "cat /etc/mounts").contains(" ext4 rw"));
     for file in [&boot, &root] {
         crate::image::disk::reads("e2fsck", &["-fn"], file);

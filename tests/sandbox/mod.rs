@@ -131,6 +131,7 @@ fn command(argv: &[&str], view: View) -> Command {
         network: false,
         input: Input::Null,
         uniform: None,
+        remounts: false,
     }
 }
 

@@ -1,9 +1,18 @@
 //! Commands that want the image's device, which an image that is written offline does not have.
 
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
 use super::Run;
-use crate::build::CheckContext;
+use crate::build::command::Runner;
+use crate::build::image::Disk;
+use crate::build::{BuildContext, CheckContext};
 use crate::diagnostics::Diagnostics;
-use crate::image::{Spec, Strategy};
+use crate::image::{FilesystemKind, Spec, Strategy};
 
 /// debos's variables for the image's device, and for where its file systems are mounted.
 const VARIABLES: [&str; 2] = ["IMAGE", "IMAGEMNTDIR"];
@@ -47,6 +56,66 @@ pub(super) fn check(run: &Run, cx: &CheckContext<'_>, out: &mut Diagnostics) {
             ))
             .hint("for everything else, `strategy: mounted` on the `image-partition` makes a device")
     });
+}
+
+/// What `$IMAGE` is; behind it `-part1` and so on are the partitions, as udev names them.
+const DISK: &str = "/dev/disk/by-id/image";
+
+/// Shows a command the disk and its partitions, under the names that udev would give them.
+pub(super) fn show<'a>(cx: &BuildContext<'_>, disk: &Disk, runner: Runner<'a>, chroot: bool) -> Result<Runner<'a>> {
+    let links = cx.scratch.join("disk");
+    let seen = |node: &Path| Path::new("/dev").join(node.file_name().unwrap_or_default());
+    let mut runner = runner.bind(&disk.node, seen(&disk.node), false).env("IMAGE", DISK);
+    let mut names = vec![(PathBuf::from("by-id/image"), &disk.node)];
+    for (number, node) in &disk.partitions {
+        runner = runner.bind(node, seen(node), false);
+        names.push((format!("by-id/image-part{number}").into(), node));
+        let described = cx.image.and_then(|spec| spec.partitions.iter().find(|partition| partition.number == *number));
+        let Some(partition) = described else { continue };
+        let contents = &partition.contents;
+        let ids = [
+            ("by-uuid", &contents.uuid),
+            ("by-label", &contents.label),
+            ("by-partuuid", &partition.uuid),
+            ("by-partlabel", &partition.label),
+        ];
+        let bare = contents.kind == FilesystemKind::None;
+        let of_contents = |of: &str| matches!(of, "by-uuid" | "by-label");
+        let ids = ids.into_iter().filter(|(of, id)| !(id.is_empty() || bare && of_contents(of)));
+        names.extend(ids.map(|(directory, id)| (Path::new(directory).join(encoded(id)), node)));
+    }
+    for (name, node) in names {
+        let link = links.join(name);
+        let target = Path::new("../..").join(node.file_name().unwrap_or_default());
+        let made = fs::create_dir_all(link.parent().unwrap_or(&links)).and_then(|()| symlink(target, &link));
+        match made {
+            // Of two with the same label one has it.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            other => other.with_context(|| format!("naming the disk {}", link.display()))?,
+        }
+    }
+    // As is done for zerofree, which wants a file system that is only read.
+    runner = runner.bind(&links, "/dev/disk", true).remounts();
+    if chroot {
+        // grub-probe looks there for what a partition is a part of; the host's firmware is not the image's.
+        runner = runner.bind("/sys", "/sys", true);
+        if Path::new("/sys/firmware").is_dir() {
+            let nothing = cx.scratch.join("firmware");
+            fs::create_dir(&nothing).context("making a place without firmware")?;
+            runner = runner.bind(nothing, "/sys/firmware", true);
+        }
+    }
+    Ok(runner)
+}
+
+/// A name as udev writes it (systemd's `encode_devnode_name`).
+fn encoded(name: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || !letter.is_ascii() || "#+-.:=@_".contains(letter);
+    let encode = |letter: char| match plain(letter) {
+        true => letter.to_string(),
+        false => format!("\\x{:02x}", u32::from(letter)),
+    };
+    name.chars().map(encode).collect()
 }
 
 /// Whether a shell's text gives a variable a value of its own: `IMAGE=$1`.

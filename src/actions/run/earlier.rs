@@ -1,11 +1,13 @@
-//! What a command expects in the artifact directory because an earlier build, or the user, put it there.
+//! What a command finds in the artifact directory because an earlier build, or the user, put it there.
 
-use std::fs;
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
-use crate::build::BuildContext;
+use crate::build::{BuildContext, InputContext};
 
 /// Paths behind `$ARTIFACTDIR/` in a shell's text, each as far as it is plain.
 fn named(text: &str) -> Vec<PathBuf> {
@@ -29,32 +31,117 @@ fn named(text: &str) -> Vec<PathBuf> {
     all
 }
 
-/// Makes the directories that a command names and the artifact directory has; gives the files of earlier builds
-/// that it names.
-pub(super) fn prepare(cx: &BuildContext<'_>, text: &str) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+/// What a file is called among the inputs.
+fn shown(path: &Path) -> String {
+    format!("$ARTIFACTDIR/{}", path.display())
+}
+
+/// What became of the named files when the command was last run after the same: those that the build
+/// itself made, with the state that they had as inputs.
+type Made = BTreeMap<PathBuf, Option<String>>;
+
+/// Where that is kept: `who` tells commands apart.
+fn key(previous: &crate::store::EntryId, who: &str) -> String {
+    format!("earlier-{previous}-{}", blake3::hash(who.as_bytes()))
+}
+
+/// Adds the files that the command names and the artifact directory has. Of those that this build makes
+/// itself, what is there was left by the one before: they count as they did when they were made.
+pub(super) fn add(cx: &mut InputContext<'_>, text: &str, who: &str) -> Result<()> {
+    let made: Made =
+        cx.store.recall(&key(cx.previous, who)).and_then(|made| serde_json::from_value(made).ok()).unwrap_or_default();
     for path in named(text) {
+        if let Some(state) = made.get(&path) {
+            if let Some(state) = state {
+                cx.add(format!("file {}", shown(&path)), state);
+            }
+            continue;
+        }
         let there = cx.artifact_dir.join(&path);
+        if there.is_file() && !path.to_str().is_none_or(|path| cx.is_planned(path)) {
+            cx.add_tree(&shown(&path), &there)?;
+        }
+    }
+    Ok(())
+}
+
+/// Files of earlier builds that were put before a command.
+pub(super) struct Earlier {
+    named: Vec<PathBuf>,
+    /// Those that are of this build.
+    ours: Vec<PathBuf>,
+    /// Those that were put there, and how they were.
+    lent: Vec<(PathBuf, State)>,
+    /// Those that it does not see.
+    unseen: Vec<PathBuf>,
+}
+
+type State = (u64, Option<SystemTime>, u64);
+
+fn state(meta: &Metadata) -> State {
+    use std::os::unix::fs::MetadataExt;
+    (meta.len(), meta.modified().ok(), meta.ino())
+}
+
+/// Makes the directories that a command names and the artifact directory has, and copies the files there that
+/// it names and that are among its inputs.
+pub(super) fn prepare(cx: &BuildContext<'_>, text: &str) -> Result<Earlier> {
+    let mut earlier = Earlier { named: named(text), ours: Vec::new(), lent: Vec::new(), unseen: Vec::new() };
+    for path in &earlier.named {
+        let there = cx.artifact_dir.join(path);
         let directory = if there.is_dir() { Some(path.as_path()) } else { path.parent() };
         if let Some(directory) = directory.filter(|directory| cx.artifact_dir.join(directory).is_dir()) {
             let ours = cx.artifacts.join(directory);
             fs::create_dir_all(&ours).with_context(|| format!("making {}", ours.display()))?;
         }
-        if there.is_file() && !cx.artifacts.join(&path).exists() {
-            files.push(path);
+        let ours = cx.artifacts.join(path);
+        if ours.symlink_metadata().is_ok() {
+            earlier.ours.push(path.clone());
+        } else if !there.is_file() {
+        } else if cx.input(&format!("file {}", shown(path))).is_none() {
+            earlier.unseen.push(path.clone());
+        } else {
+            let doing = || format!("copying {} of an earlier build", path.display());
+            reflink_copy::reflink_or_copy(&there, &ours).with_context(doing)?;
+            let meta = there.metadata().with_context(doing)?;
+            fs::set_permissions(&ours, meta.permissions()).with_context(doing)?;
+            filetime::set_file_mtime(&ours, filetime::FileTime::from_last_modification_time(&meta))
+                .with_context(doing)?;
+            earlier.lent.push((path.clone(), state(&ours.metadata().with_context(doing)?)));
         }
     }
-    Ok(files)
+    Ok(earlier)
 }
 
-/// Says of files of earlier builds that a command did not see them, unless it made them itself.
-pub(super) fn report(cx: &BuildContext<'_>, files: &[PathBuf]) {
-    for path in files.iter().filter(|path| !cx.artifacts.join(path).exists()) {
-        let shown = path.display();
-        cx.warn(format!(
-            "`$ARTIFACTDIR/{shown}` is of an earlier build, so this command does not see it; it can come into the root \
-             by `overlay` or `unpack` with `origin: artifacts`"
-        ));
+impl Earlier {
+    /// Takes away what the command left as it was, remembers what this build makes, and says what was not seen.
+    pub(super) fn finish(self, cx: &BuildContext<'_>, who: &str) -> Result<()> {
+        let mut lent = Vec::new();
+        for (path, before) in self.lent {
+            let ours = cx.artifacts.join(&path);
+            if ours.symlink_metadata().is_ok_and(|meta| state(&meta) == before) {
+                fs::remove_file(&ours).with_context(|| format!("taking {} away", ours.display()))?;
+                lent.push(path);
+            }
+        }
+        let here = |path: &PathBuf| self.ours.contains(path) || cx.artifacts.join(path).symlink_metadata().is_ok();
+        let made: Made = self
+            .named
+            .iter()
+            .filter(|path| here(path) && !lent.contains(path))
+            .map(|path| (path.clone(), cx.input(&format!("file {}", shown(path))).map(str::to_owned)))
+            .collect();
+        if let (Some(previous), false) = (cx.previous, made.is_empty()) {
+            cx.store.remember(&key(previous, who), &serde_json::to_value(&made)?);
+        }
+        for path in self.unseen.iter().filter(|path| !cx.artifacts.join(path).exists()) {
+            let shown = path.display();
+            cx.warn(format!(
+                "`$ARTIFACTDIR/{shown}` is of an earlier build, so this command does not see it; it can come into the root \
+                 by `overlay` or `unpack` with `origin: artifacts`"
+            ));
+        }
+        Ok(())
     }
 }
 

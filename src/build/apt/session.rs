@@ -201,6 +201,7 @@ impl<'a> Apt<'a> {
             network: false,
             input: Input::Null,
             uniform: None,
+            remounts: false,
         };
         let mut output = Vec::new();
         let exit = self

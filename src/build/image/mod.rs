@@ -20,7 +20,7 @@ use crate::image::{FilesystemKind, Spec, Strategy, filesystem};
 
 pub use alone::{Room, make_alone};
 pub use fstab::{FindBy, command_line, device, fstab, is_protectable, root_words, split};
-pub use mounted::{Loop, MountedImage, Part, mounts, refused};
+pub use mounted::{Disk, Loop, MountedImage, Part, mounts, refused};
 pub use trees::make_mount_points;
 pub use write::{extract_partitions, write};
 

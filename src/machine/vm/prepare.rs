@@ -76,6 +76,7 @@ pub(super) fn prepare(start: &Start, isolation: Isolation, disk: &Path, own: &Pa
         network: false,
         input: Input::Null,
         uniform: None,
+        remounts: false,
     };
     let view = |name| match isolation {
         Isolation::Namespaces => Ok(View::Chroot { root: jail(&own.join(name), &outside)? }),

@@ -59,6 +59,7 @@ impl PlainTools {
             network: false,
             input: Input::Null,
             uniform: tool.uniform.clone(),
+            remounts: false,
         };
         let isolation = if crate::harness::is_root() { Isolation::Namespaces } else { Isolation::Chroot };
         let (mut text, mut errors) = (String::new(), String::new());

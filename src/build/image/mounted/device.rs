@@ -5,12 +5,13 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use loopdev::LoopDevice;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use crate::diagnostics::Fault;
+use crate::image::Placed;
 use crate::sys;
 
 /// Major number of loop devices (the kernel's admin-guide/devices.txt).
@@ -46,6 +47,8 @@ pub struct Part<'a> {
     pub read_only: bool,
     /// Of a whole disk, in bytes; 512 for a file system.
     pub sector_size: u32,
+    /// Whether it is a disk with partitions that are to be devices, too.
+    pub partitioned: bool,
 }
 
 impl Loop {
@@ -59,7 +62,7 @@ impl Loop {
         let backing = part.image.metadata().with_context(doing)?;
         for _ in 0..TRIES {
             let number = sys::loops::free(&control).with_context(doing)?;
-            let node = node(number, nodes).with_context(doing)?;
+            let node = node(&format!("loop{number}"), makedev(MAJOR, number.into()), nodes).with_context(doing)?;
             let device = LoopDevice::open(&node).map_err(|error| {
                 Fault::machine(format!("opening the loop device {}: {error}", node.display()))
                     .hint("in a container, allow it the block devices of major number 7")
@@ -74,9 +77,32 @@ impl Loop {
             if part.sector_size != 512 {
                 sys::loops::set_sector_size(&device, part.sector_size).with_context(doing)?;
             }
+            if part.partitioned {
+                sys::loops::scan_partitions(&device).with_context(doing)?;
+            }
             return Ok(Self { number, node, open: Some(device), backing: (backing.dev(), backing.ino()) });
         }
         Err(Fault::failed("other programs keep taking the loop devices that are free").into())
+    }
+
+    /// Makes a partition of the disk a device of its own, whether or not the kernel understands the table;
+    /// its node. It goes with the disk.
+    pub fn partition(&self, placed: &Placed, nodes: &Path) -> Result<PathBuf> {
+        let device = self.open.as_ref().context("the disk was let go of")?;
+        let name = format!("loop{}p{}", self.number, placed.number);
+        let known = PathBuf::from(format!("/sys/block/loop{}/{name}", self.number));
+        let value = |name: &str| -> Option<u64> { fs::read_to_string(known.join(name)).ok()?.trim().parse().ok() };
+        let right = || value("start") == Some(placed.start / 512) && value("size") == Some(placed.length / 512);
+        if !right() {
+            sys::loops::add_partition(device, placed.number, placed.start, placed.length)?;
+            ensure!(right(), "the kernel does not show {name}");
+        }
+        let numbers = fs::read_to_string(known.join("dev"))?;
+        let (major, minor) = numbers.trim().split_once(':').context("a device without a number")?;
+        let node = node(&name, makedev(major.parse()?, minor.parse()?), nodes)?;
+        // A container may know no such devices.
+        File::open(&node)?;
+        Ok(node)
     }
 
     /// Lets go of the device: what is mounted keeps it from now on.
@@ -109,13 +135,15 @@ impl Loop {
     }
 }
 
-fn node(number: u32, nodes: &Path) -> Result<PathBuf> {
-    let usual = PathBuf::from(format!("/dev/loop{number}"));
-    let device = makedev(MAJOR, number.into());
+fn node(name: &str, device: libc::dev_t, nodes: &Path) -> Result<PathBuf> {
+    let usual = Path::new("/dev").join(name);
     if usual.metadata().is_ok_and(|meta| meta.file_type().is_block_device() && meta.rdev() == device) {
         return Ok(usual);
     }
-    let own = nodes.join(format!("loop{number}"));
+    let own = nodes.join(name);
+    if own.metadata().is_ok_and(|meta| meta.rdev() != device) {
+        fs::remove_file(&own).with_context(|| format!("removing the node {}", own.display()))?;
+    }
     match mknod(&own, SFlag::S_IFBLK, Mode::from_bits_truncate(0o600), device) {
         Ok(()) | Err(Errno::EEXIST) => Ok(own),
         Err(error) => Err(error).with_context(|| format!("making the node {}", own.display())),

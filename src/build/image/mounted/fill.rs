@@ -29,6 +29,7 @@ pub fn fill(request: &Request<'_>) -> Result<()> {
         length: request.length,
         read_only: false,
         sector_size: 512,
+        partitioned: false,
     };
     let device = Loop::attach(&part, &nodes)?;
     let kind = contents.kind.fstab_type().context("a file system that cannot be mounted")?;

@@ -2,9 +2,9 @@
 
 mod device;
 mod fill;
+mod named;
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::FsFlags;
 
 pub use self::device::{Loop, Part};
 pub(super) use self::fill::{fill, is_copied};
 pub use self::support::{mounts, refused};
 use crate::build::inside::{Inside, Kind};
 use crate::diagnostics::Fault;
-use crate::image::{FilesystemKind, Layout, Mount, Spec, table};
+use crate::image::{FilesystemKind, Layout, Mount, Placed, Spec, table};
 
 /// How long a file system may stay busy with what has just ended.
 const PATIENCE: usize = 50;
@@ -29,11 +30,47 @@ const PATIENCE: usize = 50;
 pub struct MountedImage {
     /// Where the root of the deploy is.
     pub path: PathBuf,
-    /// The whole disk, to be opened by steps.
-    pub disk: PathBuf,
+    /// For steps that open it.
+    pub disk: Disk,
     /// In the order in which they were mounted.
     mounts: Vec<Mounted>,
     loops: Vec<Loop>,
+}
+
+/// An image as a block device.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// Its node.
+    pub node: PathBuf,
+    /// Numbers and nodes of its partitions.
+    pub partitions: Vec<(u32, PathBuf)>,
+    /// Where its file systems are mounted that are written to.
+    written: Vec<PathBuf>,
+}
+
+impl Disk {
+    /// Mounts file systems for writing again that a command left read-only.
+    pub fn write_again(&self) -> Result<()> {
+        for at in &self.written {
+            let doing = || format!("mounting {} for writing again", at.display());
+            let now = nix::sys::statvfs::statvfs(at).with_context(doing)?.flags();
+            if !now.contains(FsFlags::ST_RDONLY) {
+                continue;
+            }
+            let kept = [
+                (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+                (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+                (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+                (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+                (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+                (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+            ];
+            let kept = kept.into_iter().filter(|(now_set, _)| now.contains(*now_set));
+            let flags = kept.fold(MsFlags::MS_REMOUNT, |flags, (_, flag)| flags | flag);
+            mount(None::<&str>, at, None::<&str>, flags, None::<&str>).with_context(doing)?;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -55,37 +92,48 @@ impl MountedImage {
         read_only: bool,
     ) -> Result<Self> {
         let layout = layout_of(spec, image)?;
-        let disk = Part { image, offset: 0, length: layout.size, read_only, sector_size: spec.sector_size };
+        let sector_size = spec.sector_size;
+        let disk = Part { image, offset: 0, length: layout.size, read_only, sector_size, partitioned: true };
         let disk = Loop::attach(&disk, scratch)?;
-        let node = disk.node.clone();
-        let mut mounted = Self { path: at.into(), disk: node, mounts: Vec::new(), loops: vec![disk] };
-        let mut devices: BTreeMap<&str, PathBuf> = BTreeMap::new();
+        let shown = Disk { node: disk.node.clone(), partitions: Vec::new(), written: Vec::new() };
+        let mut mounted = Self { path: at.into(), disk: shown, mounts: Vec::new(), loops: vec![disk] };
+        for placed in &layout.partitions {
+            let doing = || format!("making a device of `{}`", placed.name);
+            let node = mounted.partition(image, placed, scratch, read_only).with_context(doing)?;
+            mounted.disk.partitions.push((placed.number, node));
+        }
         for point in spec.mounts_of(slot).filter(|point| point.path.starts_with('/')) {
             let doing = || format!("mounting `{}` on {}", point.partition, point.path);
             let partition = spec.partition(&point.partition).with_context(doing)?;
-            let placed = layout.partition(&point.partition).with_context(doing)?;
             let Some(kind) = partition.contents.kind.fstab_type() else { continue };
-            let device = match devices.get(point.partition.as_str()) {
-                Some(device) => device.clone(),
-                None => {
-                    let (offset, length) = (placed.start, placed.length);
-                    let part = Part { image, offset, length, read_only, sector_size: 512 };
-                    let device = Loop::attach(&part, scratch).with_context(doing)?;
-                    let node = device.node.clone();
-                    mounted.loops.push(device);
-                    devices.insert(&point.partition, node.clone());
-                    node
-                }
-            };
+            let device = mounted.disk.partitions.iter().find(|(number, _)| *number == partition.number);
+            let (_, device) = device.cloned().with_context(doing)?;
             let made = point.path != "/" && mounted.directory(&point.path)?;
             let target = at.join(Inside::open(at)?.resolve(Path::new(&point.path))?);
             let options = Options::of(point, partition.contents.kind, read_only);
             options.mount(&device, &target, kind).with_context(doing)?;
+            if !options.flags.contains(MsFlags::MS_RDONLY) {
+                mounted.disk.written.push(target.clone());
+            }
             mounted.mounts.push(Mounted { at: target, made: made && point.build_time });
         }
-        // From here on what is mounted keeps the devices, and the disk keeps itself.
-        mounted.loops.iter_mut().skip(1).for_each(Loop::release);
         Ok(mounted)
+    }
+
+    /// A partition's node: that of the disk's own, or where such devices are not allowed, a device over the
+    /// same bytes.
+    fn partition(&mut self, image: &Path, placed: &Placed, scratch: &Path, read_only: bool) -> Result<PathBuf> {
+        let disk = self.loops.first().context("a disk without a device")?;
+        match disk.partition(placed, scratch) {
+            Ok(node) => return Ok(node),
+            Err(error) => tracing::debug!("partition {} of the disk: {error:#}", placed.number),
+        }
+        let (offset, length) = (placed.start, placed.length);
+        let part = Part { image, offset, length, read_only, sector_size: 512, partitioned: false };
+        let device = Loop::attach(&part, scratch)?;
+        let node = device.node.clone();
+        self.loops.push(device);
+        Ok(node)
     }
 
     /// Makes a mount point that is not there; whether it was made.
@@ -194,7 +242,11 @@ impl Options {
         let mut refused = Errno::EINVAL;
         for extra in [wished, None] {
             let data: Vec<&str> = self.data.iter().map(String::as_str).chain(extra).collect();
-            match mount(Some(device), at, Some(kind), self.flags, Some(data.join(",").as_str())) {
+            let data = data.join(",");
+            let mounted = named::under_its_name(device, at, |device| {
+                mount(Some(device), at, Some(kind), self.flags, Some(data.as_str()))
+            });
+            match mounted {
                 Ok(()) => return Ok(()),
                 Err(error) => refused = error,
             }

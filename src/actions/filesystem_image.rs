@@ -101,7 +101,8 @@ impl FilesystemImage {
             ("fat", Some(bytes)) => Some(fat_for(bytes)),
             (name, _) => FilesystemKind::named(name),
         };
-        kind.filter(|kind| !matches!(kind, FilesystemKind::None | FilesystemKind::Swap | FilesystemKind::Verity))
+        use FilesystemKind::{None, Swap, Verity};
+        kind.filter(|kind| !(matches!(kind, None | Swap | Verity) || kind.is_kernels()))
     }
 
     fn room(&self) -> Option<Room> {
@@ -166,7 +167,8 @@ impl Action for FilesystemImage {
                     .hint("give it by `filesystem`: `squashfs`, `erofs`, `ext4`, …"),
             ),
             None => {
-                let names = FilesystemKind::NAMES.iter().map(|(name, _)| *name);
+                let offline = FilesystemKind::NAMES.iter().filter(|(_, kind)| !kind.is_kernels());
+                let names = offline.map(|(name, _)| *name);
                 let diagnostic = cx.error("filesystem", format!("`{filesystem}` is no file system that holds files"));
                 out.push(match suggest(filesystem, names) {
                     Some(close) if close != filesystem => diagnostic.hint(format!("did you mean `{close}`?")),

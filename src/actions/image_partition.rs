@@ -12,7 +12,7 @@ use self::properties::{Mountpoint, Partition, Reserved};
 use super::{Action, Changes, ImageRole, ImageSurroundings, Needs};
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::diagnostics::Diagnostics;
-use crate::image::{Strategy, TableKind};
+use crate::image::{FilesystemKind, Strategy, TableKind};
 
 /// Say what the disk image looks like: its partition table, its file systems, and where they are
 /// mounted.
@@ -90,7 +90,9 @@ use crate::image::{Strategy, TableKind};
 ///
 /// **File systems**: `ext2`, `ext3`, `ext4`, `vfat` (FAT32; also `fat32`, `fat16`, `fat12`, and `fat`
 /// for what suits the size, as mkfs.vfat chooses: FAT12 up to 8 MiB, FAT16 below 512 MiB), `btrfs`,
-/// `xfs`, `f2fs`, `erofs`, `squashfs`, `swap`, or `none` for a partition that a `raw` fills. UUIDs that
+/// `xfs`, `f2fs`, `erofs`, `squashfs`, `swap`, or `none` for a partition that a `raw` fills; `exfat`, `hfs`,
+/// `hfsplus`, `hfsx`, `nilfs2` and `ntfs`, which only the kernel fills (`strategy: mounted`) and whose UUIDs and
+/// dates are others each time. UUIDs that
 /// are not given follow from `seed`, so that the same recipe gives the same image.
 ///
 /// **msdos** tables have four places. A recipe with more partitions gets an extended one in the fourth,
@@ -176,6 +178,12 @@ fn one_mebibyte() -> String {
 impl Action for ImagePartition {
     fn check(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) {
         check::check(self, cx, out);
+    }
+
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        let filled = |name: &str| self.mountpoints.iter().any(|mount| mount.partition == name);
+        let kinds = self.partitions.iter().filter(|part| filled(&part.name)).filter_map(declare::filesystem);
+        kinds.into_iter().any(FilesystemKind::is_kernels)
     }
 
     fn needs(&self) -> Needs {

@@ -178,6 +178,14 @@ pub enum FilesystemKind {
     Erofs,
     Squashfs,
     Swap,
+    /// These are filled by the kernel alone; see [`FilesystemKind::is_kernels`].
+    Exfat,
+    Hfs,
+    Hfsplus,
+    /// HFS+ that tells upper case from lower.
+    Hfsx,
+    Nilfs2,
+    Ntfs,
     /// Hashes of another partition.
     Verity,
 }
@@ -319,7 +327,7 @@ impl Spec {
 
 impl FilesystemKind {
     /// The names that recipes have for them; `fat` becomes what suits its size where that is known.
-    pub const NAMES: [(&'static str, Self); 17] = [
+    pub const NAMES: [(&'static str, Self); 23] = [
         ("none", Self::None),
         ("ext2", Self::Ext2),
         ("ext3", Self::Ext3),
@@ -337,6 +345,12 @@ impl FilesystemKind {
         ("squashfs", Self::Squashfs),
         ("swap", Self::Swap),
         ("linux-swap", Self::Swap),
+        ("exfat", Self::Exfat),
+        ("hfs", Self::Hfs),
+        ("hfsplus", Self::Hfsplus),
+        ("hfsx", Self::Hfsx),
+        ("nilfs2", Self::Nilfs2),
+        ("ntfs", Self::Ntfs),
     ];
 
     /// By its name in a recipe.
@@ -349,8 +363,11 @@ impl FilesystemKind {
         match self {
             Self::None | Self::Verity | Self::Squashfs => 0,
             Self::Ext2 | Self::Ext3 | Self::Ext4 => 16,
-            Self::Fat12 | Self::Fat16 | Self::Fat32 => 11,
-            Self::Btrfs => 255,
+            Self::Fat12 | Self::Fat16 | Self::Fat32 | Self::Exfat => 11,
+            Self::Hfs => 27,
+            Self::Nilfs2 => 80,
+            Self::Ntfs => 128,
+            Self::Btrfs | Self::Hfsplus | Self::Hfsx => 255,
             Self::Xfs => 12,
             Self::F2fs => 512,
             Self::Erofs | Self::Swap => 15,
@@ -382,7 +399,18 @@ impl FilesystemKind {
             Self::Erofs => "erofs",
             Self::Squashfs => "squashfs",
             Self::Swap => "swap",
+            Self::Exfat => "exfat",
+            Self::Hfs => "hfs",
+            Self::Hfsplus | Self::Hfsx => "hfsplus",
+            Self::Nilfs2 => "nilfs2",
+            Self::Ntfs => "ntfs3",
         })
+    }
+
+    /// Whether only the kernel can put files into it, so that it takes an image that is mounted. Its UUID is
+    /// what its mkfs makes of the time and of chance.
+    pub fn is_kernels(self) -> bool {
+        matches!(self, Self::Exfat | Self::Hfs | Self::Hfsplus | Self::Hfsx | Self::Nilfs2 | Self::Ntfs)
     }
 
     /// Whether it can never be written to.

@@ -372,3 +372,32 @@ fn errors_of_debos_are_not_reproduced() {
     project.build([]).success();
     assert!(!std::path::Path::new("/debforge-compat").exists());
 }
+
+/// debos hands any name to `mkfs.NAME`.
+#[test]
+fn file_systems_that_nothing_fills_are_made_empty() {
+    let kinds = [
+        ("exfat", "mkfs.exfat", "exfatprogs"),
+        ("ntfs", "mkfs.ntfs", "ntfs-3g"),
+        ("nilfs2", "mkfs.nilfs2", "nilfs-tools"),
+    ];
+    for (kind, program, package) in kinds {
+        needs_program!(program, package);
+        let Some(project) = Project::new().tiny(&format!(
+            "  # {{{{ or .x `y` }}}}
+  - action: image-partition
+    imagename: disk.img
+    imagesize: 200MB
+    partitiontype: msdos
+    partitions: [{{name: data, fs: {kind}, start: 1MiB, end: 100%, fslabel: stuff}}]
+"
+        )) else {
+            skip!("needs a static busybox")
+        };
+        project.build([]).success();
+        let part = crate::image::disk::partition(&project, 1);
+        let found = std::process::Command::new("blkid").args(["-p", "-o", "export"]).arg(&part).output();
+        let found = String::from_utf8_lossy(&found.expect("starting blkid").stdout).into_owned();
+        assert!(found.contains(&format!("TYPE={kind}")) && found.contains("LABEL=stuff"), "{found}");
+    }
+}

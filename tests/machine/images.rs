@@ -62,3 +62,41 @@ fn file_systems_that_this_kernel_lacks_are_mounted_in_uml() {
         assert!(allocated < 100 << 20, "{allocated} bytes are allocated");
     }
 }
+
+/// Only the kernel fills it, so a recipe of debos has it mounted without a word, and goes where that can be.
+#[test]
+fn a_recipe_of_debos_with_a_file_system_that_only_a_kernel_fills_is_built_in_uml() {
+    needs_uml!();
+    needs_program!("mkfs.nilfs2", "nilfs-tools");
+    let recipe = "architecture: {{ or .architecture `amd64` }}
+actions:
+  - { action: unpack, origin: recipe, file: root.tar }
+  - action: image-partition
+    imagename: disk.img
+    imagesize: 400MB
+    partitiontype: gpt
+    partitions:
+      - { name: root, fs: ext4, start: 1MiB, end: 200MB }
+      - { name: logs, fs: nilfs2, start: 200MB, end: 100% }
+    mountpoints:
+      - { mountpoint: /, partition: root }
+      - { mountpoint: /var/log, partition: logs }
+  - action: filesystem-deploy
+    setup-kernel-cmdline: false
+  - action: run
+    command: |
+      echo written > $ROOTDIR/var/log/written && chown 7:8 $ROOTDIR/var/log/written
+      findmnt --noheadings --output fstype,target $IMAGE-part2
+      grep -E '^PARTUUID=\\S+\\s+/var/log\\s+nilfs2\\s' $ROOTDIR/etc/fstab
+";
+    let Some(project) = Project::new().kernel_of("uml").tiny("") else { skip!("needs a static busybox") };
+    project.write("recipe.yaml", recipe);
+    project.build(["-b", "uml", "-v"]).success().says("nilfs2 ");
+    let part = crate::image::disk::partition(&project, 2);
+    let found = Command::new("blkid").args(["-p", "-o", "export"]).arg(&part).output().expect("starting blkid");
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(found.contains("TYPE=nilfs2") && found.contains("LABEL=logs"), "{found}");
+    // Its log holds what was written, as it is.
+    let bytes = std::fs::read(&part).expect("the partition");
+    assert!(bytes.windows(8).any(|bytes| bytes == b"written\n"), "the file is not there");
+}

@@ -40,6 +40,11 @@ pub fn module(kind: FilesystemKind) -> Option<&'static str> {
         FilesystemKind::Xfs => "xfs",
         FilesystemKind::F2fs => "f2fs",
         FilesystemKind::Squashfs => "squash4",
+        FilesystemKind::Exfat => "exfat",
+        FilesystemKind::Hfs => "hfs",
+        FilesystemKind::Hfsplus | FilesystemKind::Hfsx => "hfsplus",
+        FilesystemKind::Nilfs2 => "nilfs2",
+        FilesystemKind::Ntfs => "ntfs",
         FilesystemKind::None | FilesystemKind::Erofs | FilesystemKind::Swap | FilesystemKind::Verity => return None,
     })
 }

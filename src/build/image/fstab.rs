@@ -32,9 +32,12 @@ impl FindBy {
 
     /// What a partition is called this way; `None` where it has no such name.
     pub fn value(self, partition: &Partition) -> Option<&str> {
-        let unnamed = partition.contents.kind == FilesystemKind::Squashfs;
+        let kind = partition.contents.kind;
+        let squashfs = kind == FilesystemKind::Squashfs;
         let value = match self {
-            Self::Uuid | Self::Label if unnamed => "",
+            // Nobody knows the UUID that the mkfs of these will choose.
+            Self::Uuid if squashfs || kind.is_kernels() => "",
+            Self::Label if squashfs => "",
             Self::Uuid => &partition.contents.uuid,
             Self::Label => &partition.contents.label,
             Self::Partuuid => &partition.uuid,

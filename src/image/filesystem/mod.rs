@@ -8,6 +8,7 @@ mod ext;
 mod ext_inodes;
 mod f2fs;
 mod fat;
+mod kernels;
 mod squashfs;
 mod swap;
 mod verity;
@@ -82,6 +83,12 @@ pub fn make(request: &Request<'_>) -> Result<()> {
         FilesystemKind::Erofs => erofs::make(request),
         FilesystemKind::Squashfs => squashfs::make(request),
         FilesystemKind::Swap => swap::make(request),
+        FilesystemKind::Exfat
+        | FilesystemKind::Hfs
+        | FilesystemKind::Hfsplus
+        | FilesystemKind::Hfsx
+        | FilesystemKind::Nilfs2
+        | FilesystemKind::Ntfs => kernels::make(request),
     };
     // A fault says itself what was being done.
     made.map_err(|error| if error.is::<Fault>() { error } else { error.context(request.doing()) })
@@ -100,6 +107,12 @@ pub fn minimum(request: &Request<'_>) -> Result<u64> {
         FilesystemKind::Erofs => erofs::minimum(request),
         FilesystemKind::Squashfs => squashfs::minimum(request),
         FilesystemKind::Swap => Ok(swap::SMALLEST),
+        FilesystemKind::Exfat
+        | FilesystemKind::Hfs
+        | FilesystemKind::Hfsplus
+        | FilesystemKind::Hfsx
+        | FilesystemKind::Nilfs2
+        | FilesystemKind::Ntfs => kernels::minimum(request),
     }
 }
 
@@ -115,6 +128,11 @@ pub fn programs(kind: FilesystemKind) -> &'static [(&'static str, &'static str)]
         FilesystemKind::Erofs => &[("mkfs.erofs", "erofs-utils")],
         FilesystemKind::Squashfs => &[("mksquashfs", "squashfs-tools")],
         FilesystemKind::Swap => &[("mkswap", "util-linux")],
+        FilesystemKind::Exfat => &[("mkfs.exfat", "exfatprogs")],
+        FilesystemKind::Hfs => &[("mkfs.hfs", "hfsprogs")],
+        FilesystemKind::Hfsplus | FilesystemKind::Hfsx => &[("mkfs.hfsplus", "hfsprogs")],
+        FilesystemKind::Nilfs2 => &[("mkfs.nilfs2", "nilfs-tools")],
+        FilesystemKind::Ntfs => &[("mkfs.ntfs", "ntfs-3g")],
         FilesystemKind::Verity => &[("veritysetup", "cryptsetup-bin")],
     }
 }

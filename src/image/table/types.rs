@@ -13,6 +13,8 @@ pub const BIOS_BOOT: Uuid = uuid!("21686148-6449-6e6f-744e-656564454649");
 pub const LINUX: Uuid = uuid!("0fc63daf-8483-4772-8e79-3d69d8477de4");
 /// Microsoft basic data: FAT, as parted has it.
 pub const BASIC_DATA: Uuid = uuid!("ebd0a0a2-b9e5-4433-87c0-68b6b72699c7");
+/// Of Apple's HFS and HFS+.
+pub const APPLE_HFS: Uuid = uuid!("48465300-0000-11aa-aa11-00306543ecac");
 /// Linux swap.
 pub const SWAP: Uuid = uuid!("0657fd6d-a4ab-43c4-84e5-0933c84b4f4f");
 /// Boot loader entries and kernels, beside an ESP.
@@ -130,10 +132,11 @@ pub fn named(text: &str, table: TableKind, architecture: Architecture) -> Option
 
 /// The type of a partition for which the recipe gives none.
 pub fn default_type(table: TableKind, contents: FilesystemKind) -> String {
-    use FilesystemKind::{Fat12, Fat16, Fat32, Swap};
+    use FilesystemKind::{Exfat, Fat12, Fat16, Fat32, Hfs, Hfsplus, Hfsx, Ntfs, Swap};
     match table {
         TableKind::Gpt => match contents {
-            Fat12 | Fat16 | Fat32 => BASIC_DATA,
+            Fat12 | Fat16 | Fat32 | Exfat | Ntfs => BASIC_DATA,
+            Hfs | Hfsplus | Hfsx => APPLE_HFS,
             Swap => SWAP,
             _ => LINUX,
         }
@@ -142,6 +145,8 @@ pub fn default_type(table: TableKind, contents: FilesystemKind) -> String {
             Fat32 => "0c",
             Fat12 | Fat16 => "0e",
             Swap => "82",
+            Exfat | Ntfs => "07",
+            Hfs | Hfsplus | Hfsx => "af",
             _ => "83",
         }
         .to_owned(),

@@ -13,7 +13,7 @@ use crate::debian::Architecture;
 use crate::debian::host::find_program;
 use crate::diagnostics::Fault;
 use crate::engine::{Build, Job};
-use crate::image::Strategy;
+use crate::image::{FilesystemKind, Strategy};
 use crate::machine::local::{self, Identity};
 use crate::machine::process::{self, Job as Task, Message};
 use crate::plan::Plan;
@@ -34,8 +34,19 @@ const ALWAYS: [&str; 1] = ["overlay"];
 /// Modules for whatever is mounted from a file; file systems ask for the sums by name.
 const MOUNTING: [&str; 3] = ["loop", "crc32_generic", "crc32c_generic"];
 /// Modules for images that are mounted.
-const IMAGES: [&str; 10] =
-    ["ext4", "btrfs", "xfs", "f2fs", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859-1", "erofs", "squashfs"];
+const IMAGES: [&str; 11] = [
+    "ext4",
+    "btrfs",
+    "xfs",
+    "f2fs",
+    "vfat",
+    "nls_cp437",
+    "nls_ascii",
+    "nls_iso8859-1",
+    "nls_utf8",
+    "erofs",
+    "squashfs",
+];
 /// The module that foreign programs need.
 const FOREIGN: &str = "binfmt_misc";
 
@@ -272,10 +283,14 @@ impl Machine {
         };
         let emulator = emulator.map(|by| (plan.architecture, by));
         let mut wanted: Vec<&str> = ALWAYS.to_vec();
-        if plan.steps.iter().any(|step| step.image.as_ref().is_some_and(|image| image.strategy == Strategy::Mounted)) {
-            wanted.extend(MOUNTING);
-            wanted.extend(IMAGES);
+        let images = plan.steps.iter().filter_map(|step| step.image.as_ref());
+        for image in images.filter(|image| image.strategy == Strategy::Mounted) {
+            wanted.extend(MOUNTING.iter().chain(&IMAGES));
+            let kinds = image.partitions.iter().map(|partition| partition.contents.kind);
+            wanted.extend(kinds.filter(|kind| kind.is_kernels()).filter_map(FilesystemKind::fstab_type));
         }
+        wanted.sort_unstable();
+        wanted.dedup();
         if emulator.is_some() {
             wanted.push(FOREIGN);
         }

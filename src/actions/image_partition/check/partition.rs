@@ -9,10 +9,11 @@ use crate::actions::pack::check_artifact_name;
 use crate::build::CheckContext;
 use crate::diagnostics::{Diagnostics, suggest};
 use crate::image::FilesystemKind::{
-    self, Btrfs, Erofs, Ext2, Ext3, Ext4, F2fs, Fat12, Fat16, Fat32, Squashfs, Swap, Xfs,
+    self, Btrfs, Erofs, Exfat, Ext2, Ext3, Ext4, F2fs, Fat12, Fat16, Fat32, Hfs, Hfsplus, Hfsx, Nilfs2, Ntfs, Squashfs,
+    Swap, Xfs,
 };
-use crate::image::TableKind;
 use crate::image::table::types;
+use crate::image::{Strategy, TableKind};
 
 /// UTF-16 units of a GPT name.
 const LONGEST_NAME: usize = 36;
@@ -22,6 +23,7 @@ const NOT_IN_FAT: &[char] = &['"', '*', '+', ',', '.', '/', ':', ';', '<', '=', 
 
 /// A partition with all that is said about it.
 struct Checked<'a, 'c> {
+    given: &'a ImagePartition,
     part: &'a Partition,
     index: usize,
     table: TableKind,
@@ -31,7 +33,7 @@ struct Checked<'a, 'c> {
 
 pub(super) fn check(given: &ImagePartition, index: usize, cx: &CheckContext<'_>, out: &mut Diagnostics) {
     let part = &given.partitions[index];
-    let mut checked = Checked { part, index, table: given.partitiontype, cx, out };
+    let mut checked = Checked { given, part, index, table: given.partitiontype, cx, out };
     if part.name.trim().is_empty() {
         checked.error("name", "a partition needs a name", "mount points and `raw` call it by that");
     }
@@ -210,14 +212,18 @@ impl Checked<'_, '_> {
         let part = self.part;
         let kind = declare::filesystem(part);
         match (&part.fs, kind) {
-            (_, Some(kind)) => return Some(kind),
+            (_, Some(kind)) => {
+                let filled = self.given.mountpoints.iter().any(|mount| mount.partition == part.name);
+                if kind.is_kernels() && filled && self.given.strategy != Strategy::Mounted {
+                    let name = part.fs.as_deref().unwrap_or_default();
+                    let message = format!("`{name}` cannot be filled without mounting it");
+                    self.error("fs", message, "`strategy: mounted` on the image fills it through the kernel");
+                }
+                return Some(kind);
+            }
             (None, None) => {
                 let hint = "`fs: ext4`, for instance; `fs: none` for a partition that a `raw` fills";
                 self.error("name", format!("partition `{}` needs `fs`", part.name), hint);
-            }
-            (Some(name), None) if matches!(name.as_str(), "hfs" | "hfsplus" | "hfsx" | "ntfs") => {
-                let message = format!("`{name}` cannot be filled without mounting it");
-                self.error("fs", message, "make the file system yourself, and write it with `raw` over `fs: none`");
             }
             (Some(name), None) => {
                 let names = FilesystemKind::NAMES.iter().map(|(name, _)| *name);
@@ -261,9 +267,12 @@ impl Checked<'_, '_> {
                 Uuid::parse_str(text).is_ok_and(|uuid| !uuid.is_nil()),
                 "it is as in `0fc63daf-8483-4772-8e79-3d69d8477de4`",
             ),
-            FilesystemKind::None | Squashfs | FilesystemKind::Verity => {
+            FilesystemKind::None | Squashfs | FilesystemKind::Verity | Exfat | Hfs | Hfsplus | Hfsx | Nilfs2 | Ntfs => {
                 let what = self.part.fs.as_deref().unwrap_or("verity");
-                let message = format!("`{what}` has no UUID");
+                let message = match kind.is_kernels() {
+                    true => format!("the UUID of `{what}` cannot be chosen"),
+                    false => format!("`{what}` has no UUID"),
+                };
                 self.error("fsuuid", message, "a gpt partition can be found by its `partuuid`");
                 return;
             }

@@ -13,7 +13,7 @@ use crate::image::{Contents, FilesystemKind, Tool};
 /// Whether a mounted image gets the contents of such a file system by copying: FAT has no owners to
 /// lose, ext2 to ext4 take everything offline, and what is read-only can only be made whole.
 pub fn is_copied(kind: FilesystemKind) -> bool {
-    matches!(kind, FilesystemKind::Xfs | FilesystemKind::Btrfs | FilesystemKind::F2fs)
+    matches!(kind, FilesystemKind::Xfs | FilesystemKind::Btrfs | FilesystemKind::F2fs) || kind.is_kernels()
 }
 
 /// Makes a file system and copies its tree into it while it is mounted.
@@ -81,9 +81,14 @@ fn one(request: &Request<'_>, from: &Path, below: &Path, to: &Path) -> Result<()
     let mut hidden: Vec<PathBuf> = hidden.map(|path| top.join(path)).collect();
     super::super::trees::outermost(&mut hidden);
     let replaced = tree.replaced.iter().filter(|(path, _)| path.starts_with(below));
+    // The others have no owners and modes to keep.
+    let plain = matches!(request.contents.kind, FilesystemKind::Exfat | FilesystemKind::Hfs | FilesystemKind::Ntfs);
+    let how: &[&str] = if plain { &["-r", "--preserve=timestamps"] } else { &["-a"] };
     let tool = Tool {
-        argv: ["cp", "-a", "--sparse=auto", "--"]
+        argv: ["cp"]
             .into_iter()
+            .chain(how.iter().copied())
+            .chain(["--sparse=auto", "--"])
             .map(str::to_owned)
             .chain([from.join(".").display().to_string(), to.display().to_string()])
             .collect(),

@@ -208,7 +208,7 @@ struct Options {
 
 impl Options {
     fn of(point: &Mount, kind: FilesystemKind, read_only: bool) -> Self {
-        use FilesystemKind::{Btrfs, Ext2, Ext3, Ext4, F2fs, Fat12, Fat16, Fat32, Xfs};
+        use FilesystemKind::{Btrfs, Exfat, Ext2, Ext3, Ext4, F2fs, Fat12, Fat16, Fat32, Nilfs2, Xfs};
         let mut options = Self { flags: MsFlags::empty(), data: Vec::new(), wished: "" };
         for word in &point.build_options {
             match flag(word) {
@@ -229,7 +229,7 @@ impl Options {
             options.data.push("nouuid".into());
         }
         // What is deleted leaves holes in the image again.
-        if matches!(kind, Ext2 | Ext3 | Ext4 | Xfs | Btrfs | F2fs | Fat12 | Fat16 | Fat32)
+        if matches!(kind, Ext2 | Ext3 | Ext4 | Xfs | Btrfs | F2fs | Fat12 | Fat16 | Fat32 | Exfat | Nilfs2)
             && !options.flags.contains(MsFlags::MS_RDONLY)
         {
             options.wished = "discard";

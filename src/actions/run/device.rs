@@ -79,9 +79,12 @@ pub(super) fn show<'a>(cx: &BuildContext<'_>, disk: &Disk, runner: Runner<'a>, c
             ("by-partuuid", &partition.uuid),
             ("by-partlabel", &partition.label),
         ];
-        let bare = contents.kind == FilesystemKind::None;
-        let of_contents = |of: &str| matches!(of, "by-uuid" | "by-label");
-        let ids = ids.into_iter().filter(|(of, id)| !(id.is_empty() || bare && of_contents(of)));
+        let known = |of: &str| match of {
+            "by-uuid" => contents.kind != FilesystemKind::None && !contents.kind.is_kernels(),
+            "by-label" => contents.kind != FilesystemKind::None,
+            _ => true,
+        };
+        let ids = ids.into_iter().filter(|(of, id)| !id.is_empty() && known(of));
         names.extend(ids.map(|(directory, id)| (Path::new(directory).join(encoded(id)), node)));
     }
     for (name, node) in names {

@@ -105,6 +105,11 @@ pub enum Event {
         /// What came of it.
         cleared: crate::store::Cleared,
     },
+    /// Every byte of the store was looked at.
+    Verified {
+        /// What came of it.
+        verified: crate::store::Verified,
+    },
     /// The end, good or bad.
     Finished {
         /// What failed.

@@ -172,14 +172,25 @@ fn attempt(
 fn renewed(ready: &Ready, args: &RecipeArgs, plan: &Plan) -> Result<Option<Plan>> {
     let renewed = ready.plan(args, plan.fresh.as_ref().map(|fresh| fresh.from))?;
     // Of steps without an id, only the engine has asked the repositories.
-    let changed = renewed.releases != plan.releases || plan.steps.iter().any(|step| step.id.is_none());
-    Ok(changed.then_some(renewed))
+    let open = plan.steps.iter().any(|step| step.id.is_none());
+    let inputs = |plan: &Plan| plan.steps.iter().map(|step| step.inputs.clone()).collect::<Vec<_>>();
+    let changed = renewed.releases != plan.releases || inputs(&renewed) != inputs(plan);
+    Ok((open || changed).then_some(renewed))
 }
 
 /// Why a plan had to give way to another.
 fn moved(plan: &Plan, renewed: &Plan) -> String {
     let changed = renewed.releases.iter().filter(|(suite, state)| plan.releases.get(*suite) != Some(*state));
     let changed: Vec<&str> = changed.map(|(suite, _)| suite.as_str()).collect();
-    let which = if changed.is_empty() { "a repository".to_owned() } else { changed.join(", ") };
+    let inputs = renewed.steps.iter().zip(&plan.steps).flat_map(|(now, before)| {
+        now.inputs.iter().filter(|input| !before.inputs.contains(input)).map(|input| input.what.as_str())
+    });
+    let files: Vec<&str> = inputs.filter(|what| what.starts_with("file ")).collect();
+    let which = match (changed.as_slice(), files.as_slice()) {
+        ([], []) => "what it reads".to_owned(),
+        ([], [only]) => (*only).to_owned(),
+        ([], [first, rest @ ..]) => format!("{first} and {} more", rest.len()),
+        (changed, _) => changed.join(", "),
+    };
     format!("{which} changed while the build was going on: it is planned anew")
 }

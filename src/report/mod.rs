@@ -147,7 +147,10 @@ impl Report {
                 self.fault = Some((*step, fault.clone()));
             }
             Event::Console { .. } => {}
-            Event::Started { .. } | Event::Cleared { .. } | Event::Finished { fault: None, .. } => {}
+            Event::Started { .. }
+            | Event::Cleared { .. }
+            | Event::Verified { .. }
+            | Event::Finished { fault: None, .. } => {}
         }
         Ok(())
     }

@@ -4,5 +4,6 @@ mod escapes;
 mod full_disk;
 mod mirrors;
 pub mod places;
+mod plan_and_execution;
 mod stopped;
 mod together;

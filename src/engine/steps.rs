@@ -14,7 +14,7 @@ use crate::actions::{Action, WRITE_IMAGE};
 use crate::build::event::Outcome;
 use crate::build::image::{Disk, MountedImage};
 use crate::build::{BuildContext, Event, Reporter, interrupted, ostree};
-use crate::diagnostics::{Fault, FaultKind};
+use crate::diagnostics::{Fault, FaultKind, Remedy};
 use crate::image::{Spec, Strategy};
 use crate::plan::{self, Course, Kept, PlanStep, Resolver, RootFacts};
 use crate::sandbox::Isolation;
@@ -113,6 +113,16 @@ fn mount(spec: &Spec, artifacts: &Path, scratch: &Path, read_only: bool) -> Resu
     MountedImage::mount(spec, slot, &artifacts.join(&spec.name), &at, &nodes, read_only)
 }
 
+/// The system that steps work in, in a root: that itself, or the deployment that is started first.
+fn system(root: &Path) -> Result<PathBuf> {
+    Ok(if ostree::is_sysroot(root) { root.join(ostree::deployment(root)?) } else { root.to_owned() })
+}
+
+/// What later steps want to know of a system.
+fn facts(system: &Path) -> Result<RootFacts> {
+    Ok(RootFacts { apt_sources: crate::build::apt::sources_of_root(system)? })
+}
+
 /// The state of a build between steps.
 struct Run<'a> {
     root: Root<'a>,
@@ -199,6 +209,9 @@ impl Run<'_> {
         if action.makes_root() {
             self.root.forget()?;
         }
+        if self.resolver.lacks_facts(action) {
+            self.look_at_root(step)?;
+        }
         self.resolver.resolve(step, action, &mut |message| {
             reporter.report(Event::Progress { step: number, message: message.to_owned(), fraction: None });
         })?;
@@ -224,6 +237,26 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Has the root before a step tell what the step depends on.
+    fn look_at_root(&mut self, step: &PlanStep) -> Result<()> {
+        if step.id.is_some() {
+            // It was known when the step was planned, and what is known of a root outlives its layers; so the
+            // steps before may have been skipped.
+            let message = "the store no longer knows which repositories the root is set up for";
+            return Err(Fault::failed(message).remedy(Remedy::PlanAnew).into());
+        }
+        let workspace = match step.image.as_ref().filter(|_| step.mounted) {
+            Some(spec) => {
+                self.artifacts.materialise()?;
+                let scratch = self.scratch.join(format!("looked-at-{}", step.number));
+                Workspace::Mounted(mount(spec, &self.artifacts.staging, &scratch, true)?)
+            }
+            None => self.root.view()?,
+        };
+        self.resolver.learn(facts(&system(workspace.path())?)?);
+        self.root.discard(workspace)
     }
 
     /// Takes a step's whole result from the store; what to show for it, or `None` where any part is missing.
@@ -298,10 +331,13 @@ impl Run<'_> {
             if action.changes().root {
                 workspace.written().into_iter().try_for_each(|written| epoch::settle(written, clock, settled))?;
             }
-            if changes.root {
-                record.apt_sources = crate::build::apt::sources_of_root(workspace.path())?;
-                let known = RootFacts { apt_sources: record.apt_sources.clone() };
+            // A disk without a deployment yet has no system to ask.
+            if action.changes().root
+                && let Ok(system) = system(workspace.path())
+            {
+                let known = self::facts(&system)?;
                 known.remember(self.store, id);
+                record.apt_sources.clone_from(&known.apt_sources);
                 facts = Some(known);
             }
             record.seconds = started.elapsed().as_secs_f64();
@@ -393,10 +429,7 @@ impl Run<'_> {
         disk: Option<&Disk>,
         own: &Path,
     ) -> Result<(String, Option<PathBuf>)> {
-        let system = match !action.works_on_disk() && ostree::is_sysroot(root) {
-            true => root.join(ostree::deployment(root)?),
-            false => root.to_owned(),
-        };
+        let system = if action.works_on_disk() { root.to_owned() } else { system(root)? };
         let mut cx = self.context(step, &system, disk, own);
         action.run(&mut cx).map_err(|error| self.store.explain_work(error))?;
         Ok((cx.detail, cx.origin))

@@ -215,6 +215,9 @@ impl Run<'_> {
         self.resolver.resolve(step, action, &mut |message| {
             reporter.report(Event::Progress { step: number, message: message.to_owned(), fraction: None });
         })?;
+        if self.resolver.releases() != &self.build.plan.releases {
+            self.reporter.report(Event::Asked { releases: self.resolver.releases().clone() });
+        }
         let started = Instant::now();
         let cached = match (course, &step.id) {
             (Course::RestoreArtifacts, Some(id)) => {

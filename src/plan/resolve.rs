@@ -208,6 +208,11 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// All repository states that were looked at so far.
+    pub fn releases(&self) -> &BTreeMap<String, ReleaseState> {
+        &self.plan.releases
+    }
+
     /// All repository states that were looked at.
     pub fn into_releases(self) -> BTreeMap<String, ReleaseState> {
         self.plan.releases

@@ -78,7 +78,11 @@ impl BuildLog {
                 }
                 let _ = self.file.flush();
             }
-            Event::Started { .. } | Event::Cleared { .. } | Event::Progress { .. } | Event::Terminal { .. } => {}
+            Event::Started { .. }
+            | Event::Cleared { .. }
+            | Event::Asked { .. }
+            | Event::Progress { .. }
+            | Event::Terminal { .. } => {}
         }
     }
 

@@ -1,5 +1,7 @@
 //! One step after the other.
 
+mod restore;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,11 +16,11 @@ use crate::actions::{Action, WRITE_IMAGE};
 use crate::build::event::Outcome;
 use crate::build::image::{Disk, MountedImage};
 use crate::build::{BuildContext, Event, Reporter, interrupted, ostree};
-use crate::diagnostics::{Fault, FaultKind, Remedy};
+use crate::diagnostics::{Fault, FaultKind};
 use crate::image::{Spec, Strategy};
 use crate::plan::{self, Course, Kept, PlanStep, Resolver, RootFacts};
 use crate::sandbox::Isolation;
-use crate::store::{Begun, EntryId, MadeOn, Store, Tree, TreeRecord};
+use crate::store::{Begun, EntryId, Store, Tree, TreeRecord};
 
 /// Carries out a plan; `at` is the step it is at. What the store turns out not to have after all is made again, from
 /// the first step on that this concerns.
@@ -165,6 +167,16 @@ fn mount(spec: &Spec, artifacts: &Path, scratch: &Path, read_only: bool) -> Resu
     MountedImage::mount(spec, slot, &artifacts.join(&spec.name), &at, &nodes, read_only)
 }
 
+/// The system that steps work in, in a root: that itself, or the deployment that is started first.
+fn system(root: &Path) -> Result<PathBuf> {
+    Ok(if ostree::is_sysroot(root) { root.join(ostree::deployment(root)?) } else { root.to_owned() })
+}
+
+/// What later steps want to know of a system.
+fn facts(system: &Path) -> Result<RootFacts> {
+    Ok(RootFacts { apt_sources: crate::build::apt::sources_of_root(system)? })
+}
+
 /// The state of a build between steps.
 struct Run<'a> {
     root: Root<'a>,
@@ -255,6 +267,9 @@ impl Run<'_> {
             self.root_steps.clear();
         }
         let open = step.id.is_none();
+        if course == Course::Run && self.resolver.lacks_facts(action) {
+            self.look_at_root(step)?;
+        }
         if open {
             self.resolve(step, action)?;
         }
@@ -302,80 +317,10 @@ impl Run<'_> {
         let (reporter, number) = (self.reporter, step.number);
         self.resolver.resolve(step, action, &mut |message| {
             reporter.report(Event::Progress { step: number, message: message.to_owned(), fraction: None });
-        })
-    }
-
-    /// Sees to it that a step reads what the plan says that it reads.
-    fn confirm(&mut self, step: &PlanStep, action: &dyn Action) -> Result<()> {
-        let changed = self.resolver.changed(step, action)?;
-        let Some(first) = changed.first() else { return Ok(()) };
-        let more = if changed.len() > 1 { format!(" and {} more", changed.len() - 1) } else { String::new() };
-        Err(Fault::failed(format!("{first}{more} changed after the build was planned"))
-            .hint("build again: nothing was published")
-            .remedy(Remedy::PlanAnew)
-            .into())
-    }
-
-    /// What a step's result would be made on now.
-    fn made_on(&self, step: &PlanStep, action: &dyn Action) -> MadeOn {
-        let sees_root = (action.reads_root() || step.changes(action).root) && !step.mounted && !action.makes_root();
-        let sees_artifacts = action.reads_artifacts() || step.mounted;
-        MadeOn {
-            root: if sees_root { self.root.digest(&self.root_steps) } else { String::new() },
-            artifacts: if sees_artifacts { self.artifacts.digest() } else { String::new() },
+        })?;
+        if self.resolver.releases() != &self.build.plan.releases {
+            self.reporter.report(Event::Asked { releases: self.resolver.releases().clone() });
         }
-    }
-
-    /// Takes a step's result from the store, or its artifacts alone; what to show for it.
-    fn cached(
-        &mut self,
-        step: &PlanStep,
-        action: &dyn Action,
-        artifacts_alone: bool,
-    ) -> Result<(String, Option<RootFacts>)> {
-        let (id, changes) = (step.id.as_ref().context("a step without an id was reached")?, step.changes(action));
-        let (mut detail, mut facts) = (String::new(), None);
-        let now = self.made_on(step, action);
-        if changes.artifacts {
-            match self.artifacts.restore(id, &now)? {
-                Some(shown) => detail = shown,
-                None => return Err(Lost::outputs(self.store, id, DAMAGED.into())),
-            }
-        }
-        if artifacts_alone {
-            return Ok((detail, None));
-        }
-        let gone = || Lost { id: id.clone(), why: "its files are gone".into() };
-        if changes.origin || changes.write {
-            let tree = self.store.tree(&self.build.id_map, id)?.ok_or_else(gone)?;
-            detail.clone_from(&tree.record.detail);
-            self.keep_origin(step, action, tree);
-        }
-        if changes.root {
-            let record = self.root.restore(id, &now)?.ok_or_else(gone)?;
-            facts = Some(RootFacts { apt_sources: record.apt_sources });
-            detail = record.detail;
-        }
-        Ok((detail, facts))
-    }
-
-    /// Puts the artifacts so far where steps see them.
-    fn materialise(&mut self) -> Result<()> {
-        match self.artifacts.materialise()? {
-            None => Ok(()),
-            Some(id) => Err(Lost { id, why: DAMAGED.into() }.into()),
-        }
-    }
-
-    /// Sees to it that downloads are what was kept of them.
-    fn settle_origins(&mut self) -> Result<()> {
-        for position in self.checked_origins..self.origins.len() {
-            if let Some(why) = self.store.damage(&self.origins[position])? {
-                let tree = self.origins.swap_remove(position);
-                return Err(Lost::tree(self.store, &self.build.id_map, tree, why));
-            }
-        }
-        self.checked_origins = self.origins.len();
         Ok(())
     }
 
@@ -430,10 +375,13 @@ impl Run<'_> {
             if action.changes().root {
                 workspace.written().into_iter().try_for_each(|written| epoch::settle(written, clock, settled))?;
             }
-            if changes.root {
-                record.apt_sources = crate::build::apt::sources_of_root(workspace.path())?;
-                let known = RootFacts { apt_sources: record.apt_sources.clone() };
+            // A disk without a deployment yet has no system to ask.
+            if action.changes().root
+                && let Ok(system) = system(workspace.path())
+            {
+                let known = self::facts(&system)?;
                 known.remember(self.store, id);
+                record.apt_sources.clone_from(&known.apt_sources);
                 facts = Some(known);
             }
             record.seconds = started.elapsed().as_secs_f64();
@@ -526,10 +474,7 @@ impl Run<'_> {
         disk: Option<&Disk>,
         own: &Path,
     ) -> Result<(String, Option<PathBuf>)> {
-        let system = match !action.works_on_disk() && ostree::is_sysroot(root) {
-            true => root.join(ostree::deployment(root)?),
-            false => root.to_owned(),
-        };
+        let system = if action.works_on_disk() { root.to_owned() } else { system(root)? };
         let mut cx = self.context(step, &system, disk, own);
         action.run(&mut cx).map_err(|error| self.store.explain_work(error))?;
         Ok((cx.detail, cx.origin))
@@ -567,16 +512,6 @@ impl Run<'_> {
             previous: step.previous.as_ref(),
             detail: String::new(),
         }
-    }
-
-    fn keep_origin(&mut self, step: &PlanStep, action: &dyn Action, tree: Tree) {
-        if action.changes().write {
-            self.writes.insert(step.number, tree.path.join(&tree.record.origin));
-        }
-        if let Some(name) = action.origin_name() {
-            self.downloads.insert(name.to_owned(), tree.path.join(&tree.record.origin));
-        }
-        self.origins.push(tree);
     }
 
     fn finished(&self, step: &PlanStep, outcome: Outcome, seconds: f64, detail: String) {

@@ -13,8 +13,9 @@ use crate::build::inputs::ReleaseState;
 use crate::build::{Input, InputContext};
 use crate::store::{Elsewhere, EntryId, IdMap, Store};
 
-/// What later steps want to know of a root after a step. Kept longer than the root's layers.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+/// What later steps want to know of a root after a step. Kept longer than the root's layers. Only the root
+/// itself tells them: nothing stands for what is not known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct RootFacts {
     /// apt's sources in it, as one deb822 text.
@@ -22,6 +23,11 @@ pub struct RootFacts {
 }
 
 impl RootFacts {
+    /// Of the empty root that stands before the first step.
+    fn of_nothing() -> Self {
+        Self { apt_sources: String::new() }
+    }
+
     /// Keeps the facts of the root that the step `id` leaves.
     pub fn remember(&self, store: &Store, id: &EntryId) {
         if let Ok(value) = serde_json::to_value(self) {
@@ -34,8 +40,9 @@ impl RootFacts {
     }
 }
 
+/// 2: of a mounted image, and of the deployment in a root of OSTree's, the system that steps work in tells them.
 fn key(id: &EntryId) -> String {
-    format!("root-{id}")
+    format!("root-2-{id}")
 }
 
 fn salt_key(plain: &EntryId) -> String {
@@ -59,6 +66,7 @@ pub struct Resolver<'a> {
 struct Heads {
     root: EntryId,
     all: EntryId,
+    /// Of the root as it stands, or of the mounted image; `None` where they are to be asked.
     facts: Option<RootFacts>,
 }
 
@@ -66,7 +74,7 @@ impl<'a> Resolver<'a> {
     /// Before the first step of a plan.
     pub fn new(plan: &Plan, store: &'a Store, map: &'a IdMap, artifact_dir: &'a Path) -> Self {
         let plan = Plan { steps: Vec::new(), ..plan.clone() };
-        let (epoch, facts) = (plan.epoch.unwrap_or(EPOCH_WITHOUT_REPOSITORY), Some(RootFacts::default()));
+        let (epoch, facts) = (plan.epoch.unwrap_or(EPOCH_WITHOUT_REPOSITORY), Some(RootFacts::of_nothing()));
         let heads = Some(Heads { root: step_id::nothing(), all: step_id::nothing(), facts });
         Self { plan, store, map, artifact_dir, heads, epoch, planned_artifacts: Vec::new(), elsewhere: None }
     }
@@ -80,7 +88,7 @@ impl<'a> Resolver<'a> {
     /// is not known yet they stay open. An id that stands in a plan is not found anew: two answers could differ.
     pub fn resolve(&mut self, step: &mut PlanStep, action: &dyn Action, progress: &mut dyn FnMut(&str)) -> Result<()> {
         let Some(heads) = &self.heads else { return Ok(()) };
-        if action.reads_apt_sources() && heads.facts.is_none() {
+        if self.lacks_facts(action) {
             return Ok(());
         }
         let nothing = step_id::nothing();
@@ -170,10 +178,10 @@ impl<'a> Resolver<'a> {
         Identity {
             previous,
             action: &step.action,
-            version: action.version(),
+            version: action.nature().version,
             properties: &step.properties,
             inputs: &step.inputs,
-            image: step.image.as_ref().filter(|_| action.reads_image()),
+            image: step.image.as_ref().filter(|_| action.nature().reads.image),
             architecture: self.plan.architecture,
             sector_size: self.plan.sector_size,
             environment: &self.plan.environment,
@@ -211,13 +219,27 @@ impl<'a> Resolver<'a> {
         heads.all = step_id::after(&heads.all, id);
         if step.changes(action).root {
             heads.root = id.clone();
-            let before = heads.facts.take();
-            heads.facts = facts.or_else(|| RootFacts::recall(self.store, id)).or_else(|| {
-                let before = before.as_ref().map(|facts| facts.apt_sources.as_str());
-                let apt_sources = action.foresee_apt_sources(before, &step.recipe_dir)?;
-                Some(RootFacts { apt_sources })
-            });
         }
+        if action.changes().root {
+            heads.facts = facts.or_else(|| RootFacts::recall(self.store, id));
+        }
+    }
+
+    /// Whether the next step depends on facts that only the root before it can tell.
+    pub fn lacks_facts(&self, action: &dyn Action) -> bool {
+        action.nature().reads.apt_sources && self.heads.as_ref().is_some_and(|heads| heads.facts.is_none())
+    }
+
+    /// Takes the facts of the root that stands before the next step.
+    pub fn learn(&mut self, facts: RootFacts) {
+        if let Some(heads) = &mut self.heads {
+            heads.facts = Some(facts);
+        }
+    }
+
+    /// All repository states that were looked at so far.
+    pub fn releases(&self) -> &BTreeMap<String, ReleaseState> {
+        &self.plan.releases
     }
 
     /// All repository states that were looked at.

@@ -81,6 +81,7 @@ impl BuildLog {
             Event::Started { .. }
             | Event::Cleared { .. }
             | Event::Verified { .. }
+            | Event::Asked { .. }
             | Event::Progress { .. }
             | Event::Terminal { .. } => {}
         }

@@ -146,7 +146,7 @@ impl Report {
                 self.print("");
                 self.fault = Some((*step, fault.clone()));
             }
-            Event::Console { .. } => {}
+            Event::Console { .. } | Event::Asked { .. } => {}
             Event::Started { .. }
             | Event::Cleared { .. }
             | Event::Verified { .. }

@@ -106,8 +106,8 @@ pub fn add_inputs(cx: &mut InputContext<'_>, own: Sources, logins: Logins, unaut
     for tool in ["apt", "dpkg"] {
         cx.add(format!("tool {tool}"), host::package_version(tool).unwrap_or_default());
     }
-    let mut sources =
-        Sources::from_deb822(cx.apt_sources.unwrap_or_default()).context("reading the root's repositories")?;
+    let root = cx.apt_sources.context("what the root's repositories are was asked before the root was there")?;
+    let mut sources = Sources::from_deb822(root).context("reading the root's repositories")?;
     sources.0.extend(own.0);
     let trust = Trust { keyrings: keyring::host_debian(), unauthenticated, expired: false, logins };
     add_repositories(cx, &sources, &trust)

@@ -75,7 +75,7 @@ pub fn run(args: &Args) -> Result<u8> {
     }
     let plan = ready.plan(&args.recipe, args.from.or(args.no_cache.then_some(1)))?;
     if args.dry_run {
-        super::plan::print(&plan, &ready);
+        super::plan::print(&plan, &ready)?;
         return Ok(0);
     }
     let style = match (args.json, super::interactive()) {

@@ -34,16 +34,21 @@ pub fn run(args: &Args) -> Result<u8> {
     if args.json {
         println!("{}", serde_json::to_string_pretty(&plan)?);
     } else {
-        print(&plan, &ready);
+        print(&plan, &ready)?;
     }
     Ok(0)
 }
 
 /// The plan for people, on standard output.
-pub(super) fn print(plan: &Plan, ready: &Ready) {
+pub(super) fn print(plan: &Plan, ready: &Ready) -> Result<()> {
     println!("{}\n", report::header(plan, ready.machine.description()));
-    for step in &plan.steps {
-        println!("{}", report::planned(step, plan.steps.len()));
+    let elsewhere = ready.machine.elsewhere(&ready.store);
+    let courses = plan.courses(|id| match &elsewhere {
+        Some(elsewhere) => elsewhere.has(id, false, true),
+        None => ready.store.has_outputs(id),
+    })?;
+    for (step, course) in plan.steps.iter().zip(courses) {
+        println!("{}", report::planned(step, course, plan.steps.len()));
     }
     let (mut tools, mut network, mut emulation) = (BTreeSet::new(), false, false);
     for step in &ready.recipe.steps {
@@ -65,4 +70,5 @@ pub(super) fn print(plan: &Plan, ready: &Ready) {
     if let Ok(free) = crate::store::size::free_space(ready.store.root()) {
         println!("free for the store: {}", report::bytes(free));
     }
+    Ok(())
 }

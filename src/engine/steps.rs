@@ -209,16 +209,8 @@ impl Run<'_> {
         for step in self.build.plan.steps.iter().filter(|step| step.number <= last) {
             steps.push((step.clone(), step.action()?));
         }
-        let facts: Vec<_> = steps
-            .iter()
-            .map(|(step, action)| plan::Facts {
-                changes: step.changes(action.as_ref()),
-                // What a step depends on that has no id yet, only the root can tell.
-                reads_root: (action.reads_root() && !step.mounted) || step.id.is_none(),
-                makes_root: action.makes_root(),
-                kept: self.kept(step),
-            })
-            .collect();
+        let facts: Vec<_> =
+            steps.iter().map(|(step, action)| step.facts(action.as_ref(), |id| self.store.has_outputs(id))).collect();
         let mut courses = plan::courses(&facts);
         if self.build.shell.is_some() {
             let in_image = mounted_at_the_end(self.build)?.is_some();
@@ -240,14 +232,6 @@ impl Run<'_> {
         let image = mount(spec, &self.artifacts.staging, &self.scratch.join("mounted-for-shell"), false)?;
         shell::run(&image.path, self.build, &self.environment, shell, self.reporter)?;
         image.unmount()
-    }
-
-    fn kept(&self, step: &PlanStep) -> Kept {
-        match &step.id {
-            _ if step.hit => Kept::Whole,
-            Some(id) if self.store.has_outputs(id) => Kept::Artifacts,
-            _ => Kept::Nothing,
-        }
     }
 
     fn step(&mut self, step: &mut PlanStep, action: &dyn Action, course: Course) -> Result<()> {

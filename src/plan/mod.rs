@@ -134,9 +134,32 @@ impl PlanStep {
         changes
     }
 
+    /// What its course depends on; `keeps` says whether the store has what a step did to the artifacts.
+    pub fn facts(&self, action: &dyn Action, keeps: impl Fn(&EntryId) -> bool) -> Facts {
+        Facts {
+            changes: self.changes(action),
+            // What a step depends on that has no id yet, only the root can tell.
+            reads_root: (action.reads_root() && !self.mounted) || self.id.is_none(),
+            makes_root: action.makes_root(),
+            kept: match &self.id {
+                _ if self.hit => Kept::Whole,
+                Some(id) if keeps(id) => Kept::Artifacts,
+                _ => Kept::Nothing,
+            },
+        }
+    }
+
     /// Whether it depends on all earlier steps rather than on the root alone.
     pub fn follows_all(&self, action: &dyn Action) -> bool {
         self.mounted || action.reads_artifacts()
+    }
+}
+
+impl Plan {
+    /// What a build would do with each step, as far as it is known before anything runs.
+    pub fn courses(&self, keeps: impl Fn(&EntryId) -> bool) -> Result<Vec<Course>> {
+        let facts = self.steps.iter().map(|step| Ok(step.facts(step.action()?.as_ref(), &keeps)));
+        Ok(courses(&facts.collect::<Result<Vec<_>>>()?))
     }
 }
 
@@ -181,6 +204,9 @@ pub fn plan(recipe: &Recipe, request: Request<'_>) -> Result<Plan> {
     }
     for (mut step, action) in order::order(recipe) {
         resolver.resolve(&mut step, action, request.progress).map_err(|error| at(error, &step))?;
+        if step.id.is_none() && action.nature().reads.apt_sources {
+            resolver.preview(&step, action, request.progress).map_err(|error| at(error, &step))?;
+        }
         if !step.hit {
             step.reason = history.reason(&step, plan.fresh.as_ref(), plan.steps.last());
         }

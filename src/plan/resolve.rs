@@ -124,6 +124,17 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
+    /// Looks at what is known already of what a step reads that has to wait for its root: the recipe's own
+    /// repositories, keys and files are found wanting before anything runs.
+    pub fn preview(&mut self, step: &PlanStep, action: &dyn Action, progress: &mut dyn FnMut(&str)) -> Result<()> {
+        let nothing = step_id::nothing();
+        let facts = Some(RootFacts::of_nothing());
+        let heads = self.heads.replace(Heads { root: nothing.clone(), all: nothing.clone(), facts });
+        let seen = self.inputs(step, action, &nothing, progress);
+        self.heads = heads;
+        seen.map(drop)
+    }
+
     /// Collects what a step reads.
     fn inputs(
         &mut self,

@@ -8,7 +8,7 @@ use console::style;
 use super::{bytes, tenths};
 use crate::build::event::Outcome;
 use crate::diagnostics::{Fault, FaultKind};
-use crate::plan::{Plan, PlanStep};
+use crate::plan::{Course, Plan, PlanStep};
 
 /// Columns of the action's name and of the summary.
 const ACTION: usize = 17;
@@ -27,12 +27,13 @@ pub(super) fn left(step: &PlanStep, of: usize) -> String {
 }
 
 /// A step as `debforge plan` shows it.
-pub fn planned(step: &PlanStep, of: usize) -> String {
+pub fn planned(step: &PlanStep, course: Course, of: usize) -> String {
     let id = step.id.as_ref().map_or("not known yet", |id| id.0.get(..12).unwrap_or(&id.0));
-    let state = match (step.hit, step.reason.as_str()) {
-        (true, _) => style("cached").green().to_string(),
-        (false, "") => "to run".to_owned(),
-        (false, reason) => format!("to run: {reason}"),
+    let state = match (course, step.reason.as_str()) {
+        (Course::Restore | Course::RestoreArtifacts, _) => style("cached").green().to_string(),
+        (Course::Skip, _) => style("unneeded").dim().to_string(),
+        (Course::Run, "") => "to run".to_owned(),
+        (Course::Run, reason) => format!("to run: {reason}"),
     };
     format!("{}  {id:<13}  {state}", left(step, of))
 }

@@ -44,9 +44,9 @@ use crate::store::fetch::Request;
 ///
 /// With a digest (`sha256sum`, `sha512sum` or both) the file is checked, the result of the recipe
 /// does not depend on what the server has today, and nothing is fetched twice. Without one, every
-/// build asks the server whether the file has changed, and debforge warns.
+/// build fetches the file anew, since nothing else tells whether it has changed, and debforge warns.
 ///
-/// Transfers that break off are tried again and go on where they were; a server that says nothing is
+/// Transfers that break off are tried again, and with a digest go on where they were; a server that says nothing is
 /// given up after a while. Files are kept in the store (`debforge store`).
 ///
 /// **Compared with debos**: retries, resumes, time limits and a cache; `sha512sum`; digests in

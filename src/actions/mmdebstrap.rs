@@ -74,7 +74,8 @@ pub struct Mmdebstrap {
     /// Packages that hold the archives' keys, installed with the rest.
     #[serde(default)]
     pub keyring_packages: Vec<String>,
-    /// Keyrings that Release files are verified with, relative to the recipe; the host's where there is none.
+    /// Keyrings that Release files are verified with, relative to the recipe; where there is none, that of Debian's
+    /// archive which this machine has, as an input of the step. A `signed-by` in a line of `mirrors` names one of them.
     #[serde(default)]
     pub keyring_files: Vec<String>,
     /// Whether /bin, /sbin and /lib are links into /usr; the suite's own way where it is left out.

@@ -23,7 +23,8 @@ const MAX_REDIRECTS: usize = 10;
 /// The longest that a server may have us wait.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// What tells one version of a file from another.
+/// What tells one version of a file from another, by the server's word: good enough to go on with a transfer
+/// whose whole is checked, never to take a file for unchanged. Most servers make them of a file's time and size.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Validators {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,8 +49,8 @@ impl Validators {
 pub(super) struct Asked<'a> {
     pub url: &'a Url,
     pub credentials: Option<&'a (String, String)>,
-    /// Of the file that is there already.
-    pub unchanged_since: Option<&'a Validators>,
+    /// Whether caches on the way have to ask the server itself.
+    pub fresh: bool,
     /// Bytes that are there already, and of which file.
     pub resume: Option<(u64, &'a Validators)>,
     /// Whether https may redirect to http.
@@ -60,8 +61,6 @@ pub(super) struct Asked<'a> {
 
 /// What the server says.
 pub(super) enum Answer {
-    /// The file is as it was.
-    Unchanged,
     /// The part that was there is of no use.
     Unresumable,
     /// The file from the offset `from` on.
@@ -72,6 +71,8 @@ pub(super) enum Answer {
 pub(super) enum Failure {
     /// Trying again may help.
     Transient { error: anyhow::Error, pause: Option<Duration> },
+    /// The whole file came, and is not the one that was asked for.
+    Wrong(anyhow::Error),
     /// It will not.
     Final(anyhow::Error),
 }
@@ -150,13 +151,9 @@ impl Fetcher {
         if let Some((offset, validator)) = asked.resume.and_then(|(offset, v)| Some((offset, v.strong()?))) {
             request = request.header(header::RANGE, format!("bytes={offset}-"));
             request = request.header(header::IF_RANGE, validator);
-        } else if let Some(known) = asked.unchanged_since {
-            if let Some(etag) = &known.etag {
-                request = request.header(header::IF_NONE_MATCH, etag);
-            }
-            if let Some(date) = &known.last_modified {
-                request = request.header(header::IF_MODIFIED_SINCE, date);
-            }
+        }
+        if asked.fresh {
+            request = request.header(header::CACHE_CONTROL, "no-cache").header(header::PRAGMA, "no-cache");
         }
         unless_cancelled(move || request.call())?.map_err(|error| match error {
             ureq::Error::Io(error) => Failure::Transient { error: error.into(), pause: None },
@@ -210,7 +207,6 @@ fn judge(asked: &Asked<'_>, url: &Url, response: Response<ureq::Body>) -> Result
                 _ => Ok(Answer::Unresumable),
             }
         }
-        304 => Ok(Answer::Unchanged),
         416 if asked.resume.is_some() => Ok(Answer::Unresumable),
         408 | 425 | 429 | 500..=599 => {
             let pause = number(header::RETRY_AFTER).map(|seconds| Duration::from_secs(seconds).min(MAX_PAUSE));

@@ -1,5 +1,6 @@
 //! Whole builds, in every place where they must work and with everything that can get in their way.
 
+mod archives_move;
 mod escapes;
 mod full_disk;
 mod mirrors;

@@ -9,10 +9,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::repository::write_file;
-use super::{Apt, Logins, Options, Trust, add_repositories, first_start, sources_of_root};
+use super::release_file::verify_in_root;
+use super::root::trusted_keys;
+use super::{Apt, Keys, Logins, Options, Trust, add_repositories, first_start, sources_of_root};
 use crate::build::{BuildContext, CheckContext, InputContext, cleanup};
 use crate::debian::sources::Sources;
-use crate::debian::{host, keyring};
+use crate::debian::host;
 use crate::diagnostics::Diagnostics;
 
 /// A pin, as in apt_preferences(5).
@@ -106,10 +108,11 @@ pub fn add_inputs(cx: &mut InputContext<'_>, own: Sources, logins: Logins, unaut
     for tool in ["apt", "dpkg"] {
         cx.add(format!("tool {tool}"), host::package_version(tool).unwrap_or_default());
     }
-    let mut sources =
-        Sources::from_deb822(cx.apt_sources.unwrap_or_default()).context("reading the root's repositories")?;
+    let of_root = cx.apt_sources.unwrap_or_default();
+    let mut sources = Sources::from_deb822(of_root).context("reading the root's repositories")?;
     sources.0.extend(own.0);
-    let trust = Trust { keyrings: keyring::host_debian(), unauthenticated, expired: false, logins };
+    let keys = trusted_keys(of_root)?.map_or(Keys::Later, Keys::Root);
+    let trust = Trust { keys, unauthenticated, expired: false, logins };
     add_repositories(cx, &sources, &trust)
 }
 
@@ -121,7 +124,8 @@ pub fn install(
     args: &[String],
     local: &[(PathBuf, PathBuf)],
 ) -> Result<String> {
-    let mut sources = Sources::from_deb822(&sources_of_root(cx.root)?).context("reading the root's repositories")?;
+    let of_root = sources_of_root(cx.root)?;
+    let mut sources = Sources::from_deb822(&of_root).context("reading the root's repositories")?;
     for source in own.0 {
         // A repository that the root keeps was written before and is there already.
         if !sources.0.iter().any(|other| {
@@ -130,6 +134,9 @@ pub fn install(
             sources.0.push(source);
         }
     }
+    let keys = Keys::Root(trusted_keys(&of_root)?.unwrap_or_default());
+    let (unauthenticated, logins) = (options.unauthenticated, options.logins.clone());
+    verify_in_root(cx, &sources, &Trust { keys, unauthenticated, expired: false, logins })?;
     let keys = first_start::host_keys(cx.root);
     let mut apt = Apt::open(cx, sources, options)?;
     let (packages, bytes) = apt.installed()?;

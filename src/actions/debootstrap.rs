@@ -227,6 +227,11 @@ impl Action for Debootstrap {
                     .hint(format!("there are: {known}")),
             );
         }
+        if let Some(mirror) = &self.mirror {
+            let instead = "`mmdebstrap` takes logins from apt_auth.conf(5) of this machine, or from a file of that form that \
+                           `NETRC` names; debootstrap itself has no way but the address";
+            cx.refuse_login("mirror", mirror, instead, out);
+        }
         if let Some(mirror) = &self.mirror
             && let Err(error) = check_mirror(mirror)
         {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use super::artifacts::Artifacts;
 use super::root::{Root, Workspace};
+use super::secrets::Secrets;
 use super::{Build, epoch, shell};
 use crate::actions::{Action, WRITE_IMAGE};
 use crate::build::event::Outcome;
@@ -38,6 +39,7 @@ pub(super) fn build(mut build: Build, reporter: &dyn Reporter, at: &mut Option<u
         downloads: BTreeMap::new(),
         writes: BTreeMap::new(),
         origins: Vec::new(),
+        secrets: Secrets::new(&build.plan),
         environment: build
             .environment
             .iter()
@@ -123,6 +125,7 @@ struct Run<'a> {
     writes: BTreeMap<usize, PathBuf>,
     /// Trees of downloads, held as long as the build goes on.
     origins: Vec<crate::store::Tree>,
+    secrets: Secrets,
     environment: BTreeMap<String, String>,
     scratch: PathBuf,
     store: &'a Store,
@@ -198,6 +201,7 @@ impl Run<'_> {
         }
         if action.makes_root() {
             self.root.forget()?;
+            self.secrets.restored(&BTreeMap::new());
         }
         self.resolver.resolve(step, action, &mut |message| {
             reporter.report(Event::Progress { step: number, message: message.to_owned(), fraction: None });
@@ -246,7 +250,10 @@ impl Run<'_> {
         }
         if changes.root {
             match self.root.restore(id)? {
-                Some(record) => detail = record.detail,
+                Some(record) => {
+                    self.secrets.restored(&record.secrets);
+                    detail = record.detail;
+                }
                 None => return Ok(None),
             }
         }
@@ -278,6 +285,9 @@ impl Run<'_> {
         let (clock, started) = (SystemTime::now(), Instant::now());
         let own = self.scratch.join(format!("step-{number}"));
         fs::create_dir(&own).context("making a place for the step")?;
+        if let Some(workspace) = workspace.as_ref().filter(|_| changes.artifacts && !changes.root && !step.mounted) {
+            self.name_secrets(number, workspace.path())?;
+        }
         let nowhere = self.scratch.join("root");
         let path = workspace.as_ref().map_or(nowhere.as_path(), Workspace::path).to_owned();
         let disk = workspace.as_ref().and_then(Workspace::disk).cloned();
@@ -298,7 +308,14 @@ impl Run<'_> {
             if action.changes().root {
                 workspace.written().into_iter().try_for_each(|written| epoch::settle(written, clock, settled))?;
             }
+            if action.changes().root {
+                self.secrets.written(&step.action, workspace.written())?;
+            }
+            if step.mounted && action.changes().root {
+                self.name_secrets(number, workspace.path())?;
+            }
             if changes.root {
+                record.secrets = self.secrets.record();
                 record.apt_sources = crate::build::apt::sources_of_root(workspace.path())?;
                 let known = RootFacts { apt_sources: record.apt_sources.clone() };
                 known.remember(self.store, id);
@@ -317,6 +334,14 @@ impl Run<'_> {
             self.artifacts.save(id, &before, &record)?;
         }
         Ok((facts, detail))
+    }
+
+    /// Names the private keys that all copies of a product will share.
+    fn name_secrets(&mut self, step: usize, root: &Path) -> Result<()> {
+        if let Some(message) = self.secrets.warning(root)? {
+            self.reporter.report(Event::Warning { step: Some(step), message });
+        }
+        Ok(())
     }
 
     /// A root for a step that changes it; `None` where another build has made the step's result meanwhile.

@@ -14,6 +14,7 @@ use url::Url;
 use super::patience::{Pieces, unless_cancelled};
 use super::proxy::Route;
 use crate::debian::apt_proxy::AptProxies;
+use crate::debian::logins;
 use crate::diagnostics::{Fault, Remedy};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -145,7 +146,11 @@ impl Fetcher {
             let login = format!("{}:{}", percent_decode(user), percent_decode(password));
             request = request.header(header::PROXY_AUTHORIZATION, format!("Basic {}", base64(&login)));
         }
-        if let Some((user, password)) = asked.credentials.filter(|_| same_host(asked.url, url)) {
+        let login = match asked.credentials {
+            Some(login) => Some(login.clone()),
+            None => logins::of_machine(asked.url, asked.repository)?,
+        };
+        if let Some((user, password)) = login.filter(|_| same_host(asked.url, url)) {
             request = request.header(header::AUTHORIZATION, format!("Basic {}", base64(&format!("{user}:{password}"))));
         }
         if let Some((offset, validator)) = asked.resume.and_then(|(offset, v)| Some((offset, v.strong()?))) {
@@ -174,12 +179,19 @@ fn redirected(asked: &Asked<'_>, from: &Url, headers: &HeaderMap) -> Result<Url,
     let _ = to.set_username("");
     let _ = to.set_password(None);
     if !matches!(to.scheme(), "http" | "https") {
-        return Err(refuse(format!("redirects to {to}, which is not HTTP")));
+        return Err(refuse(format!("redirects to {}, which is not HTTP", target(&to))));
     }
     if from.scheme() == "https" && to.scheme() == "http" && !asked.downgrade {
-        return Err(refuse(format!("redirects to {to}, which anybody on the way could change")));
+        return Err(refuse(format!("redirects to {}, which anybody on the way could change", target(&to))));
     }
     Ok(to)
+}
+
+/// An address that a server has made up, for people: its query may be what lets in.
+fn target(url: &Url) -> String {
+    let mut shown = url.clone();
+    shown.set_query(url.query().map(|_| "…"));
+    shown.to_string().replace("%E2%80%A6", "…")
 }
 
 fn same_host(a: &Url, b: &Url) -> bool {
@@ -215,14 +227,17 @@ fn judge(asked: &Asked<'_>, url: &Url, response: Response<ureq::Body>) -> Result
         code => {
             let mut fault = Fault::failed(format!("{} could not be fetched: the server answers {status}", asked.url));
             if url != asked.url {
-                fault = fault.hint(format!("it redirects to {url}"));
+                fault = fault.hint(format!("it redirects to {}", target(url)));
             }
             // Some object stores say 403 for what is not there.
             if matches!(code, 403 | 404 | 410) {
                 fault = fault.remedy(Remedy::LookElsewhere);
             }
             if matches!(code, 401 | 403 | 407) && asked.credentials.is_none() {
-                fault = fault.hint("it may want credentials");
+                fault = fault.hint(format!(
+                    "it may want credentials: `credentials` in the recipe, or a login in the file that `{}` names",
+                    logins::VARIABLE
+                ));
             }
             Err(Failure::Final(fault.into()))
         }

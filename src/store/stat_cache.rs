@@ -143,9 +143,10 @@ impl StatCache {
 
     /// Whether a file's stat data says if it was changed.
     pub(super) fn tells_changes(&mut self, path: &Path, stamp: &Stamp) -> bool {
-        *self.exact.entry(stamp.device).or_insert_with(|| {
-            statfs(path).is_ok_and(|stat| EXACT.contains(&(stat.filesystem_type().0 as u32)))
-        })
+        *self
+            .exact
+            .entry(stamp.device)
+            .or_insert_with(|| statfs(path).is_ok_and(|stat| EXACT.contains(&(stat.filesystem_type().0 as u32))))
     }
 
     pub(super) fn get(&mut self, stamp: &Stamp) -> Option<[u8; 32]> {

@@ -216,7 +216,11 @@ fn a_bootstrap_takes_keys_of_the_recipe_and_no_others() {
     };
     let key = case.project.path("key.asc").display().to_string();
     recipe(&key, "");
-    case.project.run(["plan", "recipe.yaml"]).code(2).says("key.asc, which is a file of the finished system").says("keyring-files");
+    case.project
+        .run(["plan", "recipe.yaml"])
+        .code(2)
+        .says("key.asc, which is a file of the finished system")
+        .says("keyring-files");
     recipe("/usr/share/keyrings/key.asc", "    keyring-files: [key.asc]\n");
     let plan = case.project.run(["plan", "--json", "recipe.yaml"]).success();
     assert!(plan.stdout.contains("file key.asc"), "{plan}");

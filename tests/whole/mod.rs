@@ -5,5 +5,6 @@ mod escapes;
 mod full_disk;
 mod mirrors;
 pub mod places;
+mod secrets;
 mod stopped;
 mod together;

@@ -8,13 +8,13 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::repository::write_file;
 use super::release_file::verify_in_root;
-use super::root::trusted_keys;
-use super::{Apt, Keys, Logins, Options, Trust, add_repositories, first_start, sources_of_root};
+use super::repository::write_file;
+use super::root;
+use super::{Apt, Keys, Logins, Options, Trust, add_repositories, first_start};
 use crate::build::{BuildContext, CheckContext, InputContext, cleanup};
-use crate::debian::sources::Sources;
 use crate::debian::host;
+use crate::debian::sources::Sources;
 use crate::diagnostics::Diagnostics;
 
 /// A pin, as in apt_preferences(5).
@@ -108,11 +108,12 @@ pub fn add_inputs(cx: &mut InputContext<'_>, own: Sources, logins: Logins, unaut
     for tool in ["apt", "dpkg"] {
         cx.add(format!("tool {tool}"), host::package_version(tool).unwrap_or_default());
     }
-    let of_root = cx.apt_sources.unwrap_or_default();
-    let mut sources = Sources::from_deb822(of_root).context("reading the root's repositories")?;
+    let mut sources =
+        Sources::from_deb822(cx.apt_sources.unwrap_or_default()).context("reading the root's repositories")?;
+    // The root may get other keys before the step is reached; only then it is known what counts.
+    sources.0.iter_mut().for_each(|source| source.signed_by = None);
     sources.0.extend(own.0);
-    let keys = trusted_keys(of_root)?.map_or(Keys::Later, Keys::Root);
-    let trust = Trust { keys, unauthenticated, expired: false, logins };
+    let trust = Trust { keys: Keys::Later, unauthenticated, expired: false, logins };
     add_repositories(cx, &sources, &trust)
 }
 
@@ -124,8 +125,7 @@ pub fn install(
     args: &[String],
     local: &[(PathBuf, PathBuf)],
 ) -> Result<String> {
-    let of_root = sources_of_root(cx.root)?;
-    let mut sources = Sources::from_deb822(&of_root).context("reading the root's repositories")?;
+    let (mut sources, trusted) = root::read(cx.root).context("reading the root's repositories")?;
     for source in own.0 {
         // A repository that the root keeps was written before and is there already.
         if !sources.0.iter().any(|other| {
@@ -134,7 +134,7 @@ pub fn install(
             sources.0.push(source);
         }
     }
-    let keys = Keys::Root(trusted_keys(&of_root)?.unwrap_or_default());
+    let keys = Keys::Root(trusted);
     let (unauthenticated, logins) = (options.unauthenticated, options.logins.clone());
     verify_in_root(cx, &sources, &Trust { keys, unauthenticated, expired: false, logins })?;
     let keys = first_start::host_keys(cx.root);

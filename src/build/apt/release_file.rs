@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use super::session::{CONNECTIONS, in_parallel};
 use super::{Logins, verify};
-use crate::build::{BuildContext, InputContext};
 use crate::build::inputs::ReleaseState;
+use crate::build::{BuildContext, InputContext};
 use crate::debian::keyring;
 use crate::debian::release::{Release, clear_signed};
 use crate::debian::sources::{SignedBy, Source, Sources, Suite, check_address};

@@ -7,18 +7,19 @@ use anyhow::{Context, Result};
 
 use crate::build::files::RootFiles;
 use crate::build::inside::{Inside, Kind};
-use crate::debian::deb822::{self, Paragraph};
 use crate::debian::host::{SOURCES, sources_of};
 use crate::debian::keyring;
-use crate::debian::sources::SignedBy;
+use crate::debian::sources::{SignedBy, Sources};
 
-/// The field with the keys that a root trusts for every repository, in a paragraph that is no repository.
-const TRUSTED: &str = "X-Trusted-Keys";
-
-/// The repositories of a root as one deb822 text that stands for itself: the keys that may have
-/// signed each are part of it, and those for all that name none ([`trusted_keys`]), so that it says all even
-/// when the root is not at hand.
+/// The repositories of a root as one deb822 text that stands for itself, also when the root is not at hand: the
+/// keys that each names are part of it.
 pub fn sources_of_root(root: &Path) -> Result<String> {
+    Ok(read(root)?.0.to_string())
+}
+
+/// The repositories of a root, with the keys that they name, as far as the root has them; and the keys that may have
+/// signed those that name none, binary.
+pub(super) fn read(root: &Path) -> Result<(Sources, Vec<u8>)> {
     let keys = Keys::open(root)?;
     let mut sources = sources_of(keys.files.names(SOURCES.1)?, &|path| keys.files.text(path))?;
     let trusted = keys.trusted()?;
@@ -35,27 +36,7 @@ pub fn sources_of_root(root: &Path) -> Result<String> {
             source.signed_by = Some(SignedBy::Key(keyring::armoured(&found)));
         }
     }
-    let mut text = sources.to_string();
-    if !text.is_empty() || !trusted.is_empty() {
-        let mut own = Paragraph::default();
-        own.set("Enabled", "no");
-        own.set(TRUSTED, format!("\n{}", keyring::armoured(&trusted).trim()));
-        let gap = if text.is_empty() { "" } else { "\n" };
-        text.push_str(&format!("{gap}{own}"));
-    }
-    Ok(text)
-}
-
-/// The keys that a root trusts for every repository that names none, from its [`sources_of_root`]; `None` where
-/// the text is not of a root that was there to be read.
-pub(super) fn trusted_keys(sources: &str) -> Result<Option<Vec<u8>>> {
-    let paragraphs = deb822::parse(sources).context("reading the root's repositories")?;
-    let Some(armoured) = paragraphs.iter().find_map(|paragraph| paragraph.get(TRUSTED)) else { return Ok(None) };
-    match keyring::binary(armoured.trim().as_bytes()) {
-        Ok(keys) => Ok(Some(keys)),
-        // Armour around nothing.
-        Err(_) => Ok(Some(Vec::new())),
-    }
+    Ok((sources, trusted))
 }
 
 /// The keyrings of a root. A link in it leads to a file of it, never to one of the host.
@@ -101,7 +82,6 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::debian::sources::Sources;
 
     #[test]
     fn keys_become_part_of_the_text() {
@@ -114,15 +94,14 @@ mod tests {
         .unwrap();
         fs::write(root.path().join("etc/apt/trusted.gpg.d/a.gpg"), [0x99, 1]).unwrap();
         fs::write(root.path().join("k.gpg"), [0x99, 2]).unwrap();
-        let text = sources_of_root(root.path()).unwrap();
-        let sources = Sources::from_deb822(&text).unwrap();
+        let (sources, trusted) = read(root.path()).unwrap();
         let key = |source: usize| match &sources.0[source].signed_by {
             Some(SignedBy::Key(key)) => Some(keyring::binary(key.as_bytes()).unwrap()),
             _ => None,
         };
         assert_eq!((sources.0.len(), key(0), key(1)), (2, None, Some(vec![0x99, 2])));
-        assert_eq!(trusted_keys(&text).unwrap(), Some(vec![0x99, 1]));
-        assert_eq!(trusted_keys(&sources.to_string()).unwrap(), None);
+        assert_eq!(trusted, [0x99, 1]);
+        assert_eq!(Sources::from_deb822(&sources_of_root(root.path()).unwrap()).unwrap(), sources);
     }
 
     #[test]
@@ -157,10 +136,9 @@ mod tests {
             named.display()
         );
         fs::write(root.path().join("etc/apt/sources.list"), list).unwrap();
-        let text = sources_of_root(root.path()).unwrap();
-        let sources = Sources::from_deb822(&text).unwrap();
-        assert!(sources.0.iter().all(|source| matches!(source.signed_by, Some(SignedBy::Named(_)))), "{text}");
-        assert_eq!(trusted_keys(&text).unwrap(), Some(Vec::new()));
+        let (sources, trusted) = read(root.path()).unwrap();
+        assert!(sources.0.iter().all(|source| matches!(source.signed_by, Some(SignedBy::Named(_)))), "{sources}");
+        assert_eq!(trusted, Vec::<u8>::new());
     }
 
     #[test]

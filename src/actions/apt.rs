@@ -26,7 +26,7 @@ use crate::diagnostics::Diagnostics;
 /// The repositories are those that the root is set up for, and those under `repositories`, as they
 /// were when the build was planned; when one of them has changed, the step runs again. Without
 /// `signed-by` a repository must be signed with the keys that the root trusts, or with those of
-/// Debian's archive.
+/// Debian's archive that are in the root. Keys of the machine that builds verify nothing.
 ///
 /// ```yaml
 /// - action: apt
@@ -83,7 +83,8 @@ pub struct Apt {
 impl Apt {
     fn options(&self, recipe_dir: &Path) -> Result<Options> {
         let logins = repository::logins(&self.repositories, recipe_dir)?;
-        Ok(Options { recommends: self.recommends, logins, ..Options::default() })
+        let (recommends, unauthenticated) = (self.recommends, self.unauthenticated);
+        Ok(Options { recommends, unauthenticated, logins, ..Options::default() })
     }
 }
 

@@ -70,7 +70,8 @@ pub struct Debootstrap {
     /// Package that holds the archive's keys, installed with the rest.
     #[serde(default)]
     pub keyring_package: Option<String>,
-    /// Keyring that the Release file is verified with, relative to the recipe; the host's where it is left out.
+    /// Keyring that the Release file is verified with, relative to the recipe; where it is left out, that of Debian's
+    /// archive which this machine has, as an input of the step.
     #[serde(default)]
     pub keyring_file: Option<String>,
     /// Client certificate for the mirror, relative to the recipe.
@@ -226,6 +227,11 @@ impl Action for Debootstrap {
                     .hint(format!("there are: {known}")),
             );
         }
+        if let Some(mirror) = &self.mirror {
+            let instead = "`mmdebstrap` takes logins from apt_auth.conf(5) of this machine, or from a file of that form that \
+                           `NETRC` names; debootstrap itself has no way but the address";
+            cx.refuse_login("mirror", mirror, instead, out);
+        }
         if let Some(mirror) = &self.mirror
             && let Err(error) = check_mirror(mirror)
         {
@@ -293,8 +299,9 @@ impl Action for Debootstrap {
         trust.unauthenticated = !self.check_gpg;
         trust.expired = self.snapshot.is_some();
         // With a client certificate only debootstrap itself gets to see the mirror.
-        if self.certificate.is_none() {
-            add_repositories(cx, &Sources(vec![self.source()?]), &trust)?;
+        match &self.certificate {
+            None => add_repositories(cx, &Sources(vec![self.source()?]), &trust)?,
+            Some(_) => trust.add_keyring(cx)?,
         }
         for (_, file) in self.files() {
             cx.add_tree(file, &cx.recipe_dir.join(file))?;

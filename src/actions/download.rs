@@ -11,10 +11,11 @@ use url::Url;
 
 use super::pack::unknown_compression;
 use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
+use crate::build::apt::repository::Credentials;
 use crate::build::archive::{Archive, Compression, unpack};
 use crate::build::inside::Inside;
 use crate::build::{BuildContext, CheckContext, InputContext};
-use crate::diagnostics::{Diagnostics, size_shown};
+use crate::diagnostics::{Diagnostics, redacted, size_shown};
 use crate::store::fetch::Request;
 
 /// Download a file for later actions.
@@ -44,10 +45,13 @@ use crate::store::fetch::Request;
 ///
 /// With a digest (`sha256sum`, `sha512sum` or both) the file is checked, the result of the recipe
 /// does not depend on what the server has today, and nothing is fetched twice. Without one, every
-/// build asks the server whether the file has changed, and debforge warns.
+/// build fetches the file anew, since nothing else tells whether it has changed, and debforge warns.
 ///
-/// Transfers that break off are tried again and go on where they were; a server that says nothing is
+/// Transfers that break off are tried again, and with a digest go on where they were; a server that says nothing is
 /// given up after a while. Files are kept in the store (`debforge store`).
+///
+/// A server that wants a login gets it from `credentials`, whose password stands in the environment or a file and
+/// stays there, or from the file that `NETRC` names; a login in the address is refused.
 ///
 /// **Compared with debos**: retries, resumes, time limits and a cache; `sha512sum`; digests in
 /// capital letters count; archives cannot write outside of their directory.
@@ -74,6 +78,9 @@ pub struct Download {
     /// SHA-512 that the file must have, 128 hex digits.
     #[serde(default)]
     pub sha512sum: Option<String>,
+    /// How to log in.
+    #[serde(default)]
+    pub credentials: Option<Credentials>,
 }
 
 impl Download {
@@ -88,31 +95,19 @@ impl Download {
         }
     }
 
-    /// The address without a password, for people.
+    /// The address for people.
     fn shown(&self) -> String {
-        match Url::parse(&self.url) {
-            Ok(mut url) => {
-                let _ = url.set_username("");
-                let _ = url.set_password(None);
-                url.into()
-            }
-            Err(_) => self.url.clone(),
-        }
+        redacted(&self.url)
     }
 
-    fn request(&self) -> Request {
-        let credentials = Url::parse(&self.url).ok().and_then(|url| {
-            let user = url.username().to_owned();
-            let password = url.password().unwrap_or_default().to_owned();
-            (!user.is_empty() || !password.is_empty()).then_some((user, password))
-        });
-        Request {
-            url: self.shown(),
+    fn request(&self, recipe_dir: &Path) -> Result<Request> {
+        Ok(Request {
+            url: self.url.clone(),
             sha256: self.sha256sum.clone(),
             sha512: self.sha512sum.clone(),
-            credentials,
+            credentials: self.credentials.as_ref().map(|credentials| credentials.login(recipe_dir)).transpose()?,
             repository: false,
-        }
+        })
     }
 
     /// The host's program that unpacks it, where debforge does not.
@@ -139,11 +134,13 @@ impl Action for Download {
                 out.push(cx.error("url", format!("`{}:` cannot be downloaded from", url.scheme())).hint(hint));
             }
             Ok(url) => {
-                if url.password().is_some() {
-                    out.push(
-                        cx.warning("url", "the address holds a password, which everybody can read in the recipe")
-                            .hint("pass it as a variable: `-t password:…`, `https://user:{{ password }}@…`"),
-                    );
+                cx.refuse_login("url", &self.url, "use `credentials`", out);
+                if let Some(credentials) = &self.credentials {
+                    credentials.check("credentials", cx, out);
+                    if url.scheme() == "http" {
+                        let message = "the password is sent over http, where anybody on the way can read it";
+                        out.push(cx.warning("url", message).hint("use https"));
+                    }
                 }
                 if self.filename().is_none() {
                     out.push(
@@ -230,7 +227,7 @@ impl Action for Download {
             (None, Some(sha512)) => format!("sha512:{}", sha512.to_ascii_lowercase()),
             (None, None) => {
                 (cx.progress)(&format!("fetching {}", self.shown()));
-                let fetched = cx.store.fetch(&self.request(), &mut |_, _| {})?;
+                let fetched = cx.store.fetch(&self.request(cx.recipe_dir)?, &mut |_, _| {})?;
                 format!("sha256:{}", fetched.sha256)
             }
         };
@@ -239,7 +236,7 @@ impl Action for Download {
     }
 
     fn run(&self, cx: &mut BuildContext<'_>) -> Result<()> {
-        let mut request = self.request();
+        let mut request = self.request(cx.recipe_dir)?;
         if let Some(planned) = cx.input(&self.what()).and_then(|state| state.strip_prefix("sha256:")) {
             request.sha256 = Some(planned.to_owned());
         }

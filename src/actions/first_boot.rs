@@ -30,6 +30,11 @@ use crate::image::Layout;
 /// - `ssh-host-keys`: keys that are in the root are removed, with a warning, and a unit makes new ones
 ///   where openssh-server does not bring one.
 /// - `random-seed`: what the random numbers of a machine start from is removed.
+/// - `secrets`: keys and names that packages made when they were installed, and something makes anew, are removed,
+///   with a warning: those of ssl-cert, bind9, unbound, network-manager, open-iscsi, nvme-cli, rabbitmq-server and tor,
+///   and systemd's credential.secret. Units make them at the first start where their programs do not. Before
+///   anything is made of a root, a build names private keys that it has made and nobody renews.
+/// - `keep`: secrets that all copies are meant to share. They are neither removed nor named.
 /// - `grow`: the last partition of the image, if it is mounted and has ext4, btrfs or xfs, becomes as
 ///   large as the disk, and its file system with it; at each start, so a larger disk later is used too.
 ///   systemd-repart does that on gpt where the root has it, else a unit with sfdisk (package `fdisk`):
@@ -48,6 +53,12 @@ pub struct FirstBoot {
     /// Whether the seed of random numbers goes.
     #[serde(default = "super::defaults::yes")]
     pub random_seed: bool,
+    /// Whether each copy makes other secrets for itself.
+    #[serde(default = "super::defaults::yes")]
+    pub secrets: bool,
+    /// Paths of secrets that all copies share.
+    #[serde(default)]
+    pub keep: Vec<String>,
     /// Whether the last partition grows to its disk; where it is left out, if it can.
     #[serde(default)]
     pub grow: Option<bool>,
@@ -55,7 +66,8 @@ pub struct FirstBoot {
 
 impl FirstBoot {
     /// What images get where the recipe says nothing.
-    pub const USUAL: Self = Self { machine_id: true, ssh_host_keys: true, random_seed: true, grow: None };
+    pub const USUAL: &'static Self =
+        &Self { machine_id: true, ssh_host_keys: true, random_seed: true, secrets: true, keep: Vec::new(), grow: None };
 }
 
 impl Action for FirstBoot {
@@ -65,6 +77,12 @@ impl Action for FirstBoot {
                 cx.error("", "there is no root to prepare yet")
                     .hint("an action before this one must make it: `mmdebstrap`, `debootstrap` or `unpack`"),
             );
+        }
+        for (index, path) in self.keep.iter().enumerate() {
+            if !path.starts_with('/') {
+                let message = format!("`{path}` is no path in the root");
+                out.push(cx.error(&format!("keep[{index}]"), message).hint("it begins with `/`"));
+            }
         }
         if self.grow == Some(true) && cx.image.is_none_or(|spec| spec.deploys.is_empty()) {
             out.push(
@@ -76,7 +94,7 @@ impl Action for FirstBoot {
 
     fn nature(&self) -> Nature {
         Nature {
-            version: 2,
+            version: 3,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads::NOTHING,
@@ -104,6 +122,7 @@ impl Action for FirstBoot {
             (self.machine_id, "machine-id"),
             (self.ssh_host_keys, "SSH host keys"),
             (self.random_seed, "random seed"),
+            (self.secrets, "secrets"),
             (self.grow != Some(false), "growth"),
         ];
         parts.iter().filter(|(wanted, _)| *wanted).map(|(_, what)| *what).collect::<Vec<_>>().join(", ")
@@ -144,6 +163,8 @@ impl Action for FirstBoot {
             machine_id: self.machine_id,
             ssh_host_keys: self.ssh_host_keys,
             random_seed: self.random_seed,
+            secrets: self.secrets,
+            keep: self.keep.clone(),
             grow: self.grow,
         };
         let done = first_boot::prepare(cx, wanted)?;

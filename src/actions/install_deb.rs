@@ -197,7 +197,8 @@ impl Action for InstallDeb {
         }
         let files: Vec<(PathBuf, PathBuf)> =
             located.iter().map(|file| (file.path.clone(), file.name.clone())).collect();
-        let options = Options { recommends: self.recommends, ..Options::default() };
+        let (recommends, unauthenticated) = (self.recommends, self.unauthenticated);
+        let options = Options { recommends, unauthenticated, ..Options::default() };
         cx.detail = apt::install(cx, Sources::default(), options, &["install".to_owned()], &files)?;
         Ok(())
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::apt::{Trust, add_repositories};
 use crate::build::bootstrap::{Bootstrap, Filters, Skeleton, VARIANTS, Variant};
-use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
+use crate::build::{BuildContext, CheckContext, FileKind, InputContext, LOGIN_FILE};
 use crate::debian::host;
 use crate::debian::snapshot::Stamp;
 use crate::debian::sources::{Sources, check_address};
@@ -74,7 +74,8 @@ pub struct Mmdebstrap {
     /// Packages that hold the archives' keys, installed with the rest.
     #[serde(default)]
     pub keyring_packages: Vec<String>,
-    /// Keyrings that Release files are verified with, relative to the recipe; the host's where there is none.
+    /// Keyrings that Release files are verified with, relative to the recipe; where there is none, that of Debian's
+    /// archive which this machine has, as an input of the step. A `signed-by` in a line of `mirrors` names one of them.
     #[serde(default)]
     pub keyring_files: Vec<String>,
     /// Whether /bin, /sbin and /lib are links into /usr; the suite's own way where it is left out.
@@ -184,6 +185,7 @@ impl Action for Mmdebstrap {
             out.push(cx.error("variant", message).suggest(variant, names).hint(format!("there are: {known}")));
         }
         for (index, mirror) in self.mirrors.iter().enumerate() {
+            cx.refuse_login(&format!("mirrors[{index}]"), mirror, LOGIN_FILE, out);
             if let Err(error) = self.check_mirror(mirror) {
                 out.push(cx.error(&format!("mirrors[{index}]"), format!("{error:#}")));
             }
@@ -195,6 +197,10 @@ impl Action for Mmdebstrap {
             check_file(&format!("keyring-files[{index}]"), file, cx, out);
         }
         check_snapshot(self.snapshot.as_deref(), cx, out);
+        for (index, option) in self.apt_opts.iter().enumerate() {
+            let instead = "a proxy is named by the environment, `http_proxy`, or this machine's apt: both stay outside";
+            cx.refuse_login(&format!("apt-opts[{index}]"), option, instead, out);
+        }
         for (index, option) in self.dpkg_opts.iter().enumerate() {
             if let Err(error) = Filters::parse(option) {
                 out.push(cx.error(&format!("dpkg-opts[{index}]"), format!("{error:#}")));

@@ -210,6 +210,11 @@ impl Action for OstreeDeploy {
                 cx.error("remote-repository", format!("`{url}` is not an address")).hint("as `https://host/repo`"),
             );
         }
+        if let Some(url) = &self.remote_repository {
+            let instead =
+                "systems log in with a certificate of their own: `tls-client-cert-path`, `tls-client-key-path`";
+            cx.refuse_login("remote-repository", url, instead, out);
+        }
         for (index, key) in self.gpg_keys.iter().enumerate() {
             check_file(cx, &format!("gpg-keys[{index}]"), Some(key), FileKind::File, out);
         }

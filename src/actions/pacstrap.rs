@@ -11,7 +11,7 @@ use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads,
 use crate::build::files::RootFiles;
 use crate::build::inside::Inside;
 use crate::build::pacman::{self, Config, MIRROR_LIST, Session, architecture_name};
-use crate::build::{BuildContext, CheckContext, InputContext};
+use crate::build::{BuildContext, CheckContext, InputContext, LOGIN_FILE};
 use crate::debian::Architecture;
 use crate::diagnostics::Diagnostics;
 
@@ -103,6 +103,9 @@ impl Pacstrap {
         };
         if config.repositories.is_empty() {
             out.push(cx.error("config", format!("`{}` has no repository", self.config)));
+        }
+        for server in config.repositories.iter().flat_map(|repository| &repository.servers) {
+            cx.refuse_login("mirror", server, LOGIN_FILE, out);
         }
         for repository in config.repositories.iter().filter(|repository| repository.servers.is_empty()) {
             let diagnostic = cx.error("config", format!("the repository `{}` has no server", repository.name));

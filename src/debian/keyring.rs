@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::openpgp;
 
 /// Where Debian's package of archive keys puts them, newest name first.
-const DEBIAN_ARCHIVE: [&str; 2] =
+pub const DEBIAN_ARCHIVE: [&str; 2] =
     ["/usr/share/keyrings/debian-archive-keyring.pgp", "/usr/share/keyrings/debian-archive-keyring.gpg"];
 
 /// Keys in the binary form that gpgv and sqv read, from either form.
@@ -65,26 +65,19 @@ pub fn armoured(binary: &[u8]) -> String {
     text
 }
 
-/// The keyrings that a system trusts for every repository that names none, below `root`.
-pub fn trusted(root: &Path) -> Vec<PathBuf> {
-    let mut all: Vec<PathBuf> = std::fs::read_dir(root.join("etc/apt/trusted.gpg.d"))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|e| e == "gpg" || e == "asc" || e == "pgp"))
-        .collect();
-    all.sort();
-    all
+/// Where a system has the keys that it trusts for every repository that names none (apt-key(8)).
+pub const TRUSTED: (&str, &str) = ("/etc/apt/trusted.gpg", "/etc/apt/trusted.gpg.d");
+
+/// Whether apt takes a file of the directory of [`TRUSTED`] for a keyring.
+pub fn is_keyring(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|e| e == "gpg" || e == "asc" || e == "pgp")
 }
 
-/// The keyring files and the fingerprints that a value of `Signed-By` names; where it names no file,
-/// the fingerprints are of keys in `trusted`.
-pub fn named(names: &[String], trusted: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<String>)> {
+/// The keyring files and the fingerprints that a value of `Signed-By` names.
+pub fn named(names: &[String]) -> Result<(Vec<PathBuf>, Vec<String>)> {
     let (files, fingerprints): (Vec<&String>, Vec<&String>) = names.iter().partition(|name| name.starts_with('/'));
-    let files = if files.is_empty() { trusted.to_vec() } else { files.into_iter().map(PathBuf::from).collect() };
     let fingerprints = fingerprints.into_iter().map(|name| openpgp::parse_fingerprint(name)).collect::<Result<_>>()?;
-    Ok((files, fingerprints))
+    Ok((files.into_iter().map(PathBuf::from).collect(), fingerprints))
 }
 
 /// Those of binary keys that have one of the fingerprints; all of them where there is no fingerprint.
@@ -92,12 +85,10 @@ pub fn with_fingerprints(keys: Vec<u8>, fingerprints: &[String]) -> Result<Vec<u
     if fingerprints.is_empty() { Ok(keys) } else { openpgp::select(&keys, fingerprints) }
 }
 
-/// The keyrings of this machine that Debian's archive is signed with.
-pub fn host_debian() -> Vec<PathBuf> {
-    match DEBIAN_ARCHIVE.iter().map(PathBuf::from).find(|path| path.is_file()) {
-        Some(keyring) => vec![keyring],
-        None => trusted(Path::new("/")),
-    }
+/// The keyring of this machine that Debian's archive is signed with, as its package installs it; nothing else
+/// that the machine trusts is for others to be verified with.
+pub fn host_debian() -> Option<PathBuf> {
+    DEBIAN_ARCHIVE.iter().map(PathBuf::from).find(|path| path.is_file())
 }
 
 #[cfg(test)]

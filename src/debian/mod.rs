@@ -7,6 +7,7 @@ pub mod deb822;
 pub mod dpkg;
 pub mod host;
 pub mod keyring;
+pub mod logins;
 pub mod openpgp;
 pub mod package_list;
 pub mod release;

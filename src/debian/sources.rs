@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Architecture;
 use super::deb822::{self, Paragraph};
+use crate::diagnostics::redacted;
 
 /// All repositories that are in force together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -258,8 +259,9 @@ pub fn check_address(uri: &str) -> Result<()> {
     }
 }
 
+/// An address without a slash at its end, and without a login: it goes into plans, logs and the store.
 fn trim(uri: &str) -> String {
-    uri.trim_end_matches('/').to_owned()
+    redacted(uri).trim_end_matches('/').to_owned()
 }
 
 #[cfg(test)]

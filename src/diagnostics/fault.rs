@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Place;
+use super::{Place, redacted};
 
 /// Who has to act; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +127,14 @@ impl Fault {
         self
     }
 
+    /// The same without what its addresses let in with.
+    fn redacted(mut self) -> Self {
+        let texts =
+            [&mut self.message].into_iter().chain(&mut self.tail).chain(&mut self.hints).chain(&mut self.replay);
+        texts.for_each(|text| *text = redacted(text));
+        self
+    }
+
     /// The same with the last lines of a tool's output.
     #[must_use]
     pub fn tail(mut self, tail: Vec<String>) -> Self {
@@ -145,9 +153,9 @@ pub fn fault_of(error: &anyhow::Error) -> Fault {
             if !contexts.is_empty() {
                 fault.message = format!("{}: {}", contexts.join(": "), fault.message);
             }
-            return fault;
+            return fault.redacted();
         }
         contexts.push(cause.to_string());
     }
-    Fault::failed(contexts.join(": "))
+    Fault::failed(contexts.join(": ")).redacted()
 }

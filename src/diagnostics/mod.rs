@@ -6,11 +6,13 @@
 
 mod fault;
 mod render;
+mod secret;
 mod size;
 mod source;
 mod suggest;
 
 pub use fault::{Fault, FaultKind, Remedy, fault_of};
+pub use secret::{has_login, redacted};
 pub use size::size_shown;
 pub use source::{Place, Source, Span, Spans};
 pub use suggest::suggest;

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use console::{Style, measure_text_width};
 
+use super::secret::{masked, redacted};
 use super::{Diagnostic, Severity, Span};
 
 /// Columns of a source line that are shown at most; a recipe's line may be a whole script.
@@ -121,7 +122,8 @@ struct Shown {
 
 impl Shown {
     fn new(span: &Span) -> Self {
-        let text = &span.source.text;
+        // Byte for byte as long as before.
+        let text = &masked(&span.source.text);
         let start = floor(text, span.start);
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
@@ -171,7 +173,7 @@ fn visible(text: &str) -> String {
 
 /// A message on one line: it may quote what the recipe says.
 fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    redacted(text).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The nearest character boundary at or before a byte.

@@ -7,6 +7,7 @@ mod artifacts;
 mod epoch;
 mod paced;
 mod root;
+mod secrets;
 mod shell;
 mod steps;
 mod take_out;

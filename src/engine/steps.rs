@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 
 use super::artifacts::{Artifacts, Promise};
 use super::root::{Root, Workspace};
+use super::secrets::Secrets;
 use super::{Build, Lost, epoch, shell};
 use crate::actions::{Action, WRITE_IMAGE};
 use crate::build::event::Outcome;
@@ -70,6 +71,7 @@ fn attempt(build: &Build, store: &Store, reporter: &dyn Reporter, at: &mut Optio
         writes: BTreeMap::new(),
         origins: Vec::new(),
         checked_origins: 0,
+        secrets: Secrets::new(&build.plan),
         environment: build
             .environment
             .iter()
@@ -191,6 +193,7 @@ struct Run<'a> {
     origins: Vec<Tree>,
     /// How many of these are known to be as they were sealed.
     checked_origins: usize,
+    secrets: Secrets,
     environment: BTreeMap<String, String>,
     scratch: PathBuf,
     store: &'a Store,
@@ -249,6 +252,7 @@ impl Run<'_> {
         if action.makes_root() {
             self.root.forget()?;
             self.root_steps.clear();
+            self.secrets.restored(&BTreeMap::new());
         }
         let open = step.id.is_none();
         if course == Course::Run && self.resolver.lacks_facts(action) {
@@ -335,6 +339,9 @@ impl Run<'_> {
         let (clock, started) = (SystemTime::now(), Instant::now());
         let own = self.scratch.join(format!("step-{number}"));
         fs::create_dir(&own).context("making a place for the step")?;
+        if let Some(workspace) = workspace.as_ref().filter(|_| changes.artifacts && !changes.root && !step.mounted) {
+            self.name_secrets(number, workspace.path())?;
+        }
         let nowhere = self.scratch.join("root");
         let path = workspace.as_ref().map_or(nowhere.as_path(), Workspace::path).to_owned();
         let disk = workspace.as_ref().and_then(Workspace::disk).cloned();
@@ -359,6 +366,15 @@ impl Run<'_> {
             if action.changes().root {
                 workspace.written().into_iter().try_for_each(|written| epoch::settle(written, clock, settled))?;
             }
+            if action.changes().root {
+                self.secrets.written(&step.action, workspace.written())?;
+            }
+            if step.mounted && action.changes().root {
+                self.name_secrets(number, workspace.path())?;
+            }
+            if changes.root {
+                record.secrets = self.secrets.record();
+            }
             // A disk without a deployment yet has no system to ask.
             if action.changes().root
                 && let Ok(system) = system(workspace.path())
@@ -381,6 +397,14 @@ impl Run<'_> {
             self.artifacts.save(id, &before, &record)?;
         }
         Ok((facts, detail))
+    }
+
+    /// Names the private keys that all copies of a product will share.
+    fn name_secrets(&mut self, step: usize, root: &Path) -> Result<()> {
+        if let Some(message) = self.secrets.warning(root)? {
+            self.reporter.report(Event::Warning { step: Some(step), message });
+        }
+        Ok(())
     }
 
     /// A root for a step that changes it; `None` where another build has made the step's result meanwhile.

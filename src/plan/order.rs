@@ -78,7 +78,7 @@ impl<'a> Order<'a> {
                 summary: FirstBoot::USUAL.summary(),
                 ..self.planned(declared)
             };
-            self.steps.push((step, &FirstBoot::USUAL));
+            self.steps.push((step, FirstBoot::USUAL));
         }
         let summary = self.walk.spec().map(crate::build::image::summary).unwrap_or_default();
         let step = PlanStep {

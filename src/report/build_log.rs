@@ -2,24 +2,27 @@
 
 use std::fs;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use crate::build::Event;
+use crate::diagnostics::redacted;
 use crate::plan::Plan;
 
 /// How many logs are kept.
 const KEPT: usize = 50;
 
-/// A new file for a log in a directory, named by the time; the oldest beyond [`KEPT`] go.
+/// A new file for a log in a directory, named by the time, and the user's alone: values of variables, and what commands
+/// print, may be secrets. The oldest beyond [`KEPT`] go.
 pub fn log_file(directory: &Path) -> Result<(PathBuf, fs::File)> {
     fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
     prune(directory);
     let stamp = jiff::ZonedDateTime::now().strftime("%Y-%m-%dT%H-%M-%S").to_string();
     let names = std::iter::once(format!("{stamp}.log")).chain((2..).map(|n| format!("{stamp}-{n}.log")));
     for path in names.map(|name| directory.join(name)) {
-        match fs::File::create_new(&path) {
+        match fs::File::options().write(true).create_new(true).mode(0o600).open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error).with_context(|| format!("making {}", path.display())),
@@ -88,7 +91,7 @@ impl BuildLog {
     }
 
     fn line(&mut self, line: &str) {
-        let _ = writeln!(self.file, "{line}");
+        let _ = writeln!(self.file, "{}", redacted(line));
     }
 }
 

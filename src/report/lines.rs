@@ -7,7 +7,7 @@ use console::style;
 
 use super::{bytes, tenths};
 use crate::build::event::Outcome;
-use crate::diagnostics::{Fault, FaultKind};
+use crate::diagnostics::{Fault, FaultKind, redacted};
 use crate::plan::{Course, Plan, PlanStep};
 
 /// Columns of the action's name and of the summary.
@@ -23,7 +23,7 @@ pub fn header(plan: &Plan, machine: &str) -> String {
 /// "  2/5  apt               5 packages        ", always of the same width.
 pub(super) fn left(step: &PlanStep, of: usize) -> String {
     let number = format!("{:>3}/{of}", step.number);
-    format!("{number}  {}  {}", fitted(&step.action, ACTION), fitted(&step.summary, SUMMARY))
+    format!("{number}  {}  {}", fitted(&step.action, ACTION), fitted(&redacted(&step.summary), SUMMARY))
 }
 
 /// A step as `debforge plan` shows it.

@@ -99,6 +99,7 @@ impl Report {
 
     /// Takes the next event.
     pub fn event(&mut self, event: &Event) -> Result<()> {
+        let event = &event.clone().redacted();
         if let Some(log) = &mut self.log {
             log.event(event);
         }

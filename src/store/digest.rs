@@ -94,13 +94,16 @@ impl Store {
         for _ in 0..5 {
             let now = SystemTime::now();
             let before = Stamp::of(&std::fs::symlink_metadata(path)?);
-            if let Some(known) = self.digests(|cache| cache.get(&before)) {
+            let tells = self.digests(|cache| cache.tells_changes(path, &before));
+            if let Some(known) = self.digests(|cache| cache.get(&before)).filter(|_| tells) {
                 return Ok(known);
             }
             let digest = contents_digest(path)?;
             // Written to meanwhile, it may be neither what it was nor what it is.
             if Stamp::of(&std::fs::symlink_metadata(path)?) == before {
-                self.digests(|cache| cache.insert(before, digest, now));
+                if tells {
+                    self.digests(|cache| cache.insert(before, digest, now));
+                }
                 return Ok(digest);
             }
         }

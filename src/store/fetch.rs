@@ -1,4 +1,8 @@
 //! Everything fetched over HTTP: retried, resumed, bounded in time, kept by digest.
+//!
+//! What a file is, its bytes say: without a digest they are fetched anew each time, whatever a server says of
+//! times and tags (a mirror's clock may stand still or go back), and from the start, since two versions
+//! could not be told apart in one file. With a digest, transfers go on where they broke off.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -56,12 +60,10 @@ pub struct Fetched {
     pub transferred: bool,
 }
 
-/// What the store knows of a URL's last answer.
+/// What the store knows of a URL's last answer: where to look for a file whose SHA-512 alone is known.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Known {
     sha256: String,
-    #[serde(flatten)]
-    validators: Validators,
 }
 
 /// A request whose parts are known to be sound.
@@ -162,8 +164,8 @@ impl Digests {
 }
 
 impl Store {
-    /// The file of a request, from the store where its digest is known or the server says it has not
-    /// changed (ETag, Last-Modified), else over the network. `progress` is given bytes so far and, where known, in all.
+    /// The file of a request, from the store where its digest is known, else over the network. `progress` is given
+    /// bytes so far and, where known, in all.
     pub fn fetch(&self, request: &Request, progress: &mut dyn FnMut(u64, Option<u64>)) -> Result<Fetched> {
         let wanted = Wanted::new(request)?;
         if let Some(fetched) = self.kept(&wanted)? {
@@ -178,19 +180,24 @@ impl Store {
         if wanted.url.scheme() == "file" {
             return self.take_file(&wanted, progress);
         }
-        let known = self.known(&wanted);
-        if let (Some(known), true) = (&known, wanted.is_checked()) {
+        if let Some(known) = self.known(&wanted).filter(|_| wanted.is_checked()) {
             // Right by its digest, whatever the server has now.
             let path = self.blob(&known.sha256).context("a file vanished from the store")?;
-            return Ok(Fetched { size: size_of(&path)?, path, sha256: known.sha256.clone(), transferred: false });
+            return Ok(Fetched { size: size_of(&path)?, path, sha256: known.sha256, transferred: false });
         }
         let mut attempt = 0;
         let mut reached = 0;
+        // A cache on the way may hold what a file was before, and an earlier run its first part; a digest shows both.
+        let mut fresh = !wanted.is_checked();
         loop {
             let partial = Partial::open(self, &wanted)?;
-            match self.transfer(&wanted, &partial, known.as_ref(), progress) {
+            match self.transfer(&wanted, &partial, fresh, progress) {
                 Ok(fetched) => return Ok(fetched),
-                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Wrong(error)) if !fresh => {
+                    tracing::debug!("fetching {} past caches: {error:#}", wanted.url);
+                    fresh = true;
+                }
+                Err(Failure::Wrong(error) | Failure::Final(error)) => return Err(error),
                 Err(Failure::Transient { error, pause }) => {
                     let length = partial.length();
                     attempt = if length > reached { 1 } else { attempt + 1 };
@@ -263,14 +270,14 @@ impl Store {
         &self,
         wanted: &Wanted,
         partial: &Partial,
-        known: Option<&Known>,
+        fresh: bool,
         progress: &mut dyn FnMut(u64, Option<u64>),
     ) -> std::result::Result<Fetched, Failure> {
-        let resume = partial.validators().filter(|_| partial.length() > 0);
+        let resume = partial.validators().filter(|_| partial.length() > 0 && wanted.is_checked());
         let asked = Asked {
             url: &wanted.url,
             credentials: wanted.credentials.as_ref(),
-            unchanged_since: known.map(|known| &known.validators),
+            fresh,
             resume: resume.as_ref().map(|validators| (partial.length(), validators)),
             // Contents that are checked may come over any way.
             downgrade: wanted.is_checked(),
@@ -278,13 +285,6 @@ impl Store {
         };
         let answer = self.inner.fetcher.ask(&asked)?;
         let (body, from, total, validators) = match answer {
-            Answer::Unchanged => {
-                let known = known.context("the server answers 304 to a plain request").map_err(Failure::Final)?;
-                let path =
-                    self.blob(&known.sha256).context("a file vanished from the store").map_err(Failure::Final)?;
-                let size = size_of(&path).map_err(Failure::Final)?;
-                return Ok(Fetched { path, sha256: known.sha256.clone(), size, transferred: false });
-            }
             Answer::Unresumable => {
                 partial.forget();
                 return Err(Failure::Transient {
@@ -321,16 +321,14 @@ impl Store {
             Ok(sha256) => sha256,
             Err(error) => {
                 partial.forget();
-                // What was there before may have been the wrong part: once more from the start.
-                let pause = Some(Duration::ZERO);
-                return Err(if from > 0 { Failure::Transient { error, pause } } else { Failure::Final(error) });
+                return Err(Failure::Wrong(error));
             }
         };
         let finish = || {
             let path = self.take_in(&partial.data, &self.dir(BLOBS), &sha256)?;
             partial.forget();
             self.index(wanted, &sha256)?;
-            let known = Known { sha256: sha256.clone(), validators };
+            let known = Known { sha256: sha256.clone() };
             self.write_atomically(&self.dir("validators").join(&wanted.key), &serde_json::to_vec(&known)?)?;
             Ok(Fetched { path, sha256: sha256.clone(), size: done, transferred: true })
         };

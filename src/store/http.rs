@@ -14,6 +14,7 @@ use url::Url;
 use super::patience::{Pieces, unless_cancelled};
 use super::proxy::Route;
 use crate::debian::apt_proxy::AptProxies;
+use crate::debian::logins;
 use crate::diagnostics::{Fault, Remedy};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -23,7 +24,8 @@ const MAX_REDIRECTS: usize = 10;
 /// The longest that a server may have us wait.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// What tells one version of a file from another.
+/// What tells one version of a file from another, by the server's word: good enough to go on with a transfer
+/// whose whole is checked, never to take a file for unchanged. Most servers make them of a file's time and size.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Validators {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,8 +50,8 @@ impl Validators {
 pub(super) struct Asked<'a> {
     pub url: &'a Url,
     pub credentials: Option<&'a (String, String)>,
-    /// Of the file that is there already.
-    pub unchanged_since: Option<&'a Validators>,
+    /// Whether caches on the way have to ask the server itself.
+    pub fresh: bool,
     /// Bytes that are there already, and of which file.
     pub resume: Option<(u64, &'a Validators)>,
     /// Whether https may redirect to http.
@@ -60,8 +62,6 @@ pub(super) struct Asked<'a> {
 
 /// What the server says.
 pub(super) enum Answer {
-    /// The file is as it was.
-    Unchanged,
     /// The part that was there is of no use.
     Unresumable,
     /// The file from the offset `from` on.
@@ -72,6 +72,8 @@ pub(super) enum Answer {
 pub(super) enum Failure {
     /// Trying again may help.
     Transient { error: anyhow::Error, pause: Option<Duration> },
+    /// The whole file came, and is not the one that was asked for.
+    Wrong(anyhow::Error),
     /// It will not.
     Final(anyhow::Error),
 }
@@ -144,19 +146,19 @@ impl Fetcher {
             let login = format!("{}:{}", percent_decode(user), percent_decode(password));
             request = request.header(header::PROXY_AUTHORIZATION, format!("Basic {}", base64(&login)));
         }
-        if let Some((user, password)) = asked.credentials.filter(|_| same_host(asked.url, url)) {
+        let login = match asked.credentials {
+            Some(login) => Some(login.clone()),
+            None => logins::of_machine(asked.url, asked.repository)?,
+        };
+        if let Some((user, password)) = login.filter(|_| same_host(asked.url, url)) {
             request = request.header(header::AUTHORIZATION, format!("Basic {}", base64(&format!("{user}:{password}"))));
         }
         if let Some((offset, validator)) = asked.resume.and_then(|(offset, v)| Some((offset, v.strong()?))) {
             request = request.header(header::RANGE, format!("bytes={offset}-"));
             request = request.header(header::IF_RANGE, validator);
-        } else if let Some(known) = asked.unchanged_since {
-            if let Some(etag) = &known.etag {
-                request = request.header(header::IF_NONE_MATCH, etag);
-            }
-            if let Some(date) = &known.last_modified {
-                request = request.header(header::IF_MODIFIED_SINCE, date);
-            }
+        }
+        if asked.fresh {
+            request = request.header(header::CACHE_CONTROL, "no-cache").header(header::PRAGMA, "no-cache");
         }
         unless_cancelled(move || request.call())?.map_err(|error| match error {
             ureq::Error::Io(error) => Failure::Transient { error: error.into(), pause: None },
@@ -177,12 +179,19 @@ fn redirected(asked: &Asked<'_>, from: &Url, headers: &HeaderMap) -> Result<Url,
     let _ = to.set_username("");
     let _ = to.set_password(None);
     if !matches!(to.scheme(), "http" | "https") {
-        return Err(refuse(format!("redirects to {to}, which is not HTTP")));
+        return Err(refuse(format!("redirects to {}, which is not HTTP", target(&to))));
     }
     if from.scheme() == "https" && to.scheme() == "http" && !asked.downgrade {
-        return Err(refuse(format!("redirects to {to}, which anybody on the way could change")));
+        return Err(refuse(format!("redirects to {}, which anybody on the way could change", target(&to))));
     }
     Ok(to)
+}
+
+/// An address that a server has made up, for people: its query may be what lets in.
+fn target(url: &Url) -> String {
+    let mut shown = url.clone();
+    shown.set_query(url.query().map(|_| "…"));
+    shown.to_string().replace("%E2%80%A6", "…")
 }
 
 fn same_host(a: &Url, b: &Url) -> bool {
@@ -210,7 +219,6 @@ fn judge(asked: &Asked<'_>, url: &Url, response: Response<ureq::Body>) -> Result
                 _ => Ok(Answer::Unresumable),
             }
         }
-        304 => Ok(Answer::Unchanged),
         416 if asked.resume.is_some() => Ok(Answer::Unresumable),
         408 | 425 | 429 | 500..=599 => {
             let pause = number(header::RETRY_AFTER).map(|seconds| Duration::from_secs(seconds).min(MAX_PAUSE));
@@ -219,14 +227,17 @@ fn judge(asked: &Asked<'_>, url: &Url, response: Response<ureq::Body>) -> Result
         code => {
             let mut fault = Fault::failed(format!("{} could not be fetched: the server answers {status}", asked.url));
             if url != asked.url {
-                fault = fault.hint(format!("it redirects to {url}"));
+                fault = fault.hint(format!("it redirects to {}", target(url)));
             }
             // Some object stores say 403 for what is not there.
             if matches!(code, 403 | 404 | 410) {
                 fault = fault.remedy(Remedy::LookElsewhere);
             }
             if matches!(code, 401 | 403 | 407) && asked.credentials.is_none() {
-                fault = fault.hint("it may want credentials");
+                fault = fault.hint(format!(
+                    "it may want credentials: `credentials` in the recipe, or a login in the file that `{}` names",
+                    logins::VARIABLE
+                ));
             }
             Err(Failure::Final(fault.into()))
         }

@@ -30,6 +30,9 @@ mod state;
 mod trees;
 mod verify;
 
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -93,6 +96,9 @@ pub struct TreeRecord {
     pub seconds: f64,
     /// apt repositories that the root is set up for after the step, as one deb822 text.
     pub apt_sources: String,
+    /// Secrets in the root: paths, and whether the build has made each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, bool>,
     /// Where a download or unpacked archive stands inside the tree; empty for root layers.
     pub origin: PathBuf,
     /// What was there when it was made.
@@ -249,7 +255,9 @@ impl Store {
     /// Writes a small file that is seen wholly or not at all.
     fn write_atomically(&self, path: &Path, contents: &[u8]) -> Result<()> {
         let fresh = self.dir("fresh").join(random_name());
-        let written = std::fs::write(&fresh, contents).and_then(|()| std::fs::rename(&fresh, path));
+        // What a recipe's properties and variables say is nobody else's.
+        let file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&fresh);
+        let written = file.and_then(|mut file| file.write_all(contents)).and_then(|()| std::fs::rename(&fresh, path));
         if written.is_err() {
             let _ = std::fs::remove_file(&fresh);
         }

@@ -5,8 +5,11 @@
 use std::collections::HashMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
+
+use nix::sys::statfs::statfs;
 
 use super::Store;
 
@@ -93,10 +96,30 @@ impl Known {
     }
 }
 
+/// File systems whose change times are this kernel's own, kept on disk and finer than a second or two: f_type as in
+/// statfs(2). What others say of a file (those over a network, FAT, what a virtual machine shares) proves nothing.
+const EXACT: [u32; 13] = [
+    0x0000_ef53, // ext2, ext3, ext4
+    0x5846_5342, // XFS
+    0x9123_683e, // Btrfs
+    0xf2f5_2010, // F2FS
+    0xca45_1a4e, // bcachefs
+    0x2fc1_2fc1, // ZFS
+    0x0102_1994, // tmpfs
+    0x8584_58f6, // ramfs
+    0x794c_7630, // overlay
+    0x7371_7368, // SquashFS
+    0xe0f5_e1e2, // EROFS
+    0x3153_464a, // JFS
+    0x0000_3434, // NILFS
+];
+
 /// The digests known, by device and inode.
 #[derive(Debug, Default)]
 pub(super) struct StatCache {
     known: HashMap<(u64, u64), Known>,
+    /// Whether the file system of a device is one of [`EXACT`].
+    exact: HashMap<u64, bool>,
     dirty: bool,
 }
 
@@ -105,7 +128,7 @@ impl StatCache {
     fn parse(bytes: &[u8]) -> Self {
         let records = bytes.strip_prefix(MAGIC.as_slice()).unwrap_or_default();
         let known = records.chunks_exact(RECORD).filter_map(Known::read);
-        Self { known: known.map(|known| ((known.stamp.device, known.stamp.inode), known)).collect(), dirty: false }
+        Self { known: known.map(|known| ((known.stamp.device, known.stamp.inode), known)).collect(), ..Self::default() }
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -116,6 +139,14 @@ impl StatCache {
             known.write(&mut out);
         }
         out
+    }
+
+    /// Whether a file's stat data says if it was changed.
+    pub(super) fn tells_changes(&mut self, path: &Path, stamp: &Stamp) -> bool {
+        *self
+            .exact
+            .entry(stamp.device)
+            .or_insert_with(|| statfs(path).is_ok_and(|stat| EXACT.contains(&(stat.filesystem_type().0 as u32))))
     }
 
     pub(super) fn get(&mut self, stamp: &Stamp) -> Option<[u8; 32]> {
@@ -209,6 +240,17 @@ mod tests {
             cache.insert(stamp(1, written), [1; 32], at(5000));
             assert_eq!(cache.get(&stamp(1, written)).is_some(), remembered, "{written}");
         }
+    }
+
+    #[test]
+    fn times_count_where_a_file_system_keeps_them() {
+        let mut cache = StatCache::default();
+        let mut tells = |path: &str| {
+            let stamp = Stamp::of(&std::fs::symlink_metadata(path).unwrap());
+            cache.tells_changes(Path::new(path), &stamp)
+        };
+        assert!(tells(env!("CARGO_MANIFEST_DIR")));
+        assert!(!tells("/proc/self/status"));
     }
 
     #[test]

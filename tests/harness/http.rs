@@ -44,7 +44,12 @@ pub struct Seen {
     pub status: u16,
     /// First byte that was asked for.
     pub from: u64,
+    /// Whether caches on the way were told to ask the server itself.
+    pub fresh: bool,
 }
+
+/// What a server that lies calls every version of a file.
+const STILL: (&str, &str) = ("\"5f-1\"", "Mon, 02 Nov 2020 10:00:00 GMT");
 
 /// Something to be done once.
 type Deed = Box<dyn FnOnce() + Send>;
@@ -54,6 +59,8 @@ struct State {
     deeds: BTreeMap<String, Deed>,
     manners: BTreeMap<String, Manner>,
     login: Option<String>,
+    still: bool,
+    cache: Option<BTreeMap<String, Vec<u8>>>,
     seen: Vec<Seen>,
 }
 
@@ -97,6 +104,17 @@ impl Server {
     /// of another time.
     pub fn then(&self, path: &str, deed: impl FnOnce() + Send + 'static) {
         self.state.lock().unwrap().deeds.insert(path.into(), Box::new(deed));
+    }
+
+    /// Lets the clock stand still: all versions of a file have one date and one tag, and to a request that asks for
+    /// what has changed the answer is that nothing has.
+    pub fn stand_still(&self) {
+        self.state.lock().unwrap().still = true;
+    }
+
+    /// Keeps what it has once sent, as a cache on the way does, for all who do not ask for the server itself.
+    pub fn keep_what_was_sent(&self) {
+        self.state.lock().unwrap().cache = Some(BTreeMap::new());
     }
 
     /// Asks for Basic authentication.
@@ -180,13 +198,14 @@ fn answer(
 ) -> Option<()> {
     let from =
         request.headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.split('-').next()?.parse().ok());
+    let fresh = request.headers.get("cache-control").is_some_and(|value| value.contains("no-cache"));
     let note = |status: u16| {
-        let seen = Seen { path: request.path.clone(), status, from: from.unwrap_or(0) };
+        let seen = Seen { path: request.path.clone(), status, from: from.unwrap_or(0), fresh };
         state.lock().unwrap().seen.push(seen);
     };
-    let (login, manner) = {
+    let (login, manner, still) = {
         let mut state = state.lock().unwrap();
-        (state.login.clone(), take_manner(&mut state.manners, &request.path))
+        (state.login.clone(), take_manner(&mut state.manners, &request.path), state.still)
     };
     if login.is_some_and(|login| request.headers.get("authorization") != Some(&format!("Basic {login}"))) {
         note(401);
@@ -203,18 +222,32 @@ fn answer(
         }
         _ => {}
     }
-    let Some((mut file, modified, size)) = open(dir, &request.path) else {
+    let Some((mut file, modified, mut size)) = open(dir, &request.path) else {
         note(404);
         return head(stream, "404 Not Found", 0, "");
     };
-    let tag = format!("\"{}-{size}\"", modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_nanos()));
-    let same = request.headers.get("if-none-match").is_some_and(|known| known.contains(&tag));
+    let tag = match still {
+        true => STILL.0.to_owned(),
+        false => tag_of(modified, size),
+    };
+    let asked_before = ["if-none-match", "if-modified-since"].map(|name| request.headers.contains_key(name));
+    let same = match still {
+        true => asked_before.contains(&true),
+        false => request.headers.get("if-none-match").is_some_and(|known| known.contains(&tag)),
+    };
     if same {
         note(304);
         return head(stream, "304 Not Modified", 0, &format!("ETag: {tag}\r\n"));
     }
     let mut body = Vec::new();
     file.read_to_end(&mut body).ok()?;
+    if let Some(cache) = &mut state.lock().unwrap().cache {
+        if fresh {
+            cache.remove(&request.path);
+        }
+        body = cache.entry(request.path.clone()).or_insert(body).clone();
+        size = body.len() as u64;
+    }
     let deed = state.lock().unwrap().deeds.remove(&request.path);
     if let Some(deed) = deed {
         deed();
@@ -224,6 +257,9 @@ fn answer(
     let start = from.filter(|from| valid && *from < size).unwrap_or(0);
     let body = &body[usize::try_from(start).ok()?..];
     let mut more = format!("ETag: {tag}\r\nAccept-Ranges: bytes\r\n");
+    if still {
+        more.push_str(&format!("Last-Modified: {}\r\n", STILL.1));
+    }
     let status = if start > 0 {
         more.push_str(&format!("Content-Range: bytes {start}-{}/{size}\r\n", size - 1));
         "206 Partial Content"
@@ -249,6 +285,10 @@ fn answer(
         }
         _ => stream.write_all(body).ok(),
     }
+}
+
+fn tag_of(modified: SystemTime, size: u64) -> String {
+    format!("\"{}-{size}\"", modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_nanos()))
 }
 
 fn head(mut stream: &TcpStream, status: &str, length: usize, more: &str) -> Option<()> {

@@ -213,7 +213,7 @@ fn a_root_may_name_a_key_by_its_fingerprint() {
         case.build()
     };
     build(&other.fingerprint()).code(1).says("could not be verified").says("is not in the keyring");
-    build("0123456789012345678901234567890123456789").code(2).says("which is not in");
+    build("0123456789012345678901234567890123456789").code(2).says("which the root does not have");
     build("3456789").code(1).says("neither the path of a keyring nor a whole fingerprint");
     build(&case.repository.fingerprint()).success();
     assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));

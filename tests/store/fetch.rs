@@ -38,23 +38,38 @@ fn error(result: anyhow::Result<Fetched>) -> String {
 }
 
 #[test]
-fn what_has_not_changed_is_asked_for_but_not_sent_again() {
+fn what_has_no_digest_is_fetched_each_time_whatever_the_server_says_of_times() {
     let (dir, server, bytes) = served(100_000);
+    server.stand_still();
     let (_dir, store) = store();
     let request = plain(server.url("file"));
     let first = get(&store, &request).unwrap();
     assert_eq!(std::fs::read(&first.path).unwrap(), bytes);
     assert_eq!((first.size, &first.sha256, first.transferred), (100_000, &sha256(&bytes), true));
-    let second = get(&store, &request).unwrap();
-    assert_eq!(second, Fetched { transferred: false, ..first.clone() });
-    assert_eq!((server.count("file"), server.sent("file")), (2, 1));
+    assert_eq!(get(&store, &request).unwrap(), first);
+    assert_eq!((server.count("file"), server.sent("file")), (2, 2));
+    assert!(server.seen().iter().all(|seen| seen.fresh), "a cache might answer");
 
-    std::fs::write(dir.path().join("file"), "changed").unwrap();
+    let changed = bytes.iter().map(|byte| !byte).collect::<Vec<_>>();
+    std::fs::write(dir.path().join("file"), &changed).unwrap();
     let third = get(&store, &request).unwrap();
-    assert_eq!(std::fs::read(&third.path).unwrap(), b"changed");
+    assert_eq!(std::fs::read(&third.path).unwrap(), changed);
     assert!(third.transferred);
     // The earlier contents are still there under their digest.
     assert_eq!(store.blob(&first.sha256), Some(first.path));
+}
+
+#[test]
+fn a_cache_that_holds_another_version_is_passed() {
+    let (dir, server, before) = served(1000);
+    server.keep_what_was_sent();
+    let (_dir, store) = store();
+    get(&store, &Request { sha256: Some(sha256(&before)), ..plain(server.url("file")) }).unwrap();
+    std::fs::write(dir.path().join("file"), "changed").unwrap();
+    let fetched = get(&store, &Request { sha256: Some(sha256(b"changed")), ..plain(server.url("file")) }).unwrap();
+    assert_eq!(std::fs::read(&fetched.path).unwrap(), b"changed");
+    let fresh: Vec<bool> = server.seen().iter().map(|seen| seen.fresh).collect();
+    assert_eq!(fresh, [false, false, true]);
 }
 
 #[test]
@@ -106,7 +121,8 @@ fn what_came_in_an_earlier_run_is_not_sent_again_unless_the_file_changed() {
         let (_dir, store) = store();
         server.set("file", Manner::Cut { after: 200_000, times: 1 });
         // Then the server has enough for a while.
-        let request = plain(server.url("file"));
+        let digest = |bytes: &[u8]| Request { sha256: Some(sha256(bytes)), ..plain(server.url("file")) };
+        let mut request = digest(&bytes);
         let server_gives_up = std::thread::scope(|scope| {
             scope.spawn(|| {
                 while server.count("file") < 1 {
@@ -120,6 +136,7 @@ fn what_came_in_an_earlier_run_is_not_sent_again_unless_the_file_changed() {
         if changed {
             bytes = vec![9; 300_000];
             std::fs::write(dir.path().join("file"), &bytes).unwrap();
+            request = digest(&bytes);
         }
         let later = Store::open(store.root()).unwrap();
         let fetched = get(&later, &request).unwrap();

@@ -8,11 +8,13 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::release_file::verify_in_root;
 use super::repository::write_file;
-use super::{Apt, Logins, Options, Trust, add_repositories, first_start, sources_of_root};
+use super::root;
+use super::{Apt, Keys, Logins, Options, Trust, add_repositories, first_start};
 use crate::build::{BuildContext, CheckContext, InputContext, cleanup};
+use crate::debian::host;
 use crate::debian::sources::Sources;
-use crate::debian::{host, keyring};
 use crate::diagnostics::Diagnostics;
 
 /// A pin, as in apt_preferences(5).
@@ -109,7 +111,7 @@ pub fn add_inputs(cx: &mut InputContext<'_>, own: Sources, logins: Logins, unaut
     let root = cx.apt_sources.context("what the root's repositories are was asked before the root was there")?;
     let mut sources = Sources::from_deb822(root).context("reading the root's repositories")?;
     sources.0.extend(own.0);
-    let trust = Trust { keyrings: keyring::host_debian(), unauthenticated, expired: false, logins };
+    let trust = Trust { keys: Keys::Later, unauthenticated, expired: false, logins };
     add_repositories(cx, &sources, &trust)
 }
 
@@ -121,7 +123,7 @@ pub fn install(
     args: &[String],
     local: &[(PathBuf, PathBuf)],
 ) -> Result<String> {
-    let mut sources = Sources::from_deb822(&sources_of_root(cx.root)?).context("reading the root's repositories")?;
+    let (mut sources, trusted) = root::read(cx.root).context("reading the root's repositories")?;
     for source in own.0 {
         // A repository that the root keeps was written before and is there already.
         if !sources.0.iter().any(|other| {
@@ -130,6 +132,9 @@ pub fn install(
             sources.0.push(source);
         }
     }
+    let keys = Keys::Root(trusted);
+    let (unauthenticated, logins) = (options.unauthenticated, options.logins.clone());
+    verify_in_root(cx, &sources, &Trust { keys, unauthenticated, expired: false, logins })?;
     let keys = first_start::host_keys(cx.root);
     let mut apt = Apt::open(cx, sources, options)?;
     let (packages, bytes) = apt.installed()?;

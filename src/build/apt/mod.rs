@@ -19,7 +19,7 @@ mod session;
 mod verify;
 
 pub use action::{Pin, TOOLS, add_inputs, check_package, check_root, install, write_preferences};
-pub use release_file::{Trust, add_repositories};
+pub use release_file::{Keys, Trust, add_repositories};
 pub use root::sources_of_root;
 pub(crate) use session::in_parallel;
 pub use session::{Apt, Base, Options, PackageFile};

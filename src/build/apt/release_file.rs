@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use super::session::{CONNECTIONS, in_parallel};
 use super::{Logins, verify};
-use crate::build::InputContext;
 use crate::build::inputs::ReleaseState;
+use crate::build::{BuildContext, InputContext};
 use crate::debian::keyring;
 use crate::debian::release::{Release, clear_signed};
 use crate::debian::sources::{SignedBy, Source, Sources, Suite, check_address};
@@ -18,8 +19,8 @@ use crate::store::fetch::{Fetched, Request};
 /// What makes a repository trustworthy.
 #[derive(Clone, Default)]
 pub struct Trust {
-    /// Keyring files for sources that name none.
-    pub keyrings: Vec<PathBuf>,
+    /// What sources are verified with that do not hold their keys.
+    pub keys: Keys,
     /// Whether signatures are not looked at.
     pub unauthenticated: bool,
     /// Whether Release files past their `Valid-Until` are taken, as snapshots of the past need it.
@@ -28,11 +29,42 @@ pub struct Trust {
     pub logins: Logins,
 }
 
+/// Keys that a repository may be signed with. What this machine trusts for its own is none of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// For a bootstrap: keyrings of the recipe.
+    Recipe(Vec<PathBuf>),
+    /// For a bootstrap whose recipe names no keyring: this machine's, of Debian's archive, as an input.
+    DebianArchive,
+    /// Those that the root trusts for all repositories, binary; a file that a source names is in the root or nowhere.
+    Root(Vec<u8>),
+    /// The root's, which is still to be made: its step verifies, before it uses anything.
+    Later,
+}
+
+impl Default for Keys {
+    /// None.
+    fn default() -> Self {
+        Self::Recipe(Vec::new())
+    }
+}
+
 impl Trust {
-    /// The keyrings given, else those of this machine for Debian's archive.
+    /// For a bootstrap: the keyrings given, else this machine's of Debian's archive.
     pub fn new(keyrings: Vec<PathBuf>) -> Self {
-        let keyrings = if keyrings.is_empty() { keyring::host_debian() } else { keyrings };
-        Self { keyrings, ..Self::default() }
+        let keys = if keyrings.is_empty() { Keys::DebianArchive } else { Keys::Recipe(keyrings) };
+        Self { keys, ..Self::default() }
+    }
+
+    /// Makes a keyring of this machine an input, where it verifies anything.
+    pub fn add_keyring(&self, cx: &mut InputContext<'_>) -> Result<()> {
+        if self.keys == Keys::DebianArchive && !self.unauthenticated {
+            let path = debian_archive()?;
+            let contents = fs::read(&path).with_context(|| format!("reading the keyring {}", path.display()))?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            cx.add(format!("keyring {name} of this machine"), blake3::hash(&contents).to_hex().to_string());
+        }
+        Ok(())
     }
 }
 
@@ -45,17 +77,22 @@ pub(super) fn input_name(suite: &Suite) -> String {
 /// verifies it, and makes its digest an input.
 pub fn add_repositories(cx: &mut InputContext<'_>, sources: &Sources, trust: &Trust) -> Result<()> {
     let architecture = cx.architecture;
-    for source in sources.0.iter().filter(|source| source.serves(architecture)) {
+    let served = || sources.0.iter().filter(|source| source.serves(architecture));
+    let mut unknown: Vec<Suite> = Vec::new();
+    for suite in served().flat_map(Source::suites) {
+        if !cx.releases.contains_key(&suite.to_string()) && !unknown.contains(&suite) {
+            (cx.progress)(&format!("asking {suite}"));
+            unknown.push(suite);
+        }
+    }
+    let fetched = in_parallel(CONNECTIONS, &unknown, |suite| fetch(cx.store, suite, &trust.logins), |_| {})?;
+    cx.releases.extend(unknown.iter().map(ToString::to_string).zip(fetched));
+    if served().any(|source| source.trusted != Some(true) && !matches!(source.signed_by, Some(SignedBy::Key(_)))) {
+        trust.add_keyring(cx)?;
+    }
+    for source in served() {
         for suite in source.suites() {
-            let state = match cx.releases.get(&suite.to_string()) {
-                Some(state) => state.clone(),
-                None => {
-                    (cx.progress)(&format!("asking {suite}"));
-                    let state = fetch(cx.store, &suite, &trust.logins)?;
-                    cx.releases.insert(suite.to_string(), state.clone());
-                    state
-                }
-            };
+            let state = cx.releases.get(&suite.to_string()).cloned().context("a repository that was not asked")?;
             check(cx.store, source, &suite, &state, trust)?;
             cx.add(input_name(&suite), state.sha256);
         }
@@ -75,7 +112,13 @@ fn fetch(store: &Store, suite: &Suite, logins: &Logins) -> Result<ReleaseState> 
         Ok(file) => file,
         // Small repositories have only the older form.
         Err(error) if is_absent(&error) => match get(store, suite, "Release", logins) {
-            Ok(file) => file,
+            Ok(file) => {
+                // Now, since in a while there may be that of another Release file.
+                if let Ok(signature) = get(store, suite, "Release.gpg", logins) {
+                    store.remember(&signature_key(&file.sha256), &signature.sha256.into());
+                }
+                file
+            }
             Err(_) => return Err(unreachable(suite, &error)),
         },
         Err(error) => return Err(unreachable(suite, &error)),
@@ -83,6 +126,21 @@ fn fetch(store: &Store, suite: &Suite, logins: &Logins) -> Result<ReleaseState> 
     let text = fs::read_to_string(&file.path).with_context(|| format!("reading the Release file of {suite}"))?;
     let release = parse(&text).with_context(|| format!("reading the Release file of {suite}"))?;
     Ok(ReleaseState { sha256: file.sha256, date: release.date })
+}
+
+/// Where the store has the digest of the signature that came with a Release file.
+fn signature_key(release: &str) -> String {
+    format!("signature of Release {release}")
+}
+
+/// The signature that came with a Release file; where the store has lost it, the one that is there now.
+fn signature(store: &Store, suite: &Suite, release: &str, logins: &Logins) -> Result<Vec<u8>> {
+    let known = store.recall(&signature_key(release)).and_then(|digest| store.blob(digest.as_str()?));
+    let path = match known {
+        Some(path) => path,
+        None => get(store, suite, "Release.gpg", logins)?.path,
+    };
+    fs::read(path).context("reading Release.gpg")
 }
 
 fn get(store: &Store, suite: &Suite, name: &str, logins: &Logins) -> Result<Fetched> {
@@ -111,24 +169,22 @@ fn is_clear_signed(file: &str) -> bool {
     file.starts_with("-----BEGIN PGP SIGNED MESSAGE-----")
 }
 
-/// Verifies signature and age.
-fn check(store: &Store, source: &Source, suite: &Suite, state: &ReleaseState, trust: &Trust) -> Result<Release> {
-    let path = store.blob(&state.sha256).with_context(|| format!("the store lost the Release file of {suite}"))?;
-    let file = fs::read_to_string(&path).with_context(|| format!("reading the Release file of {suite}"))?;
-    if source.trusted != Some(true) && !trust.unauthenticated {
-        let keys = keys_for(source, suite, trust)?;
-        if is_clear_signed(&file) {
-            let parts = clear_signed(&file).with_context(|| format!("reading the Release file of {suite}"))?;
-            verify::detached(suite, parts.text.as_bytes(), parts.signature.as_bytes(), &keys)?;
-        } else {
-            let signature = get(store, suite, "Release.gpg", &trust.logins).map_err(|_| {
-                Fault::failed(format!("the repository {suite} is not signed"))
-                    .hint("if you trust it all the same, say `unauthenticated: true`")
-            })?;
-            let signature = fs::read(&signature.path).context("reading Release.gpg")?;
-            verify::detached(suite, file.as_bytes(), &signature, &keys)?;
+/// Verifies that the Release files which a step was planned with are signed with keys of the root that it works on.
+pub(super) fn verify_in_root(cx: &BuildContext<'_>, sources: &Sources, trust: &Trust) -> Result<()> {
+    for source in sources.0.iter().filter(|source| source.serves(cx.architecture)) {
+        for suite in source.suites() {
+            // Of one that the plan does not know nothing is taken.
+            if let Some(sha256) = cx.input(&input_name(&suite)) {
+                verify_signature(cx.store, source, &suite, sha256, trust)?;
+            }
         }
     }
+    Ok(())
+}
+
+/// Verifies signature and age.
+fn check(store: &Store, source: &Source, suite: &Suite, state: &ReleaseState, trust: &Trust) -> Result<Release> {
+    let file = verify_signature(store, source, suite, &state.sha256, trust)?;
     let release = parse(&file)?;
     let now = jiff::Timestamp::now().as_second();
     match release.valid_until {
@@ -143,49 +199,111 @@ fn check(store: &Store, source: &Source, suite: &Suite, state: &ReleaseState, tr
     }
 }
 
+/// The Release file by its digest, verified.
+fn verify_signature(store: &Store, source: &Source, suite: &Suite, sha256: &str, trust: &Trust) -> Result<String> {
+    let path = store.blob(sha256).with_context(|| format!("the store lost the Release file of {suite}"))?;
+    let file = fs::read_to_string(&path).with_context(|| format!("reading the Release file of {suite}"))?;
+    if source.trusted == Some(true) || trust.unauthenticated {
+        return Ok(file);
+    }
+    let Some(keys) = keys_for(source, suite, trust)? else { return Ok(file) };
+    if is_clear_signed(&file) {
+        let parts = clear_signed(&file).with_context(|| format!("reading the Release file of {suite}"))?;
+        verify::detached(suite, parts.text.as_bytes(), parts.signature.as_bytes(), &keys)?;
+    } else {
+        let signature = signature(store, suite, sha256, &trust.logins).map_err(|_| {
+            Fault::failed(format!("the repository {suite} is not signed"))
+                .hint("if you trust it all the same, say `unauthenticated: true`")
+        })?;
+        verify::detached(suite, file.as_bytes(), &signature, &keys)?;
+    }
+    Ok(file)
+}
+
 fn shown(files: &[PathBuf]) -> String {
     let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     if files.is_empty() { "any trusted keyring".to_owned() } else { files.join(", ") }
 }
 
-/// The keys that may have signed a source, as one binary keyring.
-fn keys_for(source: &Source, suite: &Suite, trust: &Trust) -> Result<Vec<u8>> {
+/// This machine's keyring of Debian's archive.
+fn debian_archive() -> Result<PathBuf> {
+    keyring::host_debian().ok_or_else(|| {
+        Fault::machine("the recipe names no keyring, and this machine has none of Debian's archive")
+            .hint("apt install debian-archive-keyring")
+            .hint("or give the bootstrap the archive's keys: `keyring-files`, `keyring-file`")
+            .into()
+    })
+}
+
+/// The keys that may have signed a source, as one binary keyring; `None` where only the root will tell.
+fn keys_for(source: &Source, suite: &Suite, trust: &Trust) -> Result<Option<Vec<u8>>> {
+    if let Some(SignedBy::Key(key)) = &source.signed_by {
+        return keyring::binary(key.as_bytes()).with_context(|| format!("reading the key of {suite}")).map(Some);
+    }
+    let names = match &source.signed_by {
+        Some(SignedBy::Named(names)) => names.as_slice(),
+        _ => &[],
+    };
+    let (files, fingerprints) =
+        keyring::named(names).with_context(|| format!("reading `Signed-By` of the repository {suite}"))?;
+    let keyrings = match &trust.keys {
+        Keys::Later => return Ok(None),
+        Keys::Root(keys) if names.is_empty() && keys.is_empty() => {
+            return Err(Fault::recipe(format!("the root has no key to verify the repository {suite} with"))
+                .hint("name its keyring: `signed-by` of the repository, a file beside the recipe")
+                .hint("Debian's are in the package debian-archive-keyring, for a step before")
+                .into());
+        }
+        Keys::Root(keys) if names.is_empty() => return Ok(Some(keys.clone())),
+        // What the root has of them stands in the source itself.
+        Keys::Root(_) => {
+            let what = if files.is_empty() { fingerprints.join(", ") } else { shown(&files) };
+            return Err(Fault::recipe(format!(
+                "the repository {suite} is to be signed by a key of {what}, which the root does not have"
+            ))
+            .hint("put the keyring there before: by an `overlay`, or by the package that has it")
+            .into());
+        }
+        Keys::Recipe(keyrings) => keyrings.clone(),
+        Keys::DebianArchive => vec![debian_archive()?],
+    };
+    let keyrings = chosen(&keyrings, &files, suite)?;
     let mut keys = Vec::new();
-    let mut read = |path: &std::path::Path| -> Result<()> {
+    for path in &keyrings {
         let contents = fs::read(path).with_context(|| format!("reading the keyring {}", path.display()))?;
         keys.extend(keyring::binary(&contents).with_context(|| format!("reading the keyring {}", path.display()))?);
-        Ok(())
-    };
-    match &source.signed_by {
-        Some(SignedBy::Key(key)) => {
-            return keyring::binary(key.as_bytes()).with_context(|| format!("reading the key of {suite}"));
-        }
-        Some(SignedBy::Named(names)) => {
-            let (files, fingerprints) = keyring::named(names, &trust.keyrings)
-                .with_context(|| format!("reading `Signed-By` of the repository {suite}"))?;
-            for file in &files {
-                read(file)?;
-            }
-            keys = keyring::with_fingerprints(keys, &fingerprints)?;
-            if keys.is_empty() && !fingerprints.is_empty() {
-                let (fingerprints, files) = (fingerprints.join(", "), shown(&files));
-                return Err(Fault::recipe(format!(
-                    "the repository {suite} is to be signed by the key {fingerprints}, which is not in {files}"
-                ))
-                .hint("name the file of a keyring that has it in `Signed-By` too")
-                .into());
-            }
-        }
-        None => {
-            for path in &trust.keyrings {
-                read(path)?;
-            }
-        }
     }
+    let keys = keyring::with_fingerprints(keys, &fingerprints)?;
     if keys.is_empty() {
-        return Err(Fault::recipe(format!("there is no key to verify the repository {suite} with"))
-            .hint("name its keyring (`signed-by`, `keyring-files`), or install debian-archive-keyring")
-            .into());
+        let wanted = if fingerprints.is_empty() { "its key".to_owned() } else { fingerprints.join(", ") };
+        return Err(Fault::recipe(format!(
+            "the repository {suite} is to be signed by {wanted}, which is not in {}",
+            shown(&keyrings)
+        ))
+        .hint("give the bootstrap the keyring that has it: `keyring-files`")
+        .into());
     }
-    Ok(keys)
+    Ok(Some(keys))
+}
+
+/// Those of a bootstrap's keyrings that a source means by the names that they will have in the root; all of them
+/// where it names none. A file of the host is never meant.
+fn chosen(keyrings: &[PathBuf], files: &[PathBuf], suite: &Suite) -> Result<Vec<PathBuf>> {
+    if files.is_empty() {
+        return Ok(keyrings.to_vec());
+    }
+    let mut found = Vec::new();
+    for file in files {
+        let same = |keyring: &&PathBuf| keyring.file_stem() == file.file_stem();
+        let Some(keyring) = keyrings.iter().find(same) else {
+            return Err(Fault::recipe(format!(
+                "the repository {suite} is to be signed by a key of {}, which is a file of the finished system",
+                file.display()
+            ))
+            .hint("have the recipe bring the keyring: name a file of the same name under `keyring-files`")
+            .into());
+        };
+        found.push(keyring.clone());
+    }
+    Ok(found)
 }

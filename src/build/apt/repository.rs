@@ -98,11 +98,30 @@ impl Repository {
 }
 
 impl Credentials {
+    /// Reports what is wrong with it; it stands at `place`.
+    pub fn check(&self, place: &str, cx: &CheckContext<'_>, out: &mut Diagnostics) {
+        match (&self.password_env, &self.password_file) {
+            (Some(_), Some(_)) => {
+                out.push(cx.error(place, "`password-env` and `password-file` are both given").hint("keep one"));
+            }
+            (None, None) => out.push(cx.error(place, "there is neither `password-env` nor `password-file`")),
+            (None, Some(file)) if cx.files.kind(&cx.recipe_dir.join(file)).is_none() => {
+                out.push(cx.error(&format!("{place}.password-file"), format!("there is no file `{file}`")));
+            }
+            _ => {}
+        }
+    }
+
+    /// User name and password.
+    pub fn login(&self, recipe_dir: &Path) -> Result<(String, String)> {
+        Ok((self.login.clone(), self.password(recipe_dir)?))
+    }
+
     /// Reads the secret; the error names only where it should be.
     fn password(&self, recipe_dir: &Path) -> Result<String> {
         match (&self.password_env, &self.password_file) {
             (Some(name), _) => std::env::var(name).map_err(|_| {
-                Fault::recipe(format!("the environment variable `{name}` with a repository's password is not set"))
+                Fault::recipe(format!("the environment variable `{name}`, which is to hold a password, is not set"))
                     .hint(format!("run debforge with `{name}` in its environment"))
                     .into()
             }),
@@ -111,7 +130,7 @@ impl Credentials {
                     .with_context(|| format!("reading the password file {file}"))?;
                 Ok(text.trim_end_matches(['\n', '\r']).to_owned())
             }
-            (None, None) => Err(Fault::recipe("a repository's `credentials` have no password").into()),
+            (None, None) => Err(Fault::recipe("`credentials` have no password").into()),
         }
     }
 }
@@ -156,17 +175,8 @@ pub fn check(repositories: &[Repository], cx: &CheckContext<'_>, out: &mut Diagn
         {
             out.push(cx.error(&at("signed-by"), format!("there is no keyring `{key}`")));
         }
-        match repository.credentials.as_ref().map(|c| (&c.password_env, &c.password_file)) {
-            Some((Some(_), Some(_))) => out.push(
-                cx.error(&at("credentials"), "`password-env` and `password-file` are both given").hint("keep one"),
-            ),
-            Some((None, None)) => {
-                out.push(cx.error(&at("credentials"), "there is neither `password-env` nor `password-file`"));
-            }
-            Some((None, Some(file))) if cx.files.kind(&cx.recipe_dir.join(file)).is_none() => {
-                out.push(cx.error(&at("credentials.password-file"), format!("there is no file `{file}`")));
-            }
-            _ => {}
+        if let Some(credentials) = &repository.credentials {
+            credentials.check(&at("credentials"), cx, out);
         }
     }
 }
@@ -186,12 +196,7 @@ fn check_uri(uri: &str, place: &str, credentials: bool, cx: &CheckContext<'_>, o
             }
         }
     }
-    if uri.split_once("://").is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@'))) {
-        out.push(
-            cx.error(place, "the address has a login in it, which would stay in the image")
-                .hint("use `credentials` of the repository"),
-        );
-    }
+    cx.refuse_login(place, uri, "use `credentials` of the repository", out);
 }
 
 /// The repositories with their keys inside, as they are planned and used.

@@ -26,6 +26,8 @@ pub(super) const CONNECTIONS: usize = 8;
 pub struct Options {
     /// Whether recommended packages are taken too.
     pub recommends: bool,
+    /// Whether the signatures of repositories are not looked at.
+    pub unauthenticated: bool,
     /// How to log in to repositories.
     pub logins: Logins,
     /// Lines of apt.conf(5), `APT::Default-Release "trixie";`: after everything else.

@@ -3,6 +3,7 @@
 
 mod grow;
 mod presets;
+mod renew;
 
 use anyhow::Result;
 
@@ -12,7 +13,7 @@ use super::files::RootFiles;
 use crate::image::Spec;
 
 /// What is to be made new.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Wanted {
     /// The system's id (machine-id(5)).
     pub machine_id: bool,
@@ -20,6 +21,10 @@ pub struct Wanted {
     pub ssh_host_keys: bool,
     /// What the kernel's random numbers start from.
     pub random_seed: bool,
+    /// Other secrets of a system.
+    pub secrets: bool,
+    /// Those of them that all copies are meant to share.
+    pub keep: Vec<String>,
     /// Whether the last file system becomes as large as the disk allows; `None`: where that is possible.
     pub grow: Option<bool>,
 }
@@ -65,6 +70,17 @@ pub fn prepare(cx: &BuildContext<'_>, wanted: Wanted) -> Result<Vec<String>> {
     if wanted.random_seed {
         for seed in SEEDS {
             files.remove(seed)?;
+        }
+    }
+    if wanted.secrets {
+        let renewed = renew::renew(cx, &files, &wanted.keep)?;
+        if !renewed.is_empty() {
+            cx.warn(format!(
+                "removed {}, which all copies of the image would share, and each makes for itself; to keep any of them: \
+                 `first-boot` with `keep`",
+                renewed.join(", ")
+            ));
+            done.push("secrets".to_owned());
         }
     }
     if let Some(spec) = cx.image.filter(|_| wanted.grow != Some(false)) {

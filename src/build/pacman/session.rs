@@ -266,16 +266,19 @@ impl<'a> Session<'a> {
         self.cx.host(all)
     }
 
-    /// The host's keyrings and the root's own, one a line; `None` where nothing is verified.
+    /// The root's own keyrings, or where it has none, as before its first package, the host's, which are inputs; one a
+    /// line. `None` where nothing is verified.
     fn keyrings(&self) -> Result<Option<String>> {
         let level = self.config.highest_level();
         if level == SignatureLevel::Never {
             return Ok(None);
         }
         let own = Inside::open(self.cx.root)?.resolve(Path::new(KEYRINGS[0])).unwrap_or_default();
-        let places = KEYRINGS.iter().map(PathBuf::from).chain([self.cx.root.join(own)]);
-        let found: Vec<String> =
-            places.flat_map(|place| keyrings(&place)).map(|keyring| keyring.display().to_string()).collect();
+        let mut found = keyrings(&self.cx.root.join(own));
+        if found.is_empty() {
+            found = KEYRINGS.iter().flat_map(|place| keyrings(Path::new(place))).collect();
+        }
+        let found: Vec<String> = found.iter().map(|keyring| keyring.display().to_string()).collect();
         if found.is_empty() && level == SignatureLevel::Required {
             return Err(no_keys().into());
         }

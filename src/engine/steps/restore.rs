@@ -73,6 +73,7 @@ impl Run<'_> {
         }
         if changes.root {
             let record = self.root.restore(id, &now)?.ok_or_else(gone)?;
+            self.secrets.restored(&record.secrets);
             facts = Some(RootFacts { apt_sources: record.apt_sources });
             detail = record.detail;
         }

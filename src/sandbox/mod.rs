@@ -12,6 +12,7 @@ mod lines;
 mod place;
 mod plain;
 mod run;
+mod supervisor;
 mod uniform;
 mod view;
 

@@ -25,11 +25,8 @@ use serde::{Deserialize, Serialize};
 
 use super::place::Created;
 use super::supervisor::{HandOver, handlers};
-use super::{Command, Exit, Input, Isolation, View, descendants, filter, view};
+use super::{Command, Exit, Input, Isolation, View, constant, descendants, filter, view};
 use crate::sys::process::{self, Fork};
-
-/// Host name that commands see, whatever the host's is.
-const HOST_NAME: &str = "debforge";
 
 /// What the process gets to know.
 #[derive(Debug, Serialize, Deserialize)]
@@ -217,7 +214,7 @@ fn set_up(job: &Job, reports: &OwnedFd, alive: &OwnedFd) -> Result<()> {
     if poll(&mut gone, PollTimeout::ZERO)? > 0 {
         bail!("interrupted");
     }
-    nix::unistd::sethostname(HOST_NAME).context("setting the host name")?;
+    nix::unistd::sethostname(constant::NODE_NAME).context("setting the host name")?;
     if !job.command.network {
         crate::sys::network::loopback_up().context("setting up the loopback interface")?;
     }

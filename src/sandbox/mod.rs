@@ -4,6 +4,7 @@
 //! each command gets pid, ipc, uts and mount namespaces of its own, which die with it.
 
 pub mod binfmt;
+pub mod constant;
 mod descendants;
 mod device;
 mod filter;

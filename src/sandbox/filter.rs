@@ -47,6 +47,22 @@ const RECONFIGURE: u32 = 7;
 const MS_REMOUNT: u32 = 0x20;
 const MS_BIND: u32 = 0x1000;
 
+/// socket(2) and, where there is one, socketcall(2) by architecture, as in [`CALLS`].
+const SOCKET: &[(u32, u32, Option<u32>)] = &[
+    (0xc000_003e, 41, None),
+    (0x4000_0003, 359, Some(102)),
+    (0xc000_00b7, 198, None),
+    (0xc000_00f3, 198, None),
+    (0xc000_0102, 198, None),
+    (0x4000_0028, 281, None),
+    (0xc000_0015, 326, Some(102)),
+    (0x8000_0016, 359, Some(102)),
+];
+/// io_uring_setup(2), the same everywhere: sockets can be made through it.
+const IO_URING_SETUP: u32 = 425;
+/// Families of sockets that stay in the machine (linux/socket.h): unix, netlink, alg.
+const INWARD: [u32; 3] = [1, 16, 38];
+
 /// In the number of a system call made through the x32 table.
 const X32_BIT: u32 = 0x4000_0000;
 
@@ -65,6 +81,10 @@ const RETURN: u16 = 0x06;
 const ALLOW: u32 = 0x7fff_0000;
 /// Fails with `EPERM`.
 const REFUSE: u32 = 0x0005_0001;
+/// Fails with `ENOSYS`.
+const UNKNOWN_CALL: u32 = 0x0005_0026;
+/// Fails with `EAFNOSUPPORT`.
+const NO_FAMILY: u32 = 0x0005_0061;
 /// "Fails" with error number 0: the caller sees success.
 const SUCCEED: u32 = 0x0005_0000;
 /// Whoever listens answers.
@@ -112,6 +132,41 @@ pub(super) fn no_remounts() -> Vec<sock_filter> {
             instruction(RETURN, 0, 0, ALLOW),
             instruction(RETURN, 0, 0, REFUSE),
         ]);
+    }
+    program.push(instruction(RETURN, 0, 0, ALLOW));
+    program
+}
+
+/// Refuses sockets of every network, as a kernel without it would.
+pub(super) fn no_network() -> Vec<sock_filter> {
+    let mut program = vec![instruction(LOAD_WORD, 0, 0, ARCHITECTURE)];
+    for (architecture, socket, call) in SOCKET {
+        let mut block = vec![
+            instruction(LOAD_WORD, 0, 0, NUMBER),
+            instruction(AND, 0, 0, !X32_BIT),
+            instruction(JUMP_IF_EQUAL, 0, 1, IO_URING_SETUP),
+            instruction(RETURN, 0, 0, UNKNOWN_CALL),
+        ];
+        if let Some(call) = call {
+            // Which socket it makes stands in memory; C libraries have taken socket(2) for long.
+            block.extend([
+                instruction(JUMP_IF_EQUAL, 0, 4, *call),
+                instruction(LOAD_WORD, 0, 0, argument(*architecture, 0)),
+                instruction(JUMP_IF_EQUAL, 0, 1, 1),
+                instruction(RETURN, 0, 0, NO_FAMILY),
+                instruction(RETURN, 0, 0, ALLOW),
+            ]);
+        }
+        block.extend([
+            instruction(JUMP_IF_EQUAL, 0, INWARD.len() as u8 + 2, *socket),
+            instruction(LOAD_WORD, 0, 0, argument(*architecture, 0)),
+        ]);
+        for (position, family) in INWARD.iter().enumerate() {
+            block.push(instruction(JUMP_IF_EQUAL, (INWARD.len() - position) as u8, 0, *family));
+        }
+        block.extend([instruction(RETURN, 0, 0, NO_FAMILY), instruction(RETURN, 0, 0, ALLOW)]);
+        program.push(instruction(JUMP_IF_EQUAL, 0, block.len() as u8, *architecture));
+        program.extend(block);
     }
     program.push(instruction(RETURN, 0, 0, ALLOW));
     program
@@ -215,6 +270,25 @@ mod tests {
             assert_eq!(judged(FSCONFIG, [0, 7, 0, 0, 0, 0]), REFUSE);
             assert_eq!(judged(FSCONFIG, [7, 6, 0, 0x20, 0, 0]), ALLOW);
             assert_eq!(judged(mount + 1, [0x20; 6]), ALLOW);
+        }
+    }
+
+    #[test]
+    fn sockets_of_networks_are_refused_and_others_are_not() {
+        let program = no_network();
+        for (architecture, socket, call) in SOCKET {
+            let judged = |number, family| judge_with(&program, *architecture, number, [family, 0, 0, 0, 0, 0]);
+            for family in [1, 16, 38] {
+                assert_eq!(judged(*socket, family), ALLOW, "{architecture:#x} {family}");
+            }
+            for family in [2, 10, 17, 40] {
+                assert_eq!(judged(*socket, family), NO_FAMILY, "{architecture:#x} {family}");
+            }
+            assert_eq!(judged(*socket + 1, 2), ALLOW);
+            assert_eq!(judged(IO_URING_SETUP, 2), UNKNOWN_CALL);
+            for call in call {
+                assert_eq!((judged(*call, 1), judged(*call, 3)), (NO_FAMILY, ALLOW));
+            }
         }
     }
 

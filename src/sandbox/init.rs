@@ -48,6 +48,9 @@ pub(super) enum Report {
     Created(Vec<Created>),
     /// The command runs without something that was asked for.
     Note(String),
+    /// The command did something that it cannot do here and could elsewhere, so that its product would be
+    /// another: the end of a sentence about it.
+    Refused(String),
     /// The command could not be started.
     Failed(String),
     /// The command ended.
@@ -123,7 +126,7 @@ fn outer(job: &Job, reports: &OwnedFd) -> Result<()> {
             nix::sys::prctl::set_child_subreaper(true)?;
             // Asked to end, it still has to end what the command started.
             nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
-            let hand_over = HandOver::new(handlers(&job.command, job.isolation))?;
+            let hand_over = hand_over(job, reports)?;
             match fork_victim()? {
                 Fork::Child => {
                     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
@@ -133,7 +136,7 @@ fn outer(job: &Job, reports: &OwnedFd) -> Result<()> {
                             fail(reports, &anyhow!("entering the root {}: {error}", root.display()));
                         }
                     }
-                    become_command(&job.command, hand_over, reports)
+                    become_command(job, hand_over, reports)
                 }
                 Fork::Parent(child) => {
                     answer(hand_over, child, reports);
@@ -190,12 +193,12 @@ fn first(job: &Job, reports: &OwnedFd, alive: &OwnedFd) -> ! {
     if let Err(error) = set_up(job, reports, alive) {
         fail(reports, &error);
     }
-    let hand_over = match HandOver::new(handlers(&job.command, job.isolation)) {
+    let hand_over = match hand_over(job, reports) {
         Ok(hand_over) => hand_over,
         Err(error) => fail(reports, &error),
     };
     match process::fork() {
-        Ok(Fork::Child) => become_command(&job.command, hand_over, reports),
+        Ok(Fork::Child) => become_command(job, hand_over, reports),
         Ok(Fork::Parent(child)) => {
             answer(hand_over, child, reports);
             if let Ok(Some(exit)) = wait_for(child) {
@@ -225,6 +228,13 @@ fn set_up(job: &Job, reports: &OwnedFd, alive: &OwnedFd) -> Result<()> {
     })
 }
 
+/// How the command is going to hand its system calls over, where it is to.
+fn hand_over(job: &Job, reports: &OwnedFd) -> Result<Option<HandOver>> {
+    let refused = reports.try_clone()?;
+    let tell = move |what| send(&refused, &Report::Refused(what));
+    HandOver::new(handlers(&job.command, job.isolation, tell))
+}
+
 /// Answers the system calls of the command that `child` becomes, or says why that cannot be.
 fn answer(hand_over: Option<HandOver>, child: Pid, reports: &OwnedFd) {
     let Some(hand_over) = hand_over else { return };
@@ -239,15 +249,16 @@ fn fail(reports: &OwnedFd, error: &anyhow::Error) -> ! {
     process::exit_now(70)
 }
 
-fn become_command(command: &Command, hand_over: Option<HandOver>, reports: &OwnedFd) -> ! {
-    let error = match try_become(command, hand_over) {
+fn become_command(job: &Job, hand_over: Option<HandOver>, reports: &OwnedFd) -> ! {
+    let error = match try_become(job, hand_over) {
         Ok(never) => match never {},
         Err(error) => error,
     };
     fail(reports, &error)
 }
 
-fn try_become(command: &Command, hand_over: Option<HandOver>) -> Result<std::convert::Infallible> {
+fn try_become(job: &Job, hand_over: Option<HandOver>) -> Result<std::convert::Infallible> {
+    let command = &job.command;
     let directory = command.directory.as_deref().unwrap_or(Path::new("/"));
     nix::unistd::chdir(directory).with_context(|| format!("entering the directory {}", directory.display()))?;
     if command.input == Input::Terminal {
@@ -256,6 +267,10 @@ fn try_become(command: &Command, hand_over: Option<HandOver>) -> Result<std::con
     forbid(&filter::no_durable_writes());
     if !command.remounts {
         forbid(&filter::no_remounts());
+    }
+    // In namespaces it has a network of its own.
+    if !command.network && job.isolation == Isolation::Chroot && !forbid(&filter::no_network()) {
+        bail!("the network cannot be kept from it");
     }
     process::reset_signals();
     let argv = strings(command.argv.iter().cloned())?;
@@ -305,13 +320,12 @@ fn take_terminal() {
     let _ = nix::unistd::tcsetpgrp(input.as_fd(), nix::unistd::getpgrp());
 }
 
-/// Installs a filter.
-fn forbid(program: &[seccompiler::sock_filter]) {
+/// Installs a filter; whether the kernel took it.
+fn forbid(program: &[seccompiler::sock_filter]) -> bool {
     // Without CAP_SYS_ADMIN the kernel takes a filter only from those who can gain no privileges.
     // Where it takes none at all, builds are slower, and nobody could remount.
-    if crate::sys::filter::install(program).is_err() && nix::sys::prctl::set_no_new_privs().is_ok() {
-        let _ = crate::sys::filter::install(program);
-    }
+    let install = || crate::sys::filter::install(program).is_ok();
+    install() || nix::sys::prctl::set_no_new_privs().is_ok() && install()
 }
 
 /// Descriptor numbers as text for the command line.

@@ -18,6 +18,7 @@ use super::init::{Job, Report, number};
 use super::lines::Lines;
 use super::plain::Copies;
 use super::{Command, Exit, Input, Isolation, Sandbox, Stream};
+use crate::diagnostics::Fault;
 use crate::sys::process::inherit;
 
 /// How often a running command looks whether it was interrupted, in milliseconds.
@@ -220,11 +221,13 @@ impl Started {
         self.child.wait().context("waiting for the command")?;
         let mut ended = None;
         let mut failed = None;
+        let mut refused = None;
         let mut created = Vec::new();
         for line in self.reported.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice(line).context("reading how the command ended")? {
                 Report::Created(more) => created.extend(more),
                 Report::Note(why) => on_line(Stream::Note, &why),
+                Report::Refused(what) => refused = refused.or(Some(what)),
                 Report::Failed(why) => failed = failed.or(Some(why)),
                 Report::Ended(exit) => ended = Some(exit),
             }
@@ -233,6 +236,11 @@ impl Started {
             made.remove()?;
         }
         followed?;
+        if let Some(what) = refused {
+            return Err(Fault::machine(format!("the command {what}, which is not allowed here"))
+                .hint("build in a machine of its own: `--backend uml` needs no privilege")
+                .into());
+        }
         match (failed, ended) {
             (Some(why), _) => bail!("{why}"),
             (None, Some(exit)) => Ok(exit),

@@ -50,6 +50,16 @@ pub fn statx(path: &Path, flags: i32, mask: u32) -> Result<libc::statx> {
     if result < 0 { Err(Error::last_os_error()) } else { Ok(about) }
 }
 
+/// What statfs(2) says of a path.
+pub fn statfs(path: &Path) -> Result<libc::statfs> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: plain integers, for which zeros are right.
+    let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a live C string and a struct of the type that the call writes.
+    let result = unsafe { libc::statfs(path.as_ptr(), &raw mut about) };
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(about) }
+}
+
 /// What the kernel tells of a file, as it writes it into a caller's memory.
 pub trait Told {
     /// Its bytes.
@@ -57,6 +67,12 @@ pub trait Told {
 }
 
 impl Told for libc::stat {
+    fn bytes(&self) -> &[u8] {
+        told(self)
+    }
+}
+
+impl Told for libc::statfs {
     fn bytes(&self) -> &[u8] {
         told(self)
     }

@@ -95,13 +95,15 @@ mod tests {
     fn every_path_below_proc_has_one_answer() {
         assert_eq!(at("/etc/passwd"), None);
         assert_eq!(at("/processor"), None);
-        for own in ["/proc", "/proc/", "/proc/self/exe", "/proc/1/environ", "/proc/net", "/proc/sys/kernel/random/uuid"] {
+        for own in ["/proc", "/proc/", "/proc/self/exe", "/proc/1/environ", "/proc/net", "/proc/sys/kernel/random/uuid"]
+        {
             assert_eq!(at(own), Some(Answer::Own), "{own}");
         }
         for directory in ["/proc/sys", "/proc/sys/kernel", "/proc/sys/kernel/random", "/proc/sys/"] {
             assert_eq!(at(directory), Some(Answer::Directory), "{directory}");
         }
-        for hidden in ["/proc/config.gz", "/proc/bus/pci/devices", "/proc/sys/vm/stat_refresh", "/proc/xen", "/proc/sy"] {
+        for hidden in ["/proc/config.gz", "/proc/bus/pci/devices", "/proc/sys/vm/stat_refresh", "/proc/xen", "/proc/sy"]
+        {
             assert_eq!(at(hidden), Some(Answer::Nothing), "{hidden}");
         }
         assert_eq!(text(Path::new("/proc/sys/kernel/osrelease")), Some(format!("{RELEASE}\n").as_bytes()));

@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 
 pub(super) use self::caller::Caller;
 pub(super) use self::hand_over::HandOver;
+use super::plain::{Furnished, Refused};
 use super::uniform::Numbered;
 use super::{Command, Isolation};
 use crate::sys::notify::Call;
@@ -84,8 +85,21 @@ pub(super) enum Verdict {
 
 /// Everything that answers calls of this command, in the order in which it is asked. **To register a concern,
 /// add it here.**
-pub(super) fn handlers(command: &Command, _isolation: Isolation) -> Vec<Box<dyn Handler>> {
+/// `refused` hears what the command would have elsewhere and cannot have here.
+pub(super) fn handlers(
+    command: &Command,
+    isolation: Isolation,
+    refused: impl Fn(String) + Send + 'static,
+) -> Vec<Box<dyn Handler>> {
     let mut all: Vec<Box<dyn Handler>> = Vec::new();
+    if let Some(refused) = Refused::new(&command.view, isolation, refused) {
+        all.push(Box::new(refused));
+    }
+    if isolation == Isolation::Chroot
+        && let Some(furnished) = Furnished::new(&command.view)
+    {
+        all.push(Box::new(furnished));
+    }
     if let Some(uniform) = &command.uniform {
         all.push(Box::new(Numbered::new(uniform)));
     }

@@ -13,7 +13,7 @@ use nix::unistd::{Pid, linkat};
 use super::calls::{self, Act, Asked, Follow};
 use super::carry_out::{self, Shown, code};
 use super::resolve::{Found, beside, directory, follow, is_kernels, is_there};
-use crate::sandbox::supervisor::{Caller, Handler, Verdict, Wanted};
+use crate::sandbox::supervisor::{Caller, Handler, Verdict, Wanted, memory};
 use crate::sandbox::{View, constant};
 use crate::sys::notify::Call;
 
@@ -55,6 +55,7 @@ impl Handler for Furnished {
         self.opened = Some(fs::File::open(&root).with_context(doing)?.into());
         self.root = root;
         self.first = child.as_raw();
+        memory(self.first).context("reaching into its memory")?;
         Ok(())
     }
 
@@ -199,7 +200,11 @@ impl Furnished {
             return stated(call, caller, asked, &text);
         }
         let here = self.here(caller, named)?;
-        self.on_process(call, caller, asked, last, named, &here)
+        match asked.act {
+            // In the cover, which is root's.
+            Act::Execute | Act::Enter | Act::Root => self.on_process(call, caller, asked, last, named, &here),
+            _ => caller.as_itself(|| self.on_process(call, caller, asked, last, named, &here)),
+        }
     }
 
     fn on_process(
@@ -244,7 +249,7 @@ impl Furnished {
             Act::RemoveAttribute => carry_out::remove_attribute(caller, here, arguments[1]),
             Act::FileSystem(to) => carry_out::file_system(caller, here, arguments[to]),
             Act::Link(to, name) => self.link(call, caller, last, here, (to, name)),
-            Act::Execute | Act::Enter | Act::Root => self.lead_there(named, here),
+            Act::Execute | Act::Enter | Act::Root => self.lead_there(caller, named, here),
         }
     }
 
@@ -306,13 +311,13 @@ impl Furnished {
     }
 
     /// Has the kernel itself find what a path in /proc leads to: by a directory or link in the cover.
-    fn lead_there(&self, named: &Path, here: &Path) -> Result<Verdict, Errno> {
+    fn lead_there(&self, caller: &Caller<'_>, named: &Path, here: &Path) -> Result<Verdict, Errno> {
         let cover = self.root.join(named.strip_prefix("/").unwrap_or(named));
-        if here.symlink_metadata().map_err(code)?.is_dir() {
+        if caller.as_itself(|| here.symlink_metadata()).map_err(code)?.is_dir() {
             fs::create_dir_all(&cover).map_err(code)?;
             return Ok(Verdict::Pass);
         }
-        let target = fs::read_link(here).map_err(code)?;
+        let target = caller.as_itself(|| fs::read_link(here)).map_err(code)?;
         let target = Path::new("/").join(target.strip_prefix(&self.root).map_err(|_| Errno::EACCES)?);
         if fs::read_link(&cover).is_ok_and(|there| there == target) {
             return Ok(Verdict::Pass);

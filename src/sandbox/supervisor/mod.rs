@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-pub(super) use self::caller::Caller;
+pub(super) use self::caller::{Caller, memory};
 pub(super) use self::hand_over::HandOver;
 use super::plain::{Furnished, Refused};
 use super::uniform::Numbered;

@@ -1,10 +1,11 @@
 //! What the paths of a process name.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use nix::errno::Errno;
+
+use crate::sandbox::supervisor::memory;
 
 /// An open file of a process, as a path of ours that leads to the very file.
 fn descriptor(pid: i32, fd: i32) -> PathBuf {
@@ -17,7 +18,7 @@ fn descriptor(pid: i32, fd: i32) -> PathBuf {
 /// Makes sure that a process's memory and files can be reached.
 pub(super) fn reach(pid: i32) -> anyhow::Result<()> {
     let doing = "reaching into its memory";
-    File::open(format!("/proc/{pid}/mem")).context(doing)?;
+    memory(pid).context(doing)?;
     let root = std::fs::read_link(format!("/proc/{pid}/root")).context(doing)?;
     ensure!(root == Path::new("/"), "it has another root");
     Ok(())

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::BuildContext;
 use super::guard::RootGuard;
 use crate::diagnostics::{Fault, FaultKind};
-use crate::sandbox::{Bind, Command, Exit, Input, Isolation, Sandbox, Stream, Uniform, View};
+use crate::sandbox::{Bind, Command, Exit, Input, Isolation, Sandbox, Stream, Told, Uniform, View};
 
 /// Lines of output that a fault shows.
 const TAIL: usize = 20;
@@ -94,6 +94,7 @@ impl BuildContext<'_> {
                 input: Input::Null,
                 uniform: None,
                 remounts: false,
+                told: Told::Constant,
             },
             hints: Vec::new(),
             label: None,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 
@@ -176,6 +177,13 @@ impl Runner<'_> {
         self
     }
 
+    /// Lets it run on all processors of the machine: for tools that write the same, however many there are.
+    #[must_use]
+    pub fn all_processors(mut self) -> Self {
+        self.command.told = Told::AllProcessors;
+        self
+    }
+
     /// What it reads from standard input.
     #[must_use]
     pub fn input(mut self, text: impl Into<String>) -> Self {
@@ -227,6 +235,9 @@ impl Runner<'_> {
         let exit = cx
             .sandbox
             .run(&command, &mut |stream, line| {
+                if stream == Stream::Note && command.uniform.is_none() {
+                    return known_machine(cx, line);
+                }
                 if stream == Stream::Note {
                     let program = &command.argv[0];
                     return cx.warn(format!(
@@ -260,6 +271,16 @@ impl Runner<'_> {
                 Err(explain(doing, &command, exit, tail.into(), hints).into())
             }
         }
+    }
+}
+
+/// Says, once, that commands are told of the machine what only their system calls could keep from them.
+fn known_machine(cx: &BuildContext<'_>, why: &str) {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        cx.warn(format!(
+            "steps see which kernel this machine runs, and how many processors and how much memory it has: their system calls cannot be watched ({why})"
+        ));
     }
 }
 

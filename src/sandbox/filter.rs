@@ -6,6 +6,8 @@
 
 use seccompiler::sock_filter;
 
+use super::supervisor::Wanted;
+
 /// The calls by kernel architecture (linux/audit.h) and number (the kernel's syscall tables): sync,
 /// fsync, fdatasync, msync, syncfs, sync_file_range or sync_file_range2. A kernel runs programs of
 /// its compat architectures too, so all tables are in the program always.
@@ -122,19 +124,31 @@ fn argument(architecture: u32, index: u32) -> u32 {
     ARGUMENTS + 8 * index + lower
 }
 
-/// A program that hands some calls of one architecture over to who listens.
-pub(super) fn handed_over(architecture: u32, calls: &[u32]) -> Vec<sock_filter> {
-    let count = calls.len() as u8;
+/// A program that hands some calls of one architecture over to who listens. Of a call that is named more than
+/// once, each name is tried.
+pub(super) fn handed_over(architecture: u32, calls: &[Wanted]) -> Vec<sock_filter> {
     let mut program = vec![
         instruction(LOAD_WORD, 0, 0, ARCHITECTURE),
-        instruction(JUMP_IF_EQUAL, 0, count + 1, architecture),
+        instruction(JUMP_IF_EQUAL, 1, 0, architecture),
+        instruction(RETURN, 0, 0, ALLOW),
         instruction(LOAD_WORD, 0, 0, NUMBER),
     ];
-    for (position, call) in calls.iter().enumerate() {
-        program.push(instruction(JUMP_IF_EQUAL, count - position as u8, 0, *call));
+    for call in calls {
+        match call.unless {
+            None => {
+                program.extend([instruction(JUMP_IF_EQUAL, 0, 1, call.number), instruction(RETURN, 0, 0, HAND_OVER)])
+            }
+            Some((index, bit)) => program.extend([
+                instruction(JUMP_IF_EQUAL, 0, 5, call.number),
+                instruction(LOAD_WORD, 0, 0, argument(architecture, index)),
+                instruction(AND, 0, 0, bit),
+                instruction(JUMP_IF_EQUAL, 0, 1, 0),
+                instruction(RETURN, 0, 0, HAND_OVER),
+                instruction(LOAD_WORD, 0, 0, NUMBER),
+            ]),
+        }
     }
     program.push(instruction(RETURN, 0, 0, ALLOW));
-    program.push(instruction(RETURN, 0, 0, HAND_OVER));
     program
 }
 
@@ -206,11 +220,22 @@ mod tests {
 
     #[test]
     fn what_is_handed_over_is_of_one_architecture() {
-        let program = handed_over(0xc000_00b7, &[61, 79, 291]);
+        let program = handed_over(0xc000_00b7, &[61, 79, 291].map(Wanted::all));
         for number in 0..600 {
             let expected = if [61, 79, 291].contains(&number) { HAND_OVER } else { ALLOW };
             assert_eq!(judge(&program, 0xc000_00b7, number), expected, "{number}");
         }
         assert_eq!(judge(&program, 0xc000_003e, 79), ALLOW);
+    }
+
+    #[test]
+    fn what_has_a_bit_is_not_handed_over_unless_somebody_else_wants_it() {
+        let about = Wanted::without(262, 3, libc::AT_EMPTY_PATH);
+        let judged = |wanted: &[Wanted], flags| {
+            judge_with(&handed_over(0xc000_003e, wanted), 0xc000_003e, 262, [0x1000, 0x1000, 0x1000, flags, 0, 0])
+        };
+        assert_eq!(judged(&[about], 0x100), HAND_OVER);
+        assert_eq!(judged(&[about], 0x1100), ALLOW);
+        assert_eq!(judged(&[about, Wanted::all(262)], 0x1100), HAND_OVER);
     }
 }

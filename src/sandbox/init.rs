@@ -24,7 +24,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::place::Created;
-use super::uniform::HandOver;
+use super::supervisor::{HandOver, handlers};
 use super::{Command, Exit, Input, Isolation, Told, View, constant, descendants, filter, limits, view};
 use crate::sys::process::{self, Fork};
 
@@ -82,7 +82,7 @@ fn outer(job: &Job, reports: &OwnedFd) -> Result<()> {
     process::close_on_exec_from(3);
     process::keep_open(&job.kept)?;
     process::reset_signals();
-    if job.command.told == Told::Constant {
+    if job.command.told != Told::Truth {
         limits::state().context("setting the limits of its processes")?;
     }
     let terminal = job.command.input == Input::Terminal;
@@ -131,7 +131,7 @@ fn outer(job: &Job, reports: &OwnedFd) -> Result<()> {
             nix::sys::prctl::set_child_subreaper(true)?;
             // Asked to end, it still has to end what the command started.
             nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
-            let hand_over = hand_over(&job.command)?;
+            let hand_over = HandOver::new(handlers(&job.command, job.isolation))?;
             match fork_victim()? {
                 Fork::Child => {
                     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
@@ -144,7 +144,7 @@ fn outer(job: &Job, reports: &OwnedFd) -> Result<()> {
                     become_command(&job.command, hand_over, reports)
                 }
                 Fork::Parent(child) => {
-                    answer(&job.command, hand_over, child, reports);
+                    answer(hand_over, child, reports);
                     let ended = wait_for(child)?;
                     descendants::kill_all();
                     if let Some(exit) = ended {
@@ -198,14 +198,14 @@ fn first(job: &Job, reports: &OwnedFd, alive: &OwnedFd) -> ! {
     if let Err(error) = set_up(job, reports, alive) {
         fail(reports, &error);
     }
-    let hand_over = match hand_over(&job.command) {
+    let hand_over = match HandOver::new(handlers(&job.command, job.isolation)) {
         Ok(hand_over) => hand_over,
         Err(error) => fail(reports, &error),
     };
     match process::fork() {
         Ok(Fork::Child) => become_command(&job.command, hand_over, reports),
         Ok(Fork::Parent(child)) => {
-            answer(&job.command, hand_over, child, reports);
+            answer(hand_over, child, reports);
             if let Ok(Some(exit)) = wait_for(child) {
                 send(reports, &Report::Ended(exit));
             }
@@ -233,17 +233,12 @@ fn set_up(job: &Job, reports: &OwnedFd, alive: &OwnedFd) -> Result<()> {
     })
 }
 
-/// How the command is going to hand its system calls over, where it is to.
-fn hand_over(command: &Command) -> Result<Option<HandOver>> {
-    command.uniform.as_ref().map(|_| HandOver::new()).transpose().context("preparing to answer its system calls")
-}
-
 /// Answers the system calls of the command that `child` becomes, or says why that cannot be.
-fn answer(command: &Command, hand_over: Option<HandOver>, child: Pid, reports: &OwnedFd) {
-    if let (Some(uniform), Some(hand_over)) = (&command.uniform, hand_over)
-        && let Err(error) = hand_over.answer(uniform, child)
-    {
-        send(reports, &Report::Note(format!("{error:#}")));
+fn answer(hand_over: Option<HandOver>, child: Pid, reports: &OwnedFd) {
+    let Some(hand_over) = hand_over else { return };
+    if let Err(error) = hand_over.answer(child, &mut |note| send(reports, &Report::Note(note))) {
+        send(reports, &Report::Failed(format!("{error:#}")));
+        let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
     }
 }
 
@@ -274,8 +269,8 @@ fn try_become(command: &Command, hand_over: Option<HandOver>) -> Result<std::con
     let argv = strings(command.argv.iter().cloned())?;
     let environment = strings(command.environment.iter().map(|(name, value)| format!("{name}={value}")))?;
     let program = command.argv.first().context("an empty command")?;
-    if let (Some(uniform), Some(hand_over)) = (&command.uniform, hand_over) {
-        hand_over.give(uniform)?;
+    if let Some(hand_over) = hand_over {
+        hand_over.give()?;
     }
     let mut refused = None;
     for candidate in candidates(program, command.environment.get("PATH").map(String::as_str)) {

@@ -15,6 +15,8 @@ mod lines;
 mod place;
 mod plain;
 mod run;
+mod stated;
+mod supervisor;
 mod uniform;
 mod view;
 

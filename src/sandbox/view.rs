@@ -99,7 +99,7 @@ impl Builder {
         let host = Root::open(Path::new("/"))?;
         sys::mount::make_read_only(&host.find(Path::new("/"))?).context("making the host's system read-only")?;
         self.furnish(&host, false)?;
-        if self.told == Told::Constant && !self.device && host.find(Path::new("/sys")).is_ok() {
+        if self.told != Told::Truth && !self.device && host.find(Path::new("/sys")).is_ok() {
             self.sys(&host)?;
         }
         if host.find(Path::new("/var/tmp")).is_ok() {
@@ -182,7 +182,7 @@ impl Builder {
             sys::mount::attach(&existing, &target).with_context(|| format!("mounting /proc ({refused})"))?;
         }
         match self.told {
-            Told::Constant => cover::cover(&root.find(path).context("opening /proc")?, self.device),
+            Told::Constant | Told::AllProcessors => cover::cover(&root.find(path).context("opening /proc")?, self.device),
             Told::Truth => settings_read_only(root),
         }
     }

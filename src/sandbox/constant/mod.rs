@@ -23,6 +23,8 @@ pub enum Told {
     /// What is stated here.
     #[default]
     Constant,
+    /// The same, but as many processors to run on as there are: for tools that write the same with more.
+    AllProcessors,
     /// What is so: for the machines of our own, which have to fit the one they run on.
     Truth,
 }

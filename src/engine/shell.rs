@@ -9,7 +9,7 @@ use super::Build;
 use super::root::Root;
 use crate::build::{Event, Reporter};
 use crate::diagnostics::Fault;
-use crate::sandbox::{Command, Input, View};
+use crate::sandbox::{Command, Input, Told, View};
 
 /// A shell in the root as it stands; what it changes is thrown away.
 pub(super) fn in_root(
@@ -45,6 +45,7 @@ pub(super) fn run(
         input: Input::Terminal,
         uniform: None,
         remounts: false,
+        told: Told::Constant,
     };
     reporter.report(Event::Terminal { taken: true });
     let exit = crate::build::command::interactive(&build.sandbox, &command);

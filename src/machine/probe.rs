@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::{Command, Exit, Input, Isolation, Sandbox, View, in_initial_user_namespace};
+use crate::sandbox::{Command, Exit, Input, Isolation, Sandbox, Told, View, in_initial_user_namespace};
 
 /// What is asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,6 +57,7 @@ fn try_sandbox(isolation: Isolation) -> Result<()> {
         input: Input::Null,
         uniform: None,
         remounts: false,
+        told: Told::Constant,
     };
     match Sandbox::new(isolation).run(&command, &mut |_, _| {})? {
         Exit::Code(0) => Ok(()),

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::place::Created;
 use super::supervisor::{HandOver, handlers};
-use super::{Command, Exit, Input, Isolation, View, constant, descendants, filter, view};
+use super::{Command, Exit, Input, Isolation, Told, View, constant, descendants, filter, limits, view};
 use crate::sys::process::{self, Fork};
 
 /// What the process gets to know.
@@ -85,6 +85,9 @@ fn outer(job: &Job, reports: &OwnedFd) -> Result<()> {
     process::close_on_exec_from(3);
     process::keep_open(&job.kept)?;
     process::reset_signals();
+    if job.command.told != Told::Truth {
+        limits::state().context("setting the limits of its processes")?;
+    }
     let terminal = job.command.input == Input::Terminal;
     if terminal {
         process::ignore(&[Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP, Signal::SIGTTOU, Signal::SIGTTIN]);
@@ -108,6 +111,11 @@ fn outer(job: &Job, reports: &OwnedFd) -> Result<()> {
                 flags |= CloneFlags::CLONE_NEWNET;
             }
             unshare(flags).context("entering namespaces of its own")?;
+            // Else /proc/self/cgroup names the host's. A kernel without control groups has none to hide.
+            match unshare(CloneFlags::CLONE_NEWCGROUP) {
+                Ok(()) | Err(Errno::EINVAL) => {}
+                Err(error) => return Err(error).context("entering a namespace of control groups"),
+            }
             let (alive, alive_here) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
             let child = fork_victim()?;
             match child {
@@ -221,7 +229,7 @@ fn set_up(job: &Job, reports: &OwnedFd, alive: &OwnedFd) -> Result<()> {
     if !job.command.network {
         crate::sys::network::loopback_up().context("setting up the loopback interface")?;
     }
-    view::enter(&job.command.view, &job.command.binds, &mut |created| {
+    view::enter(&job.command, &mut |created| {
         if !created.is_empty() {
             send(reports, &Report::Created(created.to_vec()));
         }

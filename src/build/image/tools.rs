@@ -45,7 +45,7 @@ impl<'a> SandboxTools<'a> {
 
 impl Tools for SandboxTools<'_> {
     fn run(&self, tool: &Tool, doing: &str) -> Result<String> {
-        let mut runner = self.cx.host_alone(tool.argv.clone()).bind(self.cx.root, self.cx.root, true);
+        let mut runner = self.cx.host_alone(tool.argv.clone()).all_processors().bind(self.cx.root, self.cx.root, true);
         let mut covers = Covers::default();
         match self.cx.sandbox.isolation {
             Isolation::Namespaces => {

@@ -14,13 +14,16 @@ pub const MEMORY: u64 = 4 << 30;
 /// Seconds since the machine was started.
 pub const UPTIME: u64 = 86_400;
 
-/// Files of /proc by name.
+/// Files of /proc and /sys.
 pub(super) const FILES: &[(&str, &str)] = &[
-    ("loadavg", "0.00 0.00 0.00 1/1 1\n"),
-    ("meminfo", MEMINFO),
-    ("partitions", "major minor  #blocks  name\n\n"),
-    ("swaps", "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"),
-    ("uptime", "86400.00 86400.00\n"),
+    ("proc/loadavg", "0.00 0.00 0.00 1/1 1\n"),
+    ("proc/meminfo", MEMINFO),
+    ("proc/partitions", "major minor  #blocks  name\n\n"),
+    ("proc/swaps", "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"),
+    ("proc/uptime", "86400.00 86400.00\n"),
+    ("sys/devices/system/cpu/online", "0-3\n"),
+    ("sys/devices/system/cpu/possible", "0-3\n"),
+    ("sys/devices/system/cpu/present", "0-3\n"),
 ];
 
 const MEMINFO: &str = "\
@@ -40,24 +43,30 @@ HugePages_Free:        0
 Hugepagesize:       2048 kB
 ";
 
-/// /proc/cpuinfo. On x86 each processor says that it is User Mode Linux's, for this is what systemd-detect-virt(1),
-/// and what asks it (dracut), looks for before it asks the processor itself, whose word no kernel can take back:
-/// so the answer is `uml` also on bare metal and in whatever virtual machine. Its flags are those of x86-64-v2.
-/// Elsewhere nothing but the number is stated.
+/// Makers of the processors that are stated on x86, by number.
+///
+/// systemd-detect-virt(1), and what asks it (dracut), looks for User Mode Linux's before it asks the processor
+/// itself, whose word no kernel can take back: so the answer is `uml` also on bare metal and in whatever virtual
+/// machine. The packages of microcode put that into an initramfs if there is a processor of their maker.
+const MAKERS: [&str; PROCESSORS] = ["User Mode Linux", "User Mode Linux", "GenuineIntel", "AuthenticAMD"];
+
+/// What the processors of x86 can do: x86-64-v2.
+const FLAGS: &str = "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 \
+                     ht syscall nx lm constant_tsc cpuid pni ssse3 cx16 sse4_1 sse4_2 popcnt lahf_lm";
+
+/// /proc/cpuinfo; on other architectures than x86 nothing but their numbers is stated of processors.
 pub(super) fn processors() -> &'static [u8] {
     static TEXT: OnceLock<String> = OnceLock::new();
-    let described = if cfg!(any(target_arch = "x86_64", target_arch = "x86")) {
-        "vendor_id\t: User Mode Linux\nmodel name\t: debforge\nflags\t\t: fpu vme de pse tsc msr pae mce cx8 apic sep \
-         mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ht syscall nx lm constant_tsc cpuid pni ssse3 cx16 \
-         sse4_1 sse4_2 popcnt lahf_lm\n"
-    } else {
-        ""
-    };
     TEXT.get_or_init(|| {
-        (0..PROCESSORS).fold(String::new(), |mut text, number| {
-            let _ = write!(text, "processor\t: {number}\n{described}\n");
-            text
-        })
+        let mut text = String::new();
+        for (number, maker) in MAKERS.iter().enumerate() {
+            let _ = writeln!(text, "processor\t: {number}");
+            if cfg!(any(target_arch = "x86_64", target_arch = "x86")) {
+                let _ = writeln!(text, "vendor_id\t: {maker}\nmodel name\t: debforge\nflags\t\t: {FLAGS}");
+            }
+            text.push('\n');
+        }
+        text
     })
     .as_bytes()
 }

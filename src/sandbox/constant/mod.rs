@@ -1,9 +1,9 @@
 //! What steps are told of the machine: the same on every host and in every way of building.
 //!
 //! A program that looks at the machine it runs on, to decide what it writes, would carry that machine into
-//! the product. So all of /proc that is not a process's own is stated here, and with it what uname(2),
-//! sysinfo(2) and sched_getaffinity(2) say. In namespaces these files are mounted over a /proc
-//! ([`super::view`]); without mounts, and for the system calls, whoever answers a command's calls looks here.
+//! the product. So all of /proc that is not a process's own and all of /sys are stated here, and with them what
+//! uname(2), sysinfo(2) and sched_getaffinity(2) say. In namespaces these files are mounted over a /proc
+//! ([`super::cover`]); without mounts, and for the system calls, whoever answers a command's calls looks here.
 //!
 //! What is stated is a plain machine: what any host that builds can do, so that a step that fits its work to
 //! it is neither refused nor slow, and no more.
@@ -23,11 +23,13 @@ pub enum Told {
     /// What is stated here.
     #[default]
     Constant,
+    /// The same, but as many processors to run on as there are: for tools that write the same with more.
+    AllProcessors,
     /// What is so: for the machines of our own, which have to fit the one they run on.
     Truth,
 }
 
-/// What is at a path below /proc.
+/// What is at a path in /proc or /sys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// The kernel's own: it tells of the process that asks or of its namespaces.
@@ -40,28 +42,27 @@ pub enum Answer {
     Nothing,
 }
 
-/// What is stated of an absolute path in /proc, which is taken by its text: without `.`, `..` or links.
-/// `None` for a path outside of /proc.
+/// What is stated of an absolute path in /proc or /sys, which is taken by its text: without `.`, `..` or links.
+/// `None` for a path outside of them.
 pub fn lookup(path: &Path) -> Option<Answer> {
-    let path = path.to_str()?;
-    let name = path.strip_prefix("/proc").filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
-    let name = name.trim_matches('/');
+    let path = path.to_str()?.trim_matches('/');
+    let (top, name) = path.split_once('/').unwrap_or((path, ""));
     let first = name.split('/').next().unwrap_or_default();
-    if name.is_empty() || first.bytes().all(|byte| byte.is_ascii_digit()) || OWN.contains(&first) {
-        return Some(Answer::Own);
+    match top {
+        "proc" if name.is_empty() || OWN.contains(&first) || OWN_BELOW.contains(&name) => return Some(Answer::Own),
+        "proc" if first.bytes().all(|byte| byte.is_ascii_digit()) => return Some(Answer::Own),
+        "proc" | "sys" => {}
+        _ => return None,
     }
-    if OWN_BELOW.contains(&name) {
-        return Some(Answer::Own);
-    }
-    if let Some((_, text)) = files().find(|(known, _)| *known == name) {
+    if let Some((_, text)) = files().find(|(known, _)| *known == path) {
         return Some(Answer::File(text));
     }
-    let below = |known: &str| known.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
-    let directory = files().map(|(known, _)| known).chain(OWN_BELOW.iter().copied()).any(below);
-    Some(if directory { Answer::Directory } else { Answer::Nothing })
+    let below = |known: &str| known.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+    let own_below = || OWN_BELOW.iter().any(|own| top == "proc" && below(&format!("proc/{own}")));
+    Some(if files().any(|(known, _)| below(known)) || own_below() { Answer::Directory } else { Answer::Nothing })
 }
 
-/// The text of a file in /proc; `None` where none is stated.
+/// The text of a file; `None` where none is stated.
 pub fn text(path: &Path) -> Option<&'static [u8]> {
     match lookup(path)? {
         Answer::File(text) => Some(text),
@@ -69,10 +70,15 @@ pub fn text(path: &Path) -> Option<&'static [u8]> {
     }
 }
 
-/// All stated files, by their paths below /proc.
+/// All stated files, by their paths without the first slash.
 pub fn files() -> impl Iterator<Item = (&'static str, &'static [u8])> {
     let all = machine::FILES.iter().chain(kernel::FILES).map(|(name, text)| (*name, text.as_bytes()));
-    all.chain([("cpuinfo", machine::processors()), ("stat", machine::statistics())])
+    all.chain([("proc/cpuinfo", machine::processors()), ("proc/stat", machine::statistics())])
+}
+
+/// The stated files of a directory, `proc` or `sys`, by their paths in it.
+pub(super) fn files_of(top: &str) -> impl Iterator<Item = (&'static str, &'static [u8])> {
+    files().filter_map(move |(name, text)| Some((name.strip_prefix(top)?.strip_prefix('/')?, text)))
 }
 
 /// First parts of paths in /proc that tell of the asking process, or of namespaces that are its own (the
@@ -99,11 +105,17 @@ mod tests {
         {
             assert_eq!(at(own), Some(Answer::Own), "{own}");
         }
-        for directory in ["/proc/sys", "/proc/sys/kernel", "/proc/sys/kernel/random", "/proc/sys/"] {
+        for directory in ["/proc/sys", "/proc/sys/kernel", "/proc/sys/kernel/random", "/proc/sys/", "/sys"] {
             assert_eq!(at(directory), Some(Answer::Directory), "{directory}");
         }
-        for hidden in ["/proc/config.gz", "/proc/bus/pci/devices", "/proc/sys/vm/stat_refresh", "/proc/xen", "/proc/sy"]
-        {
+        for hidden in [
+            "/proc/config.gz",
+            "/proc/bus/pci/devices",
+            "/proc/sys/vm/stat_refresh",
+            "/proc/xen",
+            "/proc/sy",
+            "/sys/class",
+        ] {
             assert_eq!(at(hidden), Some(Answer::Nothing), "{hidden}");
         }
         assert_eq!(text(Path::new("/proc/sys/kernel/osrelease")), Some(format!("{RELEASE}\n").as_bytes()));

@@ -19,7 +19,7 @@ use crate::sandbox::place::{Kind, Root, modified};
 use crate::sandbox::view::held;
 
 /// The directories and their modes. Without the first two a root is not given them where it has none.
-const COVERED: [(&str, u32); 4] = [("/sys", 0o555), ("/proc", 0o555), ("/dev", 0o755), ("/tmp", 0o1777)];
+const COVERED: [(&str, u32); 4] = [("/sys", 0o755), ("/proc", 0o555), ("/dev", 0o755), ("/tmp", 0o1777)];
 
 /// Directories that are covered.
 #[derive(Default)]
@@ -77,6 +77,7 @@ impl Covers {
         match name {
             "/proc" => processes(&path)?,
             "/dev" => devices(&path)?,
+            "/sys" => machine(&path)?,
             _ => {}
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
@@ -141,7 +142,7 @@ fn given(path: &Path) -> Result<()> {
 
 /// The names of what is stated.
 fn processes(proc: &Path) -> Result<()> {
-    for (name, _) in constant::files() {
+    for (name, _) in constant::files_of("proc") {
         let path = proc.join(name);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
@@ -150,6 +151,19 @@ fn processes(proc: &Path) -> Result<()> {
     }
     for own in ["self", "thread-self"] {
         fs::create_dir(proc.join(own))?;
+    }
+    Ok(())
+}
+
+/// The files that are stated, which the root can hold itself.
+fn machine(sys: &Path) -> Result<()> {
+    for (name, text) in constant::files_of("sys") {
+        let path = sys.join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o444))?;
     }
     Ok(())
 }

@@ -35,7 +35,9 @@ impl HandOver {
         }
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .context("preparing to answer its system calls")?;
-        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        // Not from /proc, which is the command's by now.
+        let kernel = nix::sys::utsname::uname().context("asking which kernel this is")?;
+        let release = kernel.release().to_string_lossy();
         let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
         let continues = (numbers.next(), numbers.next()) >= (Some(5), Some(5));
         Ok(Some(Self { handlers, ours, theirs, continues }))

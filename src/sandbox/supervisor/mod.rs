@@ -15,8 +15,9 @@ use nix::unistd::Pid;
 pub(super) use self::caller::{Caller, memory};
 pub(super) use self::hand_over::HandOver;
 use super::plain::{Furnished, Refused};
+use super::stated::Stated;
 use super::uniform::Numbered;
-use super::{Command, Isolation};
+use super::{Command, Isolation, Told};
 use crate::sys::notify::Call;
 
 /// This program's own architecture as seccomp names it (linux/audit.h). Commands of another one, which the
@@ -102,6 +103,9 @@ pub(super) fn handlers(
     }
     if let Some(uniform) = &command.uniform {
         all.push(Box::new(Numbered::new(uniform)));
+    }
+    if command.told != Told::Truth {
+        all.push(Box::new(Stated::new(command.told)));
     }
     all
 }

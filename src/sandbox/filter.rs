@@ -63,6 +63,9 @@ const IO_URING_SETUP: u32 = 425;
 /// Families of sockets that stay in the machine (linux/socket.h): unix, netlink, alg.
 const INWARD: [u32; 3] = [1, 16, 38];
 
+/// brk(2) of i386 and of arm, which C libraries begin with.
+const FOREIGN_BRK: u32 = 45;
+
 /// In the number of a system call made through the x32 table.
 const X32_BIT: u32 = 0x4000_0000;
 
@@ -180,11 +183,15 @@ fn argument(architecture: u32, index: u32) -> u32 {
 }
 
 /// A program that hands some calls of one architecture over to who listens. Of a call that is named more than
-/// once, each name is tried.
-pub(super) fn handed_over(architecture: u32, calls: &[Wanted]) -> Vec<sock_filter> {
+/// once, each name is tried. With `foreign` it also hands over the first call of each program of another one.
+pub(super) fn handed_over(architecture: u32, calls: &[Wanted], foreign: bool) -> Vec<sock_filter> {
+    let others = if foreign { HAND_OVER } else { ALLOW };
     let mut program = vec![
         instruction(LOAD_WORD, 0, 0, ARCHITECTURE),
-        instruction(JUMP_IF_EQUAL, 1, 0, architecture),
+        instruction(JUMP_IF_EQUAL, 4, 0, architecture),
+        instruction(LOAD_WORD, 0, 0, NUMBER),
+        instruction(JUMP_IF_EQUAL, 0, 1, FOREIGN_BRK),
+        instruction(RETURN, 0, 0, others),
         instruction(RETURN, 0, 0, ALLOW),
         instruction(LOAD_WORD, 0, 0, NUMBER),
     ];
@@ -286,7 +293,7 @@ mod tests {
             }
             assert_eq!(judged(*socket + 1, 2), ALLOW);
             assert_eq!(judged(IO_URING_SETUP, 2), UNKNOWN_CALL);
-            for call in call {
+            if let Some(call) = call {
                 assert_eq!((judged(*call, 1), judged(*call, 3)), (NO_FAMILY, ALLOW));
             }
         }
@@ -294,19 +301,28 @@ mod tests {
 
     #[test]
     fn what_is_handed_over_is_of_one_architecture() {
-        let program = handed_over(0xc000_00b7, &[61, 79, 291].map(Wanted::all));
+        let program = handed_over(0xc000_00b7, &[61, 79, 291].map(Wanted::all), false);
         for number in 0..600 {
             let expected = if [61, 79, 291].contains(&number) { HAND_OVER } else { ALLOW };
             assert_eq!(judge(&program, 0xc000_00b7, number), expected, "{number}");
         }
         assert_eq!(judge(&program, 0xc000_003e, 79), ALLOW);
+        assert_eq!(judge(&program, 0x4000_0028, 45), ALLOW);
+        let program = handed_over(0xc000_00b7, &[], true);
+        assert_eq!((judge(&program, 0x4000_0028, 45), judge(&program, 0x4000_0028, 46)), (HAND_OVER, ALLOW));
+        assert_eq!(judge(&program, 0xc000_00b7, 45), ALLOW);
     }
 
     #[test]
     fn what_has_a_bit_is_not_handed_over_unless_somebody_else_wants_it() {
         let about = Wanted::without(262, 3, libc::AT_EMPTY_PATH);
         let judged = |wanted: &[Wanted], flags| {
-            judge_with(&handed_over(0xc000_003e, wanted), 0xc000_003e, 262, [0x1000, 0x1000, 0x1000, flags, 0, 0])
+            judge_with(
+                &handed_over(0xc000_003e, wanted, false),
+                0xc000_003e,
+                262,
+                [0x1000, 0x1000, 0x1000, flags, 0, 0],
+            )
         };
         assert_eq!(judged(&[about], 0x100), HAND_OVER);
         assert_eq!(judged(&[about], 0x1100), ALLOW);

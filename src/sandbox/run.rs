@@ -237,7 +237,7 @@ impl Started {
         }
         followed?;
         if let Some(what) = refused {
-            return Err(Fault::machine(format!("the command {what}, which is not allowed here"))
+            return Err(Fault::machine(format!("the command {what}, which cannot be had here"))
                 .hint("build in a machine of its own: `--backend uml` needs no privilege")
                 .into());
         }

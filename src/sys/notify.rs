@@ -19,6 +19,8 @@ pub struct Call {
     id: u64,
     /// The calling thread, as this process's pid namespace counts.
     pub pid: i32,
+    /// The architecture that it is made by (linux/audit.h), by whose table it is numbered.
+    pub architecture: u32,
     /// Number of the system call.
     pub number: libc::c_long,
     /// Its arguments.
@@ -47,7 +49,13 @@ impl Listener {
                 error => Err(error.into()),
             };
         }
-        Ok(Some(Call { id: given.id, pid: given.pid as i32, number: given.data.nr.into(), arguments: given.data.args }))
+        Ok(Some(Call {
+            id: given.id,
+            pid: given.pid as i32,
+            architecture: given.data.arch,
+            number: given.data.nr.into(),
+            arguments: given.data.args,
+        }))
     }
 
     /// Whether nobody is left whose calls could come.

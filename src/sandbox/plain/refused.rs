@@ -17,6 +17,8 @@ const THERE: [(&str, &str); 3] = [("proc", "/proc"), ("devpts", "/dev/pts"), ("t
 /// Refuses device nodes where none can be made, and mounts and host names where there are no namespaces.
 pub(in crate::sandbox) struct Refused {
     devices: bool,
+    /// In programs of the host (debootstrap) it is known what is done without.
+    mounts: bool,
     namespaces: bool,
     /// Hears what was refused, as the end of a sentence that begins with the command.
     tell: Box<dyn Fn(String) + Send>,
@@ -29,10 +31,14 @@ impl Refused {
         isolation: Isolation,
         tell: impl Fn(String) + Send + 'static,
     ) -> Option<Self> {
-        let View::Chroot { .. } = view else { return None };
-        let refused =
-            Self { devices: !makes_devices(), namespaces: isolation == Isolation::Chroot, tell: Box::new(tell) };
-        (refused.devices || refused.namespaces).then_some(refused)
+        let mounts = match view {
+            View::Chroot { .. } => true,
+            View::Host { root: Some(_), .. } => false,
+            View::Host { root: None, .. } => return None,
+        };
+        let devices = mounts && !makes_devices();
+        let namespaces = isolation == Isolation::Chroot;
+        (devices || namespaces).then(|| Self { devices, mounts, namespaces, tell: Box::new(tell) })
     }
 
     fn refuse(&self, what: String) -> Result<Verdict, Errno> {
@@ -71,7 +77,7 @@ impl Handler for Refused {
             #[cfg(target_arch = "x86_64")]
             calls.push(libc::SYS_mknod);
         }
-        if self.namespaces {
+        if self.namespaces && self.mounts {
             calls.extend([libc::SYS_mount, libc::SYS_umount2, libc::SYS_sethostname, libc::SYS_pivot_root]);
             calls.extend(STEPS);
         }
@@ -84,6 +90,14 @@ impl Handler for Refused {
 
     fn required(&self) -> bool {
         true
+    }
+
+    fn refuses_foreign(&self) -> bool {
+        self.namespaces
+    }
+
+    fn foreign(&mut self) {
+        (self.tell)("runs programs of another architecture, which find no /proc and no devices".into());
     }
 
     fn answer(&mut self, call: &Call, caller: &Caller<'_>) -> Result<Verdict, Errno> {

@@ -97,7 +97,8 @@ fn listened(handlers: &[Box<dyn Handler>], continues: bool) -> Result<OwnedFd> {
     let Some(architecture) = ARCHITECTURE else { bail!("its system calls are not known here") };
     ensure!(continues, "that takes Linux 5.5");
     let wanted: Vec<_> = handlers.iter().flat_map(|handler| handler.calls()).collect();
-    let program = filter::handed_over(architecture, &wanted);
+    let foreign = handlers.iter().any(|handler| handler.refuses_foreign());
+    let program = filter::handed_over(architecture, &wanted, foreign);
     let installed = crate::sys::filter::install_listened(&program).or_else(|refused| {
         // Without CAP_SYS_ADMIN the kernel takes a filter only from those who can gain no privileges.
         nix::sys::prctl::set_no_new_privs().map_err(|_| refused)?;

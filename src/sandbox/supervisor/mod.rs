@@ -21,7 +21,7 @@ use super::{Command, Isolation, Told};
 use crate::sys::notify::Call;
 
 /// This program's own architecture as seccomp names it (linux/audit.h). Commands of another one, which the
-/// kernel may run too, are left alone.
+/// kernel may run too, are left alone, or refused.
 pub(super) const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
     Some(0xc000_003e)
 } else if cfg!(target_arch = "aarch64") {
@@ -47,6 +47,14 @@ pub(super) trait Handler: Send {
 
     /// Whether the command is not to run without it.
     fn required(&self) -> bool;
+
+    /// Whether it is to hear of programs of another architecture, whose calls nobody here can answer.
+    fn refuses_foreign(&self) -> bool {
+        false
+    }
+
+    /// Hears of one.
+    fn foreign(&mut self) {}
 
     /// Answers a call that is one of its own. An error is what the caller gets as its `errno`.
     fn answer(&mut self, call: &Call, caller: &Caller<'_>) -> Result<Verdict, Errno>;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use nix::errno::Errno;
 
-use super::{Caller, Handler, Verdict};
+use super::{ARCHITECTURE, Caller, Handler, Verdict};
 use crate::sys::notify::{Call, Listener};
 
 /// Watches over a command and everything that it starts.
@@ -49,6 +49,11 @@ impl Watch {
 
     fn judge(&mut self, call: &Call) -> Result<Verdict, Errno> {
         let caller = Caller::new(&self.listener, call);
+        if Some(call.architecture) != ARCHITECTURE {
+            let concerned = self.handlers.iter_mut().filter(|handler| handler.refuses_foreign());
+            concerned.for_each(|handler| handler.foreign());
+            return Ok(Verdict::Pass);
+        }
         for position in self.wanted.get(&(call.number as u32)).into_iter().flatten() {
             match self.handlers[*position].answer(call, &caller)? {
                 Verdict::Pass => {}

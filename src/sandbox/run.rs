@@ -46,9 +46,12 @@ impl Sandbox {
         on_line: &mut dyn FnMut(Stream, &str),
     ) -> Result<Exit> {
         let copies = self.copies(command)?;
-        let mut started = Started::spawn(self, command, &stdin(&command.input)?, Output::Pipes, kept)?;
-        let followed = started.follow(over, on_line);
-        let ended = started.finish(followed, on_line);
+        let ended = stdin(&command.input)
+            .and_then(|input| Started::spawn(self, command, &input, Output::Pipes, kept))
+            .and_then(|mut started| {
+                let followed = started.follow(over, on_line);
+                started.finish(followed, on_line)
+            });
         copies.map_or(Ok(()), Copies::release)?;
         ended
     }

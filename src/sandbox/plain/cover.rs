@@ -24,8 +24,8 @@ const COVERED: [(&str, u32); 4] = [("/sys", 0o755), ("/proc", 0o555), ("/dev", 0
 /// Directories that are covered.
 #[derive(Default)]
 pub(super) struct Covers {
-    /// Beside the root, for what is moved aside.
-    aside: Option<PathBuf>,
+    /// Beside the root, for what is moved aside; and when the directory that it is in was changed before.
+    aside: Option<(PathBuf, Option<SystemTime>)>,
     covered: Vec<Covered>,
 }
 
@@ -89,12 +89,14 @@ impl Covers {
 
     /// A directory on the root's file system.
     fn aside(&mut self, root: &Path) -> Result<PathBuf> {
-        if let Some(aside) = &self.aside {
+        if let Some((aside, _)) = &self.aside {
             return Ok(aside.clone());
         }
         let parent = root.parent().context("the root has no directory beside it")?;
+        let earlier = modified(parent);
         let made = tempfile::Builder::new().prefix(".covered-").tempdir_in(parent)?.keep();
-        Ok(self.aside.insert(made).clone())
+        self.aside = Some((made.clone(), earlier));
+        Ok(made)
     }
 
     /// Puts everything back.
@@ -102,8 +104,13 @@ impl Covers {
         for covered in self.covered.drain(..).rev() {
             covered.uncover().with_context(|| format!("putting {} back", covered.path.display()))?;
         }
-        if let Some(aside) = self.aside {
-            fs::remove_dir(&aside).with_context(|| format!("removing {}", aside.display()))?;
+        if let Some((aside, earlier)) = self.aside {
+            let doing = || format!("removing {}", aside.display());
+            fs::remove_dir(&aside).with_context(doing)?;
+            // The root may itself stand in a tree that is a product.
+            if let (Some(parent), Some(earlier)) = (aside.parent(), earlier) {
+                File::open(parent).and_then(|parent| parent.set_modified(earlier)).with_context(doing)?;
+            }
         }
         Ok(())
     }

@@ -281,7 +281,7 @@ impl Action for Run {
             cx.host(words).root_at(&room.root, variables).directory(&room.path)
         };
         if let Some(disk) = cx.disk.filter(|_| !self.postprocess) {
-            runner = device::show(cx, disk, runner, self.chroot)?;
+            runner = device::show(cx, disk, runner)?;
         }
         let script = self.script().map(|(script, _)| Self::script_file(cx.recipe_dir, &script).0);
         if self.chroot {

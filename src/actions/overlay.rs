@@ -221,7 +221,10 @@ impl Action for Overlay {
         {
             copier.inherited = Inherited::from(directory)?;
             if copier.inherited.any() {
-                cx.log(format!("what files have from {} (ACLs, the set-group-id bit) is not copied", directory.display()));
+                cx.log(format!(
+                    "what files have from {} (ACLs, the set-group-id bit) is not copied",
+                    directory.display()
+                ));
             }
         }
         if fs::metadata(&source.path).with_context(|| format!("looking at {}", source.path.display()))?.is_dir() {

@@ -189,7 +189,9 @@ impl Builder {
             sys::mount::attach(&existing, &target).with_context(|| format!("mounting /proc ({refused})"))?;
         }
         match self.told {
-            Told::Constant | Told::AllProcessors => cover::cover(&root.find(path).context("opening /proc")?, self.device),
+            Told::Constant | Told::AllProcessors => {
+                cover::cover(&root.find(path).context("opening /proc")?, self.device)
+            }
             Told::Truth => settings_read_only(root),
         }
     }

@@ -2,6 +2,7 @@
 
 mod escapes;
 mod full_disk;
+mod host_does_not_leak;
 mod mirrors;
 pub mod places;
 mod stopped;

@@ -123,7 +123,8 @@ fn kernels_view<'a>(cx: &BuildContext<'_>, disk: &Disk, mut runner: Runner<'a>) 
         let Ok(below) = described.strip_prefix("/sys") else { continue };
         let up = Path::new("../..").join(below);
         let name = below.file_name().unwrap_or_default();
-        let mut links = vec![(sys.join("dev/block").join(number), up.clone()), (sys.join("class/block").join(name), up)];
+        let mut links =
+            vec![(sys.join("dev/block").join(number), up.clone()), (sys.join("class/block").join(name), up)];
         // A partition stands in its disk's directory.
         if !shown.iter().any(|disk| described.starts_with(disk)) {
             links.push((sys.join("block").join(name), Path::new("..").join(below)));

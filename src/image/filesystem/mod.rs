@@ -157,7 +157,8 @@ impl Request<'_> {
 
     /// The same for one that takes more from the host than what is in the tree.
     fn uniform_tool(&self, argv: Vec<String>) -> Tool {
-        let uniform = self.tree.top.clone().map(|top| Uniform { top, attributes_only: false, labelled: labels_files() });
+        let uniform =
+            self.tree.top.clone().map(|top| Uniform { top, attributes_only: false, labelled: labels_files() });
         Tool { uniform, ..self.tool(argv) }
     }
 

@@ -80,6 +80,13 @@ pub(super) fn enter(command: &Command, report: &mut dyn FnMut(&[Created])) -> Re
 impl Builder {
     fn chroot(&mut self, path: &Path, mut binds: Vec<Taken>) -> Result<()> {
         let tree = sys::mount::clone_tree(path).with_context(|| format!("binding the root {}", path.display()))?;
+        // How the place of the store is mounted is not how the system will be.
+        match sys::mount::allow_all(&tree) {
+            Err(error) if error.raw_os_error() != Some(nix::errno::Errno::EPERM as i32) => {
+                return Err(error).with_context(|| format!("mounting the root {}", path.display()));
+            }
+            _ => {}
+        }
         sys::mount::attach(&tree, &Root::open(path)?.find(Path::new("/"))?)
             .with_context(|| format!("mounting the root {}", path.display()))?;
         let root = Root::open(path)?;

@@ -3,6 +3,7 @@
 mod escapes;
 mod every_way;
 mod full_disk;
+mod host_does_not_leak;
 mod mirrors;
 pub mod places;
 mod stopped;

@@ -26,4 +26,6 @@ pub struct Uniform {
     /// Whether only the order of extended attributes matters: what else differs between hosts the
     /// command leaves aside by itself, and there is less to answer.
     pub attributes_only: bool,
+    /// Whether files have labels that the host's kernel gave them, which are not to be seen.
+    pub labelled: bool,
 }

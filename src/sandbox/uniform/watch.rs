@@ -23,6 +23,7 @@ pub(in crate::sandbox) struct Numbered {
     /// The tree's top, as it was given and without links.
     tops: [PathBuf; 2],
     attributes_only: bool,
+    labelled: bool,
     inodes: Inodes,
     /// Directories that are being read, by process and descriptor.
     listings: HashMap<(i32, i32), Listing>,
@@ -99,6 +100,7 @@ impl Numbered {
         Self {
             tops: [top, real],
             attributes_only: uniform.attributes_only,
+            labelled: uniform.labelled,
             inodes: Inodes::default(),
             listings: HashMap::new(),
             processes: HashMap::new(),
@@ -153,6 +155,7 @@ impl Numbered {
     ) -> Result<Verdict, Errno> {
         let list = if follow { xattr::list_deref } else { xattr::list };
         let mut names: Vec<_> = list(&place.reached).map_err(code)?.collect();
+        names.retain(|name| !self.labelled || !crate::sys::label::is_label(name));
         names.sort();
         let bytes: Vec<u8> = names.iter().flat_map(|name| name.as_bytes().iter().copied().chain([0])).collect();
         if room > 0 {

@@ -19,7 +19,7 @@ const LOOKS_AROUND: &str = "
     network: false
     command: |
       mkdir -p /srv /etc/masks
-      exec 7> /srv/held
+      exec 7> /srv/held 8> /srv/closed
       chmod 2640 /proc/self/fd/7
       chown 33:33 /dev/fd/7
       echo in | cat /dev/stdin > /srv/stdin
@@ -29,7 +29,7 @@ const LOOKS_AROUND: &str = "
       cat /etc/comm > /srv/comm
       ln -s ../proc/mounts /etc/mtab
       cat /etc/mtab /proc/cpuinfo /proc/filesystems /proc/sys/kernel/hostname > /srv/machine
-      { nproc; uname -a; hostname; uptime; } > /srv/calls
+      { busybox nproc; busybox uname -a; hostname; } > /srv/calls
       ! cat /proc/kcore /proc/config.gz
       head -c 7 /dev/zero > /srv/zeros
       test -n \"$(head -c 7 /dev/urandom)\"
@@ -41,8 +41,8 @@ const LOOKS_AROUND: &str = "
       (cd / && cat proc/self/comm dev/null) > /srv/relative
       test -d /proc/$$ && test -d /proc/1 && test ! -e /proc/$$$$$$
       touch /tmp/left /dev/left /dev/shm/left
-      su -s /bin/sh www-data -c 'cat /proc/self/comm; readlink /proc/self/cwd' > /srv/other
-      ! su -s /bin/sh www-data -c 'echo > /proc/self/fd/7'
+      busybox su -s /bin/sh www-data -c 'cat /proc/self/comm; readlink /proc/self/cwd' > /srv/other
+      ! busybox su -s /bin/sh www-data -c 'echo > /proc/self/fd/8'
   - action: pack
     file: out.tar
     compression: none

@@ -217,7 +217,10 @@ impl Furnished {
         here: &Path,
     ) -> Result<Verdict, Errno> {
         let arguments = call.arguments;
-        let shown = if here.metadata().is_ok_and(|about| last && about.file_type().is_char_device()) {
+        let namespace = here.parent().is_some_and(|parent| parent.ends_with("ns"));
+        let shown = if namespace && last {
+            Shown::Namespace
+        } else if here.metadata().is_ok_and(|about| last && about.file_type().is_char_device()) {
             Shown::Device
         } else {
             Shown::AsIs
@@ -234,7 +237,8 @@ impl Furnished {
             }
             Act::Access(mode) => carry_out::access(here, arguments[mode]),
             Act::ReadLink(to, room) => {
-                let target = self.inside(fs::read_link(here).map_err(code)?);
+                let target = fs::read_link(here).map_err(code)?;
+                let target = if namespace { later(&target) } else { self.inside(target) };
                 carry_out::link_target(caller, &target, arguments[to], arguments[room])
             }
             Act::Mode(mode) => carry_out::mode(here, arguments[mode]),
@@ -310,28 +314,54 @@ impl Furnished {
         }
     }
 
-    /// Has the kernel itself find what a path in /proc leads to: by a directory or link in the cover.
+    /// Has the kernel itself find what a path in /proc leads to: by directories and links in the cover.
     fn lead_there(&self, caller: &Caller<'_>, named: &Path, here: &Path) -> Result<Verdict, Errno> {
-        let cover = self.root.join(named.strip_prefix("/").unwrap_or(named));
+        let cover = self.root.join("proc");
+        let mut below = cover.clone();
+        let mut parts = named.components().skip(2).peekable();
+        let first = parts.peek().map(|first| Path::new("/proc").join(first)).unwrap_or_default();
+        if let Some(target) = stated_link(caller, &first)? {
+            // Who is meant is settled now: a working directory stays that of the process that entered it.
+            lead(&cover.join(first.file_name().unwrap_or_default()), &target)?;
+            below.push(target);
+            parts.next();
+        }
+        below.extend(parts);
         if caller.as_itself(|| here.symlink_metadata()).map_err(code)?.is_dir() {
-            fs::create_dir_all(&cover).map_err(code)?;
+            fs::create_dir_all(&below).map_err(code)?;
             return Ok(Verdict::Pass);
         }
         let target = caller.as_itself(|| fs::read_link(here)).map_err(code)?;
         let target = Path::new("/").join(target.strip_prefix(&self.root).map_err(|_| Errno::EACCES)?);
-        if fs::read_link(&cover).is_ok_and(|there| there == target) {
-            return Ok(Verdict::Pass);
-        }
-        let parent = cover.parent().ok_or(Errno::EIO)?;
-        fs::create_dir_all(parent).map_err(code)?;
-        if cover.symlink_metadata().is_ok() {
-            // Another's call may be on its way through it.
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            fs::remove_file(&cover).map_err(code)?;
-        }
-        symlink(target, cover).map_err(code)?;
+        fs::create_dir_all(below.parent().ok_or(Errno::EIO)?).map_err(code)?;
+        lead(&below, &target)?;
         Ok(Verdict::Pass)
     }
+}
+
+/// Makes a link in the cover lead somewhere.
+fn lead(link: &Path, target: &Path) -> Result<(), Errno> {
+    match fs::read_link(link) {
+        Ok(there) if there == target => return Ok(()),
+        Ok(there) => {
+            if link.file_name() != Some(there.as_os_str()) {
+                // Another's call may be on its way through it.
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            fs::remove_file(link).map_err(code)?;
+        }
+        Err(_) => {}
+    }
+    symlink(target, link).map_err(code)
+}
+
+/// The text of a link to a namespace (`pid:[4026531836]`), as it is shown.
+fn later(target: &Path) -> PathBuf {
+    let shown = target.to_str().and_then(|text| {
+        let (kind, inode) = text.strip_suffix(']')?.split_once(":[")?;
+        Some(format!("{kind}:[{}]", carry_out::namespace(inode.parse().ok()?)))
+    });
+    shown.map_or_else(|| target.to_owned(), PathBuf::from)
 }
 
 fn is_number(name: &std::ffi::OsStr) -> bool {

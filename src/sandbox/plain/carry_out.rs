@@ -63,6 +63,21 @@ pub(super) enum Shown {
     AsIs,
     /// A device as one of the command's own: root's, and for everybody.
     Device,
+    /// A namespace, where it is the machine's first, as one that was made for the command: elsewhere it was, and
+    /// systemd-detect-virt(1) says so.
+    Namespace,
+}
+
+/// Inodes of the first namespaces (linux/proc_ns.h): ipc, uts, user, pid, cgroup, time.
+const FIRST_NAMESPACES: std::ops::RangeInclusive<u64> = 0xEFFF_FFFA..=0xEFFF_FFFF;
+/// That of users, which is its own nowhere where root builds.
+const FIRST_USERS: u64 = 0xEFFF_FFFD;
+/// What is added to make another, as the kernel would number it.
+const LATER: u64 = 0x1_0000;
+
+/// A namespace's inode as it is shown.
+pub(super) fn namespace(inode: u64) -> u64 {
+    if FIRST_NAMESPACES.contains(&inode) && inode != FIRST_USERS { inode + LATER } else { inode }
 }
 
 const DEVICE_MODE: u32 = libc::S_IFCHR | 0o666;
@@ -72,6 +87,9 @@ pub(super) fn stat(caller: &Caller<'_>, here: &Path, follow: bool, shown: Shown,
     let mut told = nix::sys::stat::fstatat(AT_FDCWD, here, flags)?;
     if shown == Shown::Device {
         (told.st_uid, told.st_gid, told.st_mode) = (0, 0, DEVICE_MODE);
+    }
+    if shown == Shown::Namespace {
+        told.st_ino = namespace(told.st_ino);
     }
     caller.write(to, told.bytes())?;
     Ok(Verdict::Value(0))
@@ -89,6 +107,9 @@ pub(super) fn stat_extended(
     let mut told = statx(here, flags, mask as u32).map_err(code)?;
     if shown == Shown::Device {
         (told.stx_uid, told.stx_gid, told.stx_mode) = (0, 0, DEVICE_MODE as u16);
+    }
+    if shown == Shown::Namespace {
+        told.stx_ino = namespace(told.stx_ino);
     }
     caller.write(to, told.bytes())?;
     Ok(Verdict::Value(0))

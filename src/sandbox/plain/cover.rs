@@ -157,7 +157,7 @@ fn processes(proc: &Path) -> Result<()> {
         given(&path)?;
     }
     for own in ["self", "thread-self"] {
-        fs::create_dir(proc.join(own))?;
+        given(&proc.join(own))?;
     }
     Ok(())
 }

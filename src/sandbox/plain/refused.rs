@@ -14,6 +14,9 @@ const CAP_MKNOD: u32 = 27;
 /// What is mounted already, by file system and where: to a command it makes no difference.
 const THERE: [(&str, &str); 3] = [("proc", "/proc"), ("devpts", "/dev/pts"), ("tmpfs", "/dev/shm")];
 
+/// Where nobody makes device nodes, whoever builds: dracut packs those that it can make, and an initramfs needs none.
+const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
+
 /// Refuses device nodes where none can be made, and mounts and host names where there are no namespaces.
 pub(in crate::sandbox) struct Refused {
     devices: bool,
@@ -38,7 +41,7 @@ impl Refused {
         };
         let devices = mounts && !makes_devices();
         let namespaces = isolation == Isolation::Chroot;
-        (devices || namespaces).then(|| Self { devices, mounts, namespaces, tell: Box::new(tell) })
+        (mounts || namespaces).then(|| Self { devices, mounts, namespaces, tell: Box::new(tell) })
     }
 
     fn refuse(&self, what: String) -> Result<Verdict, Errno> {
@@ -51,6 +54,12 @@ impl Refused {
         let path = caller.path(path)?;
         // What is made in /dev goes with the command, and a whiteout is no device.
         if !device || number == 0 || path.starts_with("/dev") || path.starts_with("/proc") {
+            return Ok(Verdict::Pass);
+        }
+        if TEMPORARY.iter().any(|temporary| path.starts_with(temporary)) {
+            return Err(Errno::EPERM);
+        }
+        if !self.devices {
             return Ok(Verdict::Pass);
         }
         self.refuse(format!("makes the device node {}", path.display()))
@@ -72,7 +81,7 @@ const STEPS: [libc::c_long; 5] =
 impl Handler for Refused {
     fn calls(&self) -> Vec<Wanted> {
         let mut calls = Vec::new();
-        if self.devices {
+        if self.mounts {
             calls.push(libc::SYS_mknodat);
             #[cfg(target_arch = "x86_64")]
             calls.push(libc::SYS_mknod);

@@ -95,7 +95,7 @@ impl BuildContext<'_> {
                 input: Input::Null,
                 uniform: None,
                 remounts: false,
-                told: Told::Constant,
+                told: if self.disk.is_some() { Told::Mounts } else { Told::Constant },
             },
             hints: Vec::new(),
             label: None,

@@ -20,12 +20,13 @@ pub(super) fn in_root(
     reporter: &dyn Reporter,
 ) -> Result<()> {
     let workspace = root.throwaway()?;
-    run(workspace.path(), build, environment, shell, reporter)
+    run(workspace.path(), Told::Constant, build, environment, shell, reporter)
 }
 
 /// A shell in a root.
 pub(super) fn run(
     root: &Path,
+    told: Told,
     build: &Build,
     environment: &BTreeMap<String, String>,
     shell: &str,
@@ -45,7 +46,7 @@ pub(super) fn run(
         input: Input::Terminal,
         uniform: None,
         remounts: false,
-        told: Told::Constant,
+        told,
     };
     reporter.report(Event::Terminal { taken: true });
     let exit = crate::build::command::interactive(&build.sandbox, &command);

@@ -106,7 +106,7 @@ pub struct Command {
     /// not, [`Stream::Note`] has the reason.
     pub uniform: Option<Uniform>,
     /// Whether it may change how a file system is mounted (`mount -o remount`) that others see too. Where
-    /// it is root's, most of them are the host's. It is one that has a device, and is told what is mounted.
+    /// it is root's, most of them are the host's. It is one that has a device, and is told of it and of what is mounted.
     pub remounts: bool,
     /// What it is told of the machine.
     pub told: Told,

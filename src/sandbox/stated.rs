@@ -42,7 +42,7 @@ impl Stated {
 impl Handler for Stated {
     fn calls(&self) -> Vec<Wanted> {
         let mut all = vec![Wanted::all(libc::SYS_uname), Wanted::all(libc::SYS_sysinfo)];
-        if self.told == Told::Constant {
+        if self.told != Told::AllProcessors {
             all.extend([libc::SYS_sched_getaffinity, libc::SYS_sched_setaffinity].map(Wanted::all));
         }
         all

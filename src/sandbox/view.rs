@@ -188,9 +188,10 @@ impl Builder {
             let existing = existing.context("binding /proc")?;
             sys::mount::attach(&existing, &target).with_context(|| format!("mounting /proc ({refused})"))?;
         }
+        let mounts = self.device || self.told == Told::Mounts;
         match self.told {
-            Told::Constant | Told::AllProcessors => {
-                cover::cover(&root.find(path).context("opening /proc")?, self.device)
+            Told::Constant | Told::AllProcessors | Told::Mounts => {
+                cover::cover(&root.find(path).context("opening /proc")?, mounts)
             }
             Told::Truth => settings_read_only(root),
         }

@@ -25,6 +25,8 @@ pub enum Told {
     Constant,
     /// The same, but as many processors to run on as there are: for tools that write the same with more.
     AllProcessors,
+    /// The same, but what is mounted as it is: in an image that is mounted.
+    Mounts,
     /// What is so: for the machines of our own, which have to fit the one they run on.
     Truth,
 }

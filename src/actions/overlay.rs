@@ -1,6 +1,7 @@
 //! The action `overlay`.
 
 mod copy;
+mod inherited;
 mod mode;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::copy::Copier;
+use self::inherited::Inherited;
 use self::mode::FileMode;
 use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::accounts::Accounts;
@@ -34,7 +36,8 @@ use crate::diagnostics::{Diagnostics, Fault, suggest};
 /// new path; if that ends in `/` or is a directory in the root, the file keeps its name and goes into
 /// it. Directories that are missing are made (root's, mode 0755).
 ///
-/// Modes, extended attributes, capabilities, ACLs, links and hard links come along. Everything
+/// Modes, extended attributes, capabilities, ACLs, links and hard links come along; but not an ACL or a
+/// set-group-id bit that the recipe's directory gives to all that is made in it. Everything
 /// belongs to root, unless `owner` and `group` say otherwise; copies within the root (`origin:
 /// filesystem`) keep their owners. Directories that the root already has keep their owner and mode.
 /// The copies are dated by the build, so that a fresh checkout of the recipe gives the same image.
@@ -223,6 +226,17 @@ impl Action for Overlay {
         copier.render = self.render;
         let destination = shown(Path::new(&self.destination));
         copier.shown(&source.path, self.source(), &self.origin);
+        if self.origin == "recipe"
+            && let Some(directory) = source.path.parent()
+        {
+            copier.inherited = Inherited::from(directory)?;
+            if copier.inherited.any() {
+                cx.log(format!(
+                    "what files have from {} (ACLs, the set-group-id bit) is not copied",
+                    directory.display()
+                ));
+            }
+        }
         if fs::metadata(&source.path).with_context(|| format!("looking at {}", source.path.display()))?.is_dir() {
             inside.create_dir_all(&destination)?;
             if self.origin == "filesystem"

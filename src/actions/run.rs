@@ -31,7 +31,7 @@ use crate::diagnostics::Diagnostics;
 /// same shell: `script: scripts/setup.sh --fast "$ROOTDIR"`.
 ///
 /// **In the root** (`chroot: true`) it sees the root and nothing of the host: its own /dev, /proc,
-/// /tmp and processes. A script's directory is at `/tmp/script`, so it can use the files beside it.
+/// /tmp and processes, and a machine that is the same on every host. A script's directory is at `/tmp/script`, so it can use the files beside it.
 /// Services are not started.
 ///
 /// **On the host** (neither `chroot` nor `postprocess`) it sees the host's system read-only, a /tmp of
@@ -46,7 +46,7 @@ use crate::diagnostics::Diagnostics;
 /// | `IMAGEMNTDIR` | where it is mounted: the root |
 ///
 /// The last two are there after the `filesystem-deploy` of an image with `strategy: mounted`; `IMAGE`
-/// also in the root, where `/dev/disk` and `/sys` show the disk too, as `grub-install "$IMAGE"` and
+/// also in the root, where `/dev/disk` and `/sys` show this disk, as `grub-install "$IMAGE"` and
 /// `update-grub` want it.
 ///
 /// It starts in an empty directory of its own, which goes when it ends; what stands beside the recipe is linked
@@ -285,7 +285,7 @@ impl Action for Run {
             cx.host(words).root_at(&room.root, variables).directory(&room.path)
         };
         if let Some(disk) = cx.disk.filter(|_| !self.postprocess) {
-            runner = device::show(cx, disk, runner, self.chroot)?;
+            runner = device::show(cx, disk, runner)?;
         }
         let script = self.script().map(|(script, _)| Self::script_file(cx.recipe_dir, &script).0);
         if self.chroot {

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 
 use super::BuildContext;
 use super::guard::RootGuard;
 use crate::diagnostics::{Fault, FaultKind};
-use crate::sandbox::{Bind, Command, Exit, Input, Isolation, Sandbox, Stream, Uniform, View};
+use crate::sandbox::{Bind, Command, Exit, Input, Isolation, Sandbox, Stream, Told, Uniform, View};
 
 /// Lines of output that a fault shows.
 const TAIL: usize = 20;
@@ -94,6 +95,7 @@ impl BuildContext<'_> {
                 input: Input::Null,
                 uniform: None,
                 remounts: false,
+                told: if self.disk.is_some() { Told::Mounts } else { Told::Constant },
             },
             hints: Vec::new(),
             label: None,
@@ -175,6 +177,13 @@ impl Runner<'_> {
         self
     }
 
+    /// Lets it run on all processors of the machine: for tools that write the same, however many there are.
+    #[must_use]
+    pub fn all_processors(mut self) -> Self {
+        self.command.told = Told::AllProcessors;
+        self
+    }
+
     /// What it reads from standard input.
     #[must_use]
     pub fn input(mut self, text: impl Into<String>) -> Self {
@@ -226,6 +235,9 @@ impl Runner<'_> {
         let exit = cx
             .sandbox
             .run(&command, &mut |stream, line| {
+                if stream == Stream::Note && command.uniform.is_none() {
+                    return known_machine(cx, line);
+                }
                 if stream == Stream::Note {
                     let program = &command.argv[0];
                     return cx.warn(format!(
@@ -259,6 +271,16 @@ impl Runner<'_> {
                 Err(explain(doing, &command, exit, tail.into(), hints).into())
             }
         }
+    }
+}
+
+/// Says, once, that commands are told of the machine what only their system calls could keep from them.
+fn known_machine(cx: &BuildContext<'_>, why: &str) {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        cx.warn(format!(
+            "steps see which kernel this machine runs, and how many processors and how much memory it has: their system calls cannot be watched ({why})"
+        ));
     }
 }
 

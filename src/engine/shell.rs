@@ -9,7 +9,7 @@ use super::Build;
 use super::root::Root;
 use crate::build::{Event, Reporter};
 use crate::diagnostics::Fault;
-use crate::sandbox::{Command, Input, View};
+use crate::sandbox::{Command, Input, Told, View};
 use crate::store::EntryId;
 
 /// A shell in the root as it stands; what it changes is thrown away.
@@ -22,12 +22,13 @@ pub(super) fn in_root(
     reporter: &dyn Reporter,
 ) -> Result<()> {
     let workspace = root.throwaway(steps)?;
-    run(workspace.path(), build, environment, shell, reporter)
+    run(workspace.path(), Told::Constant, build, environment, shell, reporter)
 }
 
 /// A shell in a root.
 pub(super) fn run(
     root: &Path,
+    told: Told,
     build: &Build,
     environment: &BTreeMap<String, String>,
     shell: &str,
@@ -47,6 +48,7 @@ pub(super) fn run(
         input: Input::Terminal,
         uniform: None,
         remounts: false,
+        told,
     };
     reporter.report(Event::Terminal { taken: true });
     let exit = crate::build::command::interactive(&build.sandbox, &command);

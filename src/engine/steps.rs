@@ -20,7 +20,7 @@ use crate::build::{BuildContext, Event, Reporter, interrupted, ostree};
 use crate::diagnostics::{Fault, FaultKind};
 use crate::image::{Spec, Strategy};
 use crate::plan::{self, Course, Kept, PlanStep, Resolver, RootFacts};
-use crate::sandbox::Isolation;
+use crate::sandbox::{Isolation, Told};
 use crate::store::{Begun, EntryId, Store, Tree, TreeRecord};
 
 /// Carries out a plan; `at` is the step it is at. What the store turns out not to have after all is made again, from
@@ -233,7 +233,7 @@ impl Run<'_> {
     fn shell_in_image(&mut self, spec: &Spec, shell: &str) -> Result<()> {
         self.materialise()?;
         let image = mount(spec, &self.artifacts.staging, &self.scratch.join("mounted-for-shell"), false)?;
-        shell::run(&image.path, self.build, &self.environment, shell, self.reporter)?;
+        shell::run(&image.path, Told::Mounts, self.build, &self.environment, shell, self.reporter)?;
         image.unmount()
     }
 
@@ -351,7 +351,8 @@ impl Run<'_> {
             && !interrupted()
         {
             self.reporter.report(Event::Warning { step: Some(number), message: format!("{error:#}") });
-            shell::run(workspace.path(), self.build, &self.environment, shell, self.reporter)?;
+            let told = if workspace.disk().is_some() { Told::Mounts } else { Told::Constant };
+            shell::run(workspace.path(), told, self.build, &self.environment, shell, self.reporter)?;
         }
         let (detail, _) = done?;
         if step.inputs.iter().any(|input| input.what.starts_with("file ")) {

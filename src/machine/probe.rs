@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::{Command, Exit, Input, Isolation, Sandbox, View, in_initial_user_namespace};
+use crate::sandbox::{Command, Exit, Input, Isolation, Sandbox, Told, View, in_initial_user_namespace};
 
 /// What is asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub(super) struct Findings {
 
 /// Tries everything, inside the engine's process.
 pub(super) fn answer(question: &Question, isolation: Isolation) -> Findings {
-    let sandbox = try_sandbox(isolation).map_err(|error| format!("{error:#}"));
+    let sandbox = try_sandbox(isolation, &question.store).map_err(|error| format!("{error:#}"));
     let at = question.store.join(format!(".probe-{}", std::process::id()));
     let made = fs::create_dir(&at).with_context(|| format!("writing to the store {}", question.store.display()));
     let overlay = match (&made, isolation) {
@@ -46,17 +46,20 @@ pub(super) fn answer(question: &Question, isolation: Isolation) -> Findings {
     Findings { sandbox, overlay, reflink }
 }
 
-fn try_sandbox(isolation: Isolation) -> Result<()> {
+/// Runs a command. Where nothing can be mounted, it is one that is given what it finds in a root.
+fn try_sandbox(isolation: Isolation, store: &Path) -> Result<()> {
+    let root = Some(store.to_owned()).filter(|_| isolation == Isolation::Chroot);
     let command = Command {
         argv: vec!["true".into()],
         environment: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
         directory: None,
-        view: View::Host { root: None, writable: Vec::new() },
+        view: View::Host { root, writable: Vec::new() },
         binds: Vec::new(),
         network: false,
         input: Input::Null,
         uniform: None,
         remounts: false,
+        told: Told::Constant,
     };
     match Sandbox::new(isolation).run(&command, &mut |_, _| {})? {
         Exit::Code(0) => Ok(()),

@@ -6,6 +6,8 @@
 
 use seccompiler::sock_filter;
 
+use super::supervisor::Wanted;
+
 /// The calls by kernel architecture (linux/audit.h) and number (the kernel's syscall tables): sync,
 /// fsync, fdatasync, msync, syncfs, sync_file_range or sync_file_range2. A kernel runs programs of
 /// its compat architectures too, so all tables are in the program always.
@@ -45,6 +47,25 @@ const RECONFIGURE: u32 = 7;
 const MS_REMOUNT: u32 = 0x20;
 const MS_BIND: u32 = 0x1000;
 
+/// socket(2) and, where there is one, socketcall(2) by architecture, as in [`CALLS`].
+const SOCKET: &[(u32, u32, Option<u32>)] = &[
+    (0xc000_003e, 41, None),
+    (0x4000_0003, 359, Some(102)),
+    (0xc000_00b7, 198, None),
+    (0xc000_00f3, 198, None),
+    (0xc000_0102, 198, None),
+    (0x4000_0028, 281, None),
+    (0xc000_0015, 326, Some(102)),
+    (0x8000_0016, 359, Some(102)),
+];
+/// io_uring_setup(2), the same everywhere: sockets can be made through it.
+const IO_URING_SETUP: u32 = 425;
+/// Families of sockets that stay in the machine (linux/socket.h): unix, netlink, alg.
+const INWARD: [u32; 3] = [1, 16, 38];
+
+/// brk(2) of i386 and of arm, which C libraries begin with.
+const FOREIGN_BRK: u32 = 45;
+
 /// In the number of a system call made through the x32 table.
 const X32_BIT: u32 = 0x4000_0000;
 
@@ -63,6 +84,10 @@ const RETURN: u16 = 0x06;
 const ALLOW: u32 = 0x7fff_0000;
 /// Fails with `EPERM`.
 const REFUSE: u32 = 0x0005_0001;
+/// Fails with `ENOSYS`.
+const UNKNOWN_CALL: u32 = 0x0005_0026;
+/// Fails with `EAFNOSUPPORT`.
+const NO_FAMILY: u32 = 0x0005_0061;
 /// "Fails" with error number 0: the caller sees success.
 const SUCCEED: u32 = 0x0005_0000;
 /// Whoever listens answers.
@@ -115,6 +140,41 @@ pub(super) fn no_remounts() -> Vec<sock_filter> {
     program
 }
 
+/// Refuses sockets of every network, as a kernel without it would.
+pub(super) fn no_network() -> Vec<sock_filter> {
+    let mut program = vec![instruction(LOAD_WORD, 0, 0, ARCHITECTURE)];
+    for (architecture, socket, call) in SOCKET {
+        let mut block = vec![
+            instruction(LOAD_WORD, 0, 0, NUMBER),
+            instruction(AND, 0, 0, !X32_BIT),
+            instruction(JUMP_IF_EQUAL, 0, 1, IO_URING_SETUP),
+            instruction(RETURN, 0, 0, UNKNOWN_CALL),
+        ];
+        if let Some(call) = call {
+            // Which socket it makes stands in memory; C libraries have taken socket(2) for long.
+            block.extend([
+                instruction(JUMP_IF_EQUAL, 0, 4, *call),
+                instruction(LOAD_WORD, 0, 0, argument(*architecture, 0)),
+                instruction(JUMP_IF_EQUAL, 0, 1, 1),
+                instruction(RETURN, 0, 0, NO_FAMILY),
+                instruction(RETURN, 0, 0, ALLOW),
+            ]);
+        }
+        block.extend([
+            instruction(JUMP_IF_EQUAL, 0, INWARD.len() as u8 + 2, *socket),
+            instruction(LOAD_WORD, 0, 0, argument(*architecture, 0)),
+        ]);
+        for (position, family) in INWARD.iter().enumerate() {
+            block.push(instruction(JUMP_IF_EQUAL, (INWARD.len() - position) as u8, 0, *family));
+        }
+        block.extend([instruction(RETURN, 0, 0, NO_FAMILY), instruction(RETURN, 0, 0, ALLOW)]);
+        program.push(instruction(JUMP_IF_EQUAL, 0, block.len() as u8, *architecture));
+        program.extend(block);
+    }
+    program.push(instruction(RETURN, 0, 0, ALLOW));
+    program
+}
+
 /// Where the lower half of an argument is.
 fn argument(architecture: u32, index: u32) -> u32 {
     // `__AUDIT_ARCH_LE` is not set for s390x.
@@ -122,19 +182,35 @@ fn argument(architecture: u32, index: u32) -> u32 {
     ARGUMENTS + 8 * index + lower
 }
 
-/// A program that hands some calls of one architecture over to who listens.
-pub(super) fn handed_over(architecture: u32, calls: &[u32]) -> Vec<sock_filter> {
-    let count = calls.len() as u8;
+/// A program that hands some calls of one architecture over to who listens. Of a call that is named more than
+/// once, each name is tried. With `foreign` it also hands over the first call of each program of another one.
+pub(super) fn handed_over(architecture: u32, calls: &[Wanted], foreign: bool) -> Vec<sock_filter> {
+    let others = if foreign { HAND_OVER } else { ALLOW };
     let mut program = vec![
         instruction(LOAD_WORD, 0, 0, ARCHITECTURE),
-        instruction(JUMP_IF_EQUAL, 0, count + 1, architecture),
+        instruction(JUMP_IF_EQUAL, 4, 0, architecture),
+        instruction(LOAD_WORD, 0, 0, NUMBER),
+        instruction(JUMP_IF_EQUAL, 0, 1, FOREIGN_BRK),
+        instruction(RETURN, 0, 0, others),
+        instruction(RETURN, 0, 0, ALLOW),
         instruction(LOAD_WORD, 0, 0, NUMBER),
     ];
-    for (position, call) in calls.iter().enumerate() {
-        program.push(instruction(JUMP_IF_EQUAL, count - position as u8, 0, *call));
+    for call in calls {
+        match call.unless {
+            None => {
+                program.extend([instruction(JUMP_IF_EQUAL, 0, 1, call.number), instruction(RETURN, 0, 0, HAND_OVER)])
+            }
+            Some((index, bit)) => program.extend([
+                instruction(JUMP_IF_EQUAL, 0, 5, call.number),
+                instruction(LOAD_WORD, 0, 0, argument(architecture, index)),
+                instruction(AND, 0, 0, bit),
+                instruction(JUMP_IF_EQUAL, 0, 1, 0),
+                instruction(RETURN, 0, 0, HAND_OVER),
+                instruction(LOAD_WORD, 0, 0, NUMBER),
+            ]),
+        }
     }
     program.push(instruction(RETURN, 0, 0, ALLOW));
-    program.push(instruction(RETURN, 0, 0, HAND_OVER));
     program
 }
 
@@ -205,12 +281,51 @@ mod tests {
     }
 
     #[test]
+    fn sockets_of_networks_are_refused_and_others_are_not() {
+        let program = no_network();
+        for (architecture, socket, call) in SOCKET {
+            let judged = |number, family| judge_with(&program, *architecture, number, [family, 0, 0, 0, 0, 0]);
+            for family in [1, 16, 38] {
+                assert_eq!(judged(*socket, family), ALLOW, "{architecture:#x} {family}");
+            }
+            for family in [2, 10, 17, 40] {
+                assert_eq!(judged(*socket, family), NO_FAMILY, "{architecture:#x} {family}");
+            }
+            assert_eq!(judged(*socket + 1, 2), ALLOW);
+            assert_eq!(judged(IO_URING_SETUP, 2), UNKNOWN_CALL);
+            if let Some(call) = call {
+                assert_eq!((judged(*call, 1), judged(*call, 3)), (NO_FAMILY, ALLOW));
+            }
+        }
+    }
+
+    #[test]
     fn what_is_handed_over_is_of_one_architecture() {
-        let program = handed_over(0xc000_00b7, &[61, 79, 291]);
+        let program = handed_over(0xc000_00b7, &[61, 79, 291].map(Wanted::all), false);
         for number in 0..600 {
             let expected = if [61, 79, 291].contains(&number) { HAND_OVER } else { ALLOW };
             assert_eq!(judge(&program, 0xc000_00b7, number), expected, "{number}");
         }
         assert_eq!(judge(&program, 0xc000_003e, 79), ALLOW);
+        assert_eq!(judge(&program, 0x4000_0028, 45), ALLOW);
+        let program = handed_over(0xc000_00b7, &[], true);
+        assert_eq!((judge(&program, 0x4000_0028, 45), judge(&program, 0x4000_0028, 46)), (HAND_OVER, ALLOW));
+        assert_eq!(judge(&program, 0xc000_00b7, 45), ALLOW);
+    }
+
+    #[test]
+    fn what_has_a_bit_is_not_handed_over_unless_somebody_else_wants_it() {
+        let about = Wanted::without(262, 3, libc::AT_EMPTY_PATH);
+        let judged = |wanted: &[Wanted], flags| {
+            judge_with(
+                &handed_over(0xc000_003e, wanted, false),
+                0xc000_003e,
+                262,
+                [0x1000, 0x1000, 0x1000, flags, 0, 0],
+            )
+        };
+        assert_eq!(judged(&[about], 0x100), HAND_OVER);
+        assert_eq!(judged(&[about], 0x1100), ALLOW);
+        assert_eq!(judged(&[about, Wanted::all(262)], 0x1100), HAND_OVER);
     }
 }

@@ -24,12 +24,9 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::place::Created;
-use super::uniform::HandOver;
-use super::{Command, Exit, Input, Isolation, View, descendants, filter, view};
+use super::supervisor::{HandOver, handlers};
+use super::{Command, Exit, Input, Isolation, Told, View, constant, descendants, filter, limits, view};
 use crate::sys::process::{self, Fork};
-
-/// Host name that commands see, whatever the host's is.
-const HOST_NAME: &str = "debforge";
 
 /// What the process gets to know.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,6 +48,9 @@ pub(super) enum Report {
     Created(Vec<Created>),
     /// The command runs without something that was asked for.
     Note(String),
+    /// The command did something that it cannot do here and could elsewhere, so that its product would be
+    /// another: the end of a sentence about it.
+    Refused(String),
     /// The command could not be started.
     Failed(String),
     /// The command ended.
@@ -85,6 +85,9 @@ fn outer(job: &Job, reports: &OwnedFd) -> Result<()> {
     process::close_on_exec_from(3);
     process::keep_open(&job.kept)?;
     process::reset_signals();
+    if job.command.told != Told::Truth {
+        limits::state().context("setting the limits of its processes")?;
+    }
     let terminal = job.command.input == Input::Terminal;
     if terminal {
         process::ignore(&[Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP, Signal::SIGTTOU, Signal::SIGTTIN]);
@@ -108,6 +111,11 @@ fn outer(job: &Job, reports: &OwnedFd) -> Result<()> {
                 flags |= CloneFlags::CLONE_NEWNET;
             }
             unshare(flags).context("entering namespaces of its own")?;
+            // Else /proc/self/cgroup names the host's. A kernel without control groups has none to hide.
+            match unshare(CloneFlags::CLONE_NEWCGROUP) {
+                Ok(()) | Err(Errno::EINVAL) => {}
+                Err(error) => return Err(error).context("entering a namespace of control groups"),
+            }
             let (alive, alive_here) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
             let child = fork_victim()?;
             match child {
@@ -126,7 +134,7 @@ fn outer(job: &Job, reports: &OwnedFd) -> Result<()> {
             nix::sys::prctl::set_child_subreaper(true)?;
             // Asked to end, it still has to end what the command started.
             nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
-            let hand_over = hand_over(&job.command)?;
+            let hand_over = hand_over(job, reports)?;
             match fork_victim()? {
                 Fork::Child => {
                     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
@@ -136,10 +144,10 @@ fn outer(job: &Job, reports: &OwnedFd) -> Result<()> {
                             fail(reports, &anyhow!("entering the root {}: {error}", root.display()));
                         }
                     }
-                    become_command(&job.command, hand_over, reports)
+                    become_command(job, hand_over, reports)
                 }
                 Fork::Parent(child) => {
-                    answer(&job.command, hand_over, child, reports);
+                    answer(hand_over, child, reports);
                     let ended = wait_for(child)?;
                     descendants::kill_all();
                     if let Some(exit) = ended {
@@ -193,14 +201,14 @@ fn first(job: &Job, reports: &OwnedFd, alive: &OwnedFd) -> ! {
     if let Err(error) = set_up(job, reports, alive) {
         fail(reports, &error);
     }
-    let hand_over = match hand_over(&job.command) {
+    let hand_over = match hand_over(job, reports) {
         Ok(hand_over) => hand_over,
         Err(error) => fail(reports, &error),
     };
     match process::fork() {
-        Ok(Fork::Child) => become_command(&job.command, hand_over, reports),
+        Ok(Fork::Child) => become_command(job, hand_over, reports),
         Ok(Fork::Parent(child)) => {
-            answer(&job.command, hand_over, child, reports);
+            answer(hand_over, child, reports);
             if let Ok(Some(exit)) = wait_for(child) {
                 send(reports, &Report::Ended(exit));
             }
@@ -217,11 +225,11 @@ fn set_up(job: &Job, reports: &OwnedFd, alive: &OwnedFd) -> Result<()> {
     if poll(&mut gone, PollTimeout::ZERO)? > 0 {
         bail!("interrupted");
     }
-    nix::unistd::sethostname(HOST_NAME).context("setting the host name")?;
+    nix::unistd::sethostname(constant::NODE_NAME).context("setting the host name")?;
     if !job.command.network {
         crate::sys::network::loopback_up().context("setting up the loopback interface")?;
     }
-    view::enter(&job.command.view, &job.command.binds, &mut |created| {
+    view::enter(&job.command, &mut |created| {
         if !created.is_empty() {
             send(reports, &Report::Created(created.to_vec()));
         }
@@ -229,16 +237,18 @@ fn set_up(job: &Job, reports: &OwnedFd, alive: &OwnedFd) -> Result<()> {
 }
 
 /// How the command is going to hand its system calls over, where it is to.
-fn hand_over(command: &Command) -> Result<Option<HandOver>> {
-    command.uniform.as_ref().map(|_| HandOver::new()).transpose().context("preparing to answer its system calls")
+fn hand_over(job: &Job, reports: &OwnedFd) -> Result<Option<HandOver>> {
+    let refused = reports.try_clone()?;
+    let tell = move |what| send(&refused, &Report::Refused(what));
+    HandOver::new(handlers(&job.command, job.isolation, tell))
 }
 
 /// Answers the system calls of the command that `child` becomes, or says why that cannot be.
-fn answer(command: &Command, hand_over: Option<HandOver>, child: Pid, reports: &OwnedFd) {
-    if let (Some(uniform), Some(hand_over)) = (&command.uniform, hand_over)
-        && let Err(error) = hand_over.answer(uniform, child)
-    {
-        send(reports, &Report::Note(format!("{error:#}")));
+fn answer(hand_over: Option<HandOver>, child: Pid, reports: &OwnedFd) {
+    let Some(hand_over) = hand_over else { return };
+    if let Err(error) = hand_over.answer(child, &mut |note| send(reports, &Report::Note(note))) {
+        send(reports, &Report::Failed(format!("{error:#}")));
+        let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
     }
 }
 
@@ -247,15 +257,16 @@ fn fail(reports: &OwnedFd, error: &anyhow::Error) -> ! {
     process::exit_now(70)
 }
 
-fn become_command(command: &Command, hand_over: Option<HandOver>, reports: &OwnedFd) -> ! {
-    let error = match try_become(command, hand_over) {
+fn become_command(job: &Job, hand_over: Option<HandOver>, reports: &OwnedFd) -> ! {
+    let error = match try_become(job, hand_over) {
         Ok(never) => match never {},
         Err(error) => error,
     };
     fail(reports, &error)
 }
 
-fn try_become(command: &Command, hand_over: Option<HandOver>) -> Result<std::convert::Infallible> {
+fn try_become(job: &Job, hand_over: Option<HandOver>) -> Result<std::convert::Infallible> {
+    let command = &job.command;
     let directory = command.directory.as_deref().unwrap_or(Path::new("/"));
     nix::unistd::chdir(directory).with_context(|| format!("entering the directory {}", directory.display()))?;
     if command.input == Input::Terminal {
@@ -265,12 +276,16 @@ fn try_become(command: &Command, hand_over: Option<HandOver>) -> Result<std::con
     if !command.remounts {
         forbid(&filter::no_remounts());
     }
+    // In namespaces it has a network of its own.
+    if !command.network && job.isolation == Isolation::Chroot && !forbid(&filter::no_network()) {
+        bail!("the network cannot be kept from it");
+    }
     process::reset_signals();
     let argv = strings(command.argv.iter().cloned())?;
     let environment = strings(command.environment.iter().map(|(name, value)| format!("{name}={value}")))?;
     let program = command.argv.first().context("an empty command")?;
-    if let (Some(uniform), Some(hand_over)) = (&command.uniform, hand_over) {
-        hand_over.give(uniform)?;
+    if let Some(hand_over) = hand_over {
+        hand_over.give()?;
     }
     let mut refused = None;
     for candidate in candidates(program, command.environment.get("PATH").map(String::as_str)) {
@@ -313,13 +328,12 @@ fn take_terminal() {
     let _ = nix::unistd::tcsetpgrp(input.as_fd(), nix::unistd::getpgrp());
 }
 
-/// Installs a filter.
-fn forbid(program: &[seccompiler::sock_filter]) {
+/// Installs a filter; whether the kernel took it.
+fn forbid(program: &[seccompiler::sock_filter]) -> bool {
     // Without CAP_SYS_ADMIN the kernel takes a filter only from those who can gain no privileges.
     // Where it takes none at all, builds are slower, and nobody could remount.
-    if crate::sys::filter::install(program).is_err() && nix::sys::prctl::set_no_new_privs().is_ok() {
-        let _ = crate::sys::filter::install(program);
-    }
+    let install = || crate::sys::filter::install(program).is_ok();
+    install() || nix::sys::prctl::set_no_new_privs().is_ok() && install()
 }
 
 /// Descriptor numbers as text for the command line.

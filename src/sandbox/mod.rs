@@ -4,14 +4,19 @@
 //! each command gets pid, ipc, uts and mount namespaces of its own, which die with it.
 
 pub mod binfmt;
+pub mod constant;
+mod cover;
 mod descendants;
 mod device;
 mod filter;
 mod init;
+mod limits;
 mod lines;
 mod place;
 mod plain;
 mod run;
+mod stated;
+mod supervisor;
 mod uniform;
 mod view;
 
@@ -21,6 +26,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
+pub use constant::Told;
 pub use uniform::Uniform;
 
 /// What keeps a command apart from the host.
@@ -37,13 +43,13 @@ pub enum Isolation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum View {
-    /// The target root and nothing else: a private /dev, /proc of the command's own pid namespace,
-    /// empty /sys, fresh /tmp and /dev/shm.
+    /// The target root and nothing else: a private /dev, /proc of the command's own pid namespace in which
+    /// the machine is a stated one, hardly any /sys, fresh /tmp and /dev/shm.
     Chroot {
         /// The target root on the host.
         root: PathBuf,
     },
-    /// The host's system read-only, a private /tmp, and `writable` as they are. Where `root` is
+    /// The host's system read-only, a private /tmp, /proc and /sys as for [`View::Chroot`], and `writable` as they are. Where `root` is
     /// given it is writable and prepared as for [`View::Chroot`], so that a program such as apt
     /// can chroot into it.
     Host {
@@ -100,8 +106,10 @@ pub struct Command {
     /// not, [`Stream::Note`] has the reason.
     pub uniform: Option<Uniform>,
     /// Whether it may change how a file system is mounted (`mount -o remount`) that others see too. Where
-    /// it is root's, most of them are the host's.
+    /// it is root's, most of them are the host's. It is one that has a device, and is told of it and of what is mounted.
     pub remounts: bool,
+    /// What it is told of the machine.
+    pub told: Told,
 }
 
 /// Where a line about a command came from.

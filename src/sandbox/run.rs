@@ -18,6 +18,7 @@ use super::init::{Job, Report, number};
 use super::lines::Lines;
 use super::plain::Copies;
 use super::{Command, Exit, Input, Isolation, Sandbox, Stream};
+use crate::diagnostics::Fault;
 use crate::sys::process::inherit;
 
 /// How often a running command looks whether it was interrupted, in milliseconds.
@@ -45,9 +46,12 @@ impl Sandbox {
         on_line: &mut dyn FnMut(Stream, &str),
     ) -> Result<Exit> {
         let copies = self.copies(command)?;
-        let mut started = Started::spawn(self, command, &stdin(&command.input)?, Output::Pipes, kept)?;
-        let followed = started.follow(over, on_line);
-        let ended = started.finish(followed, on_line);
+        let ended = stdin(&command.input)
+            .and_then(|input| Started::spawn(self, command, &input, Output::Pipes, kept))
+            .and_then(|mut started| {
+                let followed = started.follow(over, on_line);
+                started.finish(followed, on_line)
+            });
         copies.map_or(Ok(()), Copies::release)?;
         ended
     }
@@ -220,11 +224,13 @@ impl Started {
         self.child.wait().context("waiting for the command")?;
         let mut ended = None;
         let mut failed = None;
+        let mut refused = None;
         let mut created = Vec::new();
         for line in self.reported.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice(line).context("reading how the command ended")? {
                 Report::Created(more) => created.extend(more),
                 Report::Note(why) => on_line(Stream::Note, &why),
+                Report::Refused(what) => refused = refused.or(Some(what)),
                 Report::Failed(why) => failed = failed.or(Some(why)),
                 Report::Ended(exit) => ended = Some(exit),
             }
@@ -233,6 +239,11 @@ impl Started {
             made.remove()?;
         }
         followed?;
+        if let Some(what) = refused {
+            return Err(Fault::machine(format!("the command {what}, which cannot be had here"))
+                .hint("build in a machine of its own: `--backend uml` needs no privilege")
+                .into());
+        }
         match (failed, ended) {
             (Some(why), _) => bail!("{why}"),
             (None, Some(exit)) => Ok(exit),

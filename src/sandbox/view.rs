@@ -11,7 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, fstat};
 
 use super::place::{Created, Kind, Root};
-use super::{Bind, View, device};
+use super::{Command, Told, View, cover, device};
 use crate::sys;
 
 /// A tree of mounts taken from the host before the view covers it.
@@ -40,12 +40,16 @@ struct Builder {
     created: Vec<Created>,
     /// Devices of file systems that end with the command.
     private: HashSet<u64>,
+    told: Told,
+    /// Whether the command works on a device, and so has to find it and its mounts.
+    device: bool,
 }
 
 /// Makes `view` with its binds this process's file system. This process has a mount namespace of
 /// its own. `report` is told what had to be made on file systems that outlive the command, before
 /// the root is out of sight.
-pub(super) fn enter(view: &View, binds: &[Bind], report: &mut dyn FnMut(&[Created])) -> Result<()> {
+pub(super) fn enter(command: &Command, report: &mut dyn FnMut(&[Created])) -> Result<()> {
+    let Command { view, binds, told, remounts: device, .. } = command;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .context("taking mounts apart from the host's")?;
     let mut taken = Vec::new();
@@ -59,7 +63,7 @@ pub(super) fn enter(view: &View, binds: &[Bind], report: &mut dyn FnMut(&[Create
     }
     let devices = open("/dev", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .context("opening the host's /dev")?;
-    let mut builder = Builder { devices, created: Vec::new(), private: HashSet::new() };
+    let mut builder = Builder { devices, created: Vec::new(), private: HashSet::new(), told: *told, device: *device };
     let result = match view {
         View::Chroot { root } => builder.chroot(root, taken),
         View::Host { root, writable } => builder.host(root.as_deref(), writable, taken),
@@ -76,11 +80,18 @@ pub(super) fn enter(view: &View, binds: &[Bind], report: &mut dyn FnMut(&[Create
 impl Builder {
     fn chroot(&mut self, path: &Path, mut binds: Vec<Taken>) -> Result<()> {
         let tree = sys::mount::clone_tree(path).with_context(|| format!("binding the root {}", path.display()))?;
+        // How the place of the store is mounted is not how the system will be.
+        match sys::mount::allow_all(&tree) {
+            Err(error) if error.raw_os_error() != Some(nix::errno::Errno::EPERM as i32) => {
+                return Err(error).with_context(|| format!("mounting the root {}", path.display()));
+            }
+            _ => {}
+        }
         sys::mount::attach(&tree, &Root::open(path)?.find(Path::new("/"))?)
             .with_context(|| format!("mounting the root {}", path.display()))?;
         let root = Root::open(path)?;
         self.furnish(&root, true)?;
-        self.empty_sys(&root)?;
+        self.sys(&root)?;
         outermost_first(&mut binds);
         binds.iter().try_for_each(|bind| self.attach(&root, bind))
     }
@@ -95,6 +106,9 @@ impl Builder {
         let host = Root::open(Path::new("/"))?;
         sys::mount::make_read_only(&host.find(Path::new("/"))?).context("making the host's system read-only")?;
         self.furnish(&host, false)?;
+        if self.told != Told::Truth && !self.device && host.find(Path::new("/sys")).is_ok() {
+            self.sys(&host)?;
+        }
         if host.find(Path::new("/var/tmp")).is_ok() {
             self.scratch(&host, "/var/tmp")?;
         }
@@ -144,9 +158,12 @@ impl Builder {
         self.tmpfs(root, path, "mode=1777", MsFlags::MS_NOSUID | MsFlags::MS_NODEV).map(drop)
     }
 
-    fn empty_sys(&mut self, root: &Root) -> Result<()> {
-        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        self.tmpfs(root, "/sys", "mode=755,size=0", flags).map(drop)
+    /// Nothing of the machine but what is stated of its processors.
+    fn sys(&mut self, root: &Root) -> Result<()> {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let top = self.tmpfs(root, "/sys", "mode=755,size=64k", flags)?;
+        cover::fill(&top, "sys").context("filling /sys")?;
+        sys::mount::make_read_only(&top).context("making /sys read-only")
     }
 
     /// Mounts an empty tmpfs and holds its top directory.
@@ -160,8 +177,8 @@ impl Builder {
         Ok(mounted)
     }
 
-    /// The processes of this pid namespace alone. In a container whose /proc is partly masked the
-    /// kernel refuses a fresh one, and the container's own stands in.
+    /// The processes of this pid namespace alone, and the machine as it is stated. In a container whose /proc
+    /// is partly masked the kernel refuses a fresh one, and the container's own stands in.
     fn proc(&mut self, root: &Root) -> Result<()> {
         let path = Path::new("/proc");
         let target = root.make(path, Kind::Directory, &mut self.created)?;
@@ -170,17 +187,26 @@ impl Builder {
         if let Err(refused) = mount(Some("proc"), &held(&target), Some("proc"), flags, None::<&str>) {
             let existing = existing.context("binding /proc")?;
             sys::mount::attach(&existing, &target).with_context(|| format!("mounting /proc ({refused})"))?;
-            return Ok(());
         }
-        // A maintainer script that sets kernel parameters means the system it belongs to.
-        for settings in ["/proc/sys", "/proc/sysrq-trigger"] {
-            let inside = root.path().join(&settings[1..]);
-            if let (Ok(tree), Ok(target)) = (sys::mount::clone_tree(&inside), root.find(Path::new(settings))) {
-                sys::mount::make_read_only(&tree).and_then(|()| sys::mount::attach(&tree, &target))?;
+        let mounts = self.device || self.told == Told::Mounts;
+        match self.told {
+            Told::Constant | Told::AllProcessors | Told::Mounts => {
+                cover::cover(&root.find(path).context("opening /proc")?, mounts)
             }
+            Told::Truth => settings_read_only(root),
         }
-        Ok(())
     }
+}
+
+/// Whoever sets kernel parameters means the system that they belong to.
+fn settings_read_only(root: &Root) -> Result<()> {
+    for settings in ["/proc/sys", "/proc/sysrq-trigger"] {
+        let inside = root.path().join(&settings[1..]);
+        if let (Ok(tree), Ok(target)) = (sys::mount::clone_tree(&inside), root.find(Path::new(settings))) {
+            sys::mount::make_read_only(&tree).and_then(|()| sys::mount::attach(&tree, &target))?;
+        }
+    }
+    Ok(())
 }
 
 /// What contains others comes first, or it would cover them.

@@ -3,6 +3,7 @@
 //! An entry is either sealed and whole or invisible, also after `kill -9` or a power cut; locked
 //! per entry, so that builds share it; bounded in size, least recently used first out.
 
+mod birthplace;
 mod copy;
 pub mod digest;
 mod elsewhere;

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::lock::MakeLock;
 use super::remove::remove_tree;
-use super::{Store, random_name};
+use super::{Store, birthplace, random_name};
 
-/// A directory for one build's work, on the store's file system; see [`Store::scratch`].
+/// A directory for one build's work, on the store's file system, which hands nothing of its place down to what
+/// is made in it; see [`Store::scratch`].
 #[derive(Debug)]
 pub struct Scratch {
     /// The directory.
@@ -26,7 +27,7 @@ impl Store {
             let path = self.dir("scratch").join(random_name());
             // A sweep may take and remove a lock file in the moment before it is locked.
             let Some(lock) = MakeLock::try_take(lock_path(&path))? else { continue };
-            std::fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
+            birthplace::make(&path)?;
             return Ok(Scratch { path, _lock: lock });
         }
     }

@@ -40,6 +40,26 @@ pub fn data_ranges(file: &File, length: u64) -> Result<Vec<(u64, u64)>> {
     Ok(ranges)
 }
 
+/// Flags of a file as chattr(1) sets them (ioctl_iflags(2)); `None` where the file system has none.
+pub fn flags(of: BorrowedFd<'_>) -> Result<Option<u32>> {
+    let mut flags: libc::c_int = 0;
+    // SAFETY: an open descriptor and an integer that the request writes.
+    let result = unsafe { libc::ioctl(of.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut flags) };
+    match Errno::result(result) {
+        Ok(_) => Ok(Some(flags.cast_unsigned())),
+        Err(Errno::ENOTTY | Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Sets them.
+pub fn set_flags(of: BorrowedFd<'_>, flags: u32) -> Result<()> {
+    let flags = flags.cast_signed();
+    // SAFETY: an open descriptor and an integer that the request reads.
+    let result = unsafe { libc::ioctl(of.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const flags) };
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+}
+
 /// What statx(2) says of a path. `flags` are its `AT_…`, `mask` its `STATX_…`.
 pub fn statx(path: &Path, flags: i32, mask: u32) -> Result<libc::statx> {
     let path = CString::new(path.as_os_str().as_bytes())?;
@@ -50,6 +70,16 @@ pub fn statx(path: &Path, flags: i32, mask: u32) -> Result<libc::statx> {
     if result < 0 { Err(Error::last_os_error()) } else { Ok(about) }
 }
 
+/// What statfs(2) says of a path.
+pub fn statfs(path: &Path) -> Result<libc::statfs> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: plain integers, for which zeros are right.
+    let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a live C string and a struct of the type that the call writes.
+    let result = unsafe { libc::statfs(path.as_ptr(), &raw mut about) };
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(about) }
+}
+
 /// What the kernel tells of a file, as it writes it into a caller's memory.
 pub trait Told {
     /// Its bytes.
@@ -57,6 +87,12 @@ pub trait Told {
 }
 
 impl Told for libc::stat {
+    fn bytes(&self) -> &[u8] {
+        told(self)
+    }
+}
+
+impl Told for libc::statfs {
     fn bytes(&self) -> &[u8] {
         told(self)
     }

@@ -4,6 +4,7 @@
 pub mod file;
 pub mod filter;
 pub mod interrupt;
+pub mod label;
 pub mod loops;
 pub mod mount;
 pub mod network;

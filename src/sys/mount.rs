@@ -28,7 +28,17 @@ pub fn attach(tree: &impl AsFd, target: &impl AsFd) -> Result<()> {
 
 /// Makes the mount that `at` stands on, and all below it, read-only. `at` is the root of a mount.
 pub fn make_read_only(at: &impl AsFd) -> Result<()> {
-    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    set_attributes(at, libc::MOUNT_ATTR_RDONLY, 0)
+}
+
+/// Lets programs, set-user-id bits and devices count on the mount that `at` stands on, and all below it. In a user
+/// namespace that is refused where the mount comes from one outside on which they do not.
+pub fn allow_all(at: &impl AsFd) -> Result<()> {
+    set_attributes(at, 0, libc::MOUNT_ATTR_NOEXEC | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV)
+}
+
+fn set_attributes(at: &impl AsFd, set: u64, clear: u64) -> Result<()> {
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
     // SAFETY: an open descriptor, a static C string and a struct of the size that is given.
     let result = unsafe {

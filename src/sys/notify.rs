@@ -19,6 +19,8 @@ pub struct Call {
     id: u64,
     /// The calling thread, as this process's pid namespace counts.
     pub pid: i32,
+    /// The architecture that it is made by (linux/audit.h), by whose table it is numbered.
+    pub architecture: u32,
     /// Number of the system call.
     pub number: libc::c_long,
     /// Its arguments.
@@ -47,7 +49,13 @@ impl Listener {
                 error => Err(error.into()),
             };
         }
-        Ok(Some(Call { id: given.id, pid: given.pid as i32, number: given.data.nr.into(), arguments: given.data.args }))
+        Ok(Some(Call {
+            id: given.id,
+            pid: given.pid as i32,
+            architecture: given.data.arch,
+            number: given.data.nr.into(),
+            arguments: given.data.args,
+        }))
     }
 
     /// Whether nobody is left whose calls could come.
@@ -74,6 +82,30 @@ impl Listener {
             Ok(value) => self.send(call, value, 0, 0),
             Err(error) => self.send(call, 0, -(error as i32), 0),
         }
+    }
+
+    /// Answers with a descriptor of an open file, which is made in the calling process.
+    pub fn give(&self, call: &Call, file: &OwnedFd, close_on_exec: bool) -> Result<()> {
+        match self.add(call, file, close_on_exec, libc::SECCOMP_ADDFD_FLAG_SEND as u32) {
+            // The caller is gone.
+            Ok(_) | Err(Errno::ENOENT) => Ok(()),
+            // Linux before 5.14 takes the descriptor and the answer one after the other.
+            Err(Errno::EINVAL) => self.answer(call, self.add(call, file, close_on_exec, 0).map(i64::from)),
+            Err(error) => self.answer(call, Err(error)),
+        }
+    }
+
+    fn add(&self, call: &Call, file: &OwnedFd, close_on_exec: bool, flags: u32) -> std::result::Result<i32, Errno> {
+        let given = libc::seccomp_notif_addfd {
+            id: call.id,
+            flags,
+            srcfd: file.as_raw_fd().cast_unsigned(),
+            newfd: 0,
+            newfd_flags: if close_on_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 },
+        };
+        // SAFETY: an open descriptor and a struct of the type that the request reads.
+        let added = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD, &raw const given) };
+        Errno::result(added)
     }
 
     fn send(&self, call: &Call, val: i64, error: i32, flags: u32) -> Result<()> {

@@ -33,8 +33,11 @@ macro_rules! needs_machine {
     };
 }
 
+pub(crate) use needs_machine;
+pub(crate) use needs_uml;
+
 /// Waits for the one machine that may run.
-fn turn() -> MutexGuard<'static, ()> {
+pub fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -129,6 +129,38 @@ actions:
 }
 
 #[test]
+fn the_host_does_not_leak_into_an_initramfs_of_dracut() {
+    slow!();
+    needs_root!();
+    needs_uml!();
+    // In a virtual machine of QEMU dracut adds what mounts its host's directories.
+    let recipe = "architecture: amd64
+actions:
+  - { action: mmdebstrap, suite: trixie, variant: minbase }
+  - { action: apt, packages: [dracut, systemd, linux-image-cloud-amd64] }
+  - action: run
+    chroot: true
+    network: false
+    command: |
+      kernel=$(basename /lib/modules/*)
+      dracut --no-hostonly --reproducible --force /boot/ours.img \"$kernel\"
+      lsinitrd --mod /boot/ours.img > /boot/ours.modules
+  - action: run
+    command: cp \"$ROOTDIR/boot/ours.img\" \"$ROOTDIR/boot/ours.modules\" \"$ARTIFACTDIR\"
+";
+    let project = Project::new().shared_store().recipe(recipe);
+    let made = ["local", "uml"].map(|backend| {
+        project.build(["-b", backend]).success();
+        let modules = project.read("out/ours.modules");
+        assert!(modules.contains("systemd\n") && !modules.contains("virtfs"), "{backend}: {modules}");
+        let image = fs::read(project.path("out/ours.img")).expect("an initramfs");
+        fs::remove_file(project.path("out/ours.img")).expect("an initramfs");
+        image
+    });
+    assert!(made[0] == made[1], "the initramfs differ");
+}
+
+#[test]
 fn a_root_of_the_machines_own_does_the_same_work() {
     slow!();
     needs_root!();

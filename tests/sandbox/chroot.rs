@@ -47,7 +47,7 @@ fn the_surroundings_are_fixed() {
         output.lines().filter(|line| !line.starts_with("SHLVL=") && !line.starts_with("_=")).collect();
     lines[3..].sort_unstable();
     let path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
-    assert_eq!(lines, ["debforge", "0022", "/etc", "LANG=C.UTF-8", path, "PWD=/etc", "read-only"]);
+    assert_eq!(lines, ["debforge", "0022", "/etc", "LANG=C.UTF-8", path, "PWD=/etc", "devices", "read-only"]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ mod uniform;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use debforge::sandbox::{Bind, Command, Exit, Input, Isolation, Sandbox, Stream, View};
+use debforge::sandbox::{Bind, Command, Exit, Input, Isolation, Sandbox, Stream, Told, View};
 
 use crate::harness::fixture::tiny_root;
 
@@ -132,6 +132,7 @@ fn command(argv: &[&str], view: View) -> Command {
         input: Input::Null,
         uniform: None,
         remounts: false,
+        told: Told::Constant,
     }
 }
 

@@ -48,13 +48,13 @@ fn order_and_numbers_follow_from_the_names() {
         let script = script.replace("find", "busybox find").replace("stat", "busybox stat");
         let mut command = command(&["sh", "-c", &script], View::Host { root: None, writable: Vec::new() });
         command.binds = vec![bind(&top, &top, true)];
-        command.uniform = Some(Uniform { top, attributes_only: false });
+        command.uniform = Some(Uniform { top, attributes_only: false, labelled: false });
         said.push(looked(isolation, &command));
     }
     let tiny = tiny!();
     sow(&tiny.root().join("srv"), false);
     let mut command = tiny.script(LOOK);
-    command.uniform = Some(Uniform { top: "/srv".into(), attributes_only: false });
+    command.uniform = Some(Uniform { top: "/srv".into(), attributes_only: false, labelled: false });
     said.push(looked(Isolation::Namespaces, &command));
     assert!(said[0] == said[1] && said[0] == said[2], "{}\n{}\n{}", said[0], said[1], said[2]);
     let lines: Vec<&str> = said[0].lines().collect();
@@ -79,6 +79,6 @@ fn what_is_not_of_the_tree_is_as_it_is() {
     let mut command =
         tiny.script("stat -c '%n %i %d' /etc /etc/* /bin/busybox; find /bin /etc; cat /srv/00 /etc/passwd");
     let plain = looked(Isolation::Namespaces, &command);
-    command.uniform = Some(Uniform { top: "/srv".into(), attributes_only: false });
+    command.uniform = Some(Uniform { top: "/srv".into(), attributes_only: false, labelled: false });
     assert_eq!(looked(Isolation::Namespaces, &command), plain);
 }

@@ -2,7 +2,9 @@
 
 mod archives_move;
 mod escapes;
+mod every_way;
 mod full_disk;
+mod host_does_not_leak;
 mod mirrors;
 pub mod places;
 mod plan_and_execution;

@@ -111,7 +111,7 @@ fn members(archive: &Path) -> BTreeMap<String, (u32, u64, u64, Vec<u8>)> {
 }
 
 /// What differs between an archive and another's bytes.
-fn difference(archive: &Path, expected: &[u8]) -> String {
+pub fn difference(archive: &Path, expected: &[u8]) -> String {
     let mut other = tempfile::NamedTempFile::new().unwrap();
     other.write_all(expected).unwrap();
     let (ours, theirs) = (crate::golden::listing(archive), crate::golden::listing(other.path()));

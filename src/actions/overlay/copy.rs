@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use nix::sys::stat::SFlag;
 
+use super::inherited::Inherited;
 use super::mode::FileMode;
 use crate::build::inside::{Attributes, Inside, Kind, Slot, xattrs};
 use crate::build::{BuildContext, RenderFile, interrupted};
@@ -29,6 +30,8 @@ pub(super) struct Copier<'a> {
     pub(super) files: u64,
     /// Where the files are on the host, and what the recipe calls that.
     top: (PathBuf, String),
+    /// What the directory that the files stand in gave them.
+    pub(super) inherited: Inherited,
     /// Where the first name of a file with several went.
     first_names: HashMap<(u64, u64), PathBuf>,
 }
@@ -52,6 +55,7 @@ impl<'a> Copier<'a> {
             render: false,
             files: 0,
             top: (PathBuf::new(), String::new()),
+            inherited: Inherited::default(),
             first_names: HashMap::new(),
         }
     }
@@ -138,7 +142,7 @@ impl<'a> Copier<'a> {
             };
             slot.create_node(node, meta.rdev())?;
         }
-        let mode = meta.mode() & 0o7777;
+        let mode = self.inherited.mode_of(from, meta)?;
         let mode = if kind.is_file() { self.mode.as_ref().map_or(mode, |change| change.apply(mode)) } else { mode };
         slot.apply(&self.attributes(from, meta, mode)?)
     }
@@ -154,7 +158,7 @@ impl<'a> Copier<'a> {
             }
             None => {
                 slot.create_dir()?;
-                slot.apply(&self.attributes(from, meta, meta.mode() & 0o7777)?)
+                slot.apply(&self.attributes(from, meta, self.inherited.mode_of(from, meta)?)?)
             }
         }
     }
@@ -175,7 +179,7 @@ impl<'a> Copier<'a> {
     fn attributes(&self, from: &Path, meta: &Metadata, mode: u32) -> Result<Attributes> {
         let (uid, gid) = self.owner.unwrap_or((meta.uid(), meta.gid()));
         let all = xattrs(from).with_context(|| format!("reading attributes of {}", self.name(from)))?;
-        let xattrs = all.into_iter().filter(|(name, _)| travels(name)).collect();
+        let xattrs = all.into_iter().filter(|(name, _)| travels(name) && !self.inherited.gave(name)).collect();
         Ok(Attributes { uid, gid, mode, modified: None, xattrs })
     }
 }

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::sys::stat::{major, minor};
 
 use super::Run;
 use crate::build::command::Runner;
@@ -13,6 +14,7 @@ use crate::build::image::Disk;
 use crate::build::{BuildContext, CheckContext};
 use crate::diagnostics::Diagnostics;
 use crate::image::{FilesystemKind, Spec, Strategy};
+use crate::sandbox::constant;
 
 /// debos's variables for the image's device, and for where its file systems are mounted.
 const VARIABLES: [&str; 2] = ["IMAGE", "IMAGEMNTDIR"];
@@ -62,7 +64,7 @@ pub(super) fn check(run: &Run, cx: &CheckContext<'_>, out: &mut Diagnostics) {
 const DISK: &str = "/dev/disk/by-id/image";
 
 /// Shows a command the disk and its partitions, under the names that udev would give them.
-pub(super) fn show<'a>(cx: &BuildContext<'_>, disk: &Disk, runner: Runner<'a>, chroot: bool) -> Result<Runner<'a>> {
+pub(super) fn show<'a>(cx: &BuildContext<'_>, disk: &Disk, runner: Runner<'a>) -> Result<Runner<'a>> {
     let links = cx.scratch.join("disk");
     let seen = |node: &Path| Path::new("/dev").join(node.file_name().unwrap_or_default());
     let mut runner = runner.bind(&disk.node, seen(&disk.node), false).env("IMAGE", DISK);
@@ -99,14 +101,44 @@ pub(super) fn show<'a>(cx: &BuildContext<'_>, disk: &Disk, runner: Runner<'a>, c
     }
     // As is done for zerofree, which wants a file system that is only read.
     runner = runner.bind(&links, "/dev/disk", true).remounts();
-    if chroot {
-        // grub-probe looks there for what a partition is a part of; the host's firmware is not the image's.
-        runner = runner.bind("/sys", "/sys", true);
-        if Path::new("/sys/firmware").is_dir() {
-            let nothing = cx.scratch.join("firmware");
-            fs::create_dir(&nothing).context("making a place without firmware")?;
-            runner = runner.bind(nothing, "/sys/firmware", true);
+    kernels_view(cx, disk, runner)
+}
+
+/// A /sys with the disk, its partitions and what is stated of any machine, and nothing else of the host's: grub-probe
+/// looks there for what a partition is a part of.
+fn kernels_view<'a>(cx: &BuildContext<'_>, disk: &Disk, mut runner: Runner<'a>) -> Result<Runner<'a>> {
+    let sys = cx.scratch.join("sys");
+    let doing = || format!("making {}", sys.display());
+    for (name, text) in constant::files().filter(|(name, _)| name.starts_with("sys/")) {
+        let file = cx.scratch.join(name);
+        fs::create_dir_all(file.parent().unwrap_or(&sys)).with_context(doing)?;
+        fs::write(&file, text).with_context(doing)?;
+    }
+    let mut shown: Vec<PathBuf> = Vec::new();
+    for node in [&disk.node].into_iter().chain(disk.partitions.iter().map(|(_, node)| node)) {
+        let device = fs::metadata(node).with_context(|| format!("looking at {}", node.display()))?.rdev();
+        let number = format!("{}:{}", major(device), minor(device));
+        let known = Path::new("/sys/dev/block").join(&number);
+        let described = known.canonicalize().with_context(|| format!("looking at {}", known.display()))?;
+        let Ok(below) = described.strip_prefix("/sys") else { continue };
+        let up = Path::new("../..").join(below);
+        let name = below.file_name().unwrap_or_default();
+        let mut links =
+            vec![(sys.join("dev/block").join(number), up.clone()), (sys.join("class/block").join(name), up)];
+        // A partition stands in its disk's directory.
+        if !shown.iter().any(|disk| described.starts_with(disk)) {
+            links.push((sys.join("block").join(name), Path::new("..").join(below)));
+            fs::create_dir_all(sys.join(below)).with_context(doing)?;
+            shown.push(described.clone());
         }
+        for (link, target) in links {
+            fs::create_dir_all(link.parent().unwrap_or(&sys)).with_context(doing)?;
+            symlink(target, &link).with_context(doing)?;
+        }
+    }
+    runner = runner.bind(&sys, "/sys", true);
+    for device in shown {
+        runner = runner.bind(&device, &device, true);
     }
     Ok(runner)
 }

@@ -14,7 +14,7 @@ use crate::build::BuildContext;
 use crate::debian::package_list::{self, Package};
 use crate::debian::sources::Sources;
 use crate::diagnostics::{Fault, FaultKind};
-use crate::sandbox::{Bind, Command, Exit, Input, View};
+use crate::sandbox::{Bind, Command, Exit, Input, Told, View};
 use crate::store::StateDir;
 use crate::store::fetch::Request;
 
@@ -204,6 +204,7 @@ impl<'a> Apt<'a> {
             input: Input::Null,
             uniform: None,
             remounts: false,
+            told: Told::Constant,
         };
         let mut output = Vec::new();
         let exit = self

@@ -11,7 +11,8 @@ use super::cover::Covers;
 use crate::build::BuildContext;
 use crate::build::inside::Inside;
 use crate::image::{Tool, Tools};
-use crate::sandbox::Isolation;
+use crate::sandbox::{Isolation, Uniform};
+use crate::sys::label::labels_files;
 
 /// Runs programs that read the root and write the image.
 pub struct SandboxTools<'a> {
@@ -45,7 +46,7 @@ impl<'a> SandboxTools<'a> {
 
 impl Tools for SandboxTools<'_> {
     fn run(&self, tool: &Tool, doing: &str) -> Result<String> {
-        let mut runner = self.cx.host_alone(tool.argv.clone()).bind(self.cx.root, self.cx.root, true);
+        let mut runner = self.cx.host_alone(tool.argv.clone()).all_processors().bind(self.cx.root, self.cx.root, true);
         let mut covers = Covers::default();
         match self.cx.sandbox.isolation {
             Isolation::Namespaces => {
@@ -67,8 +68,10 @@ impl Tools for SandboxTools<'_> {
                 }
             }
         }
-        if let Some(uniform) = &tool.uniform {
-            runner = runner.uniform(uniform.clone());
+        // A tool that takes files with all their attributes is shown none of the host's labels.
+        let unlabelled = || Uniform { top: self.cx.root.into(), attributes_only: true, labelled: true };
+        if let Some(uniform) = tool.uniform.clone().or_else(|| labels_files().then(unlabelled)) {
+            runner = runner.uniform(uniform);
         }
         for (name, value) in &tool.environment {
             runner = runner.env(name, value);

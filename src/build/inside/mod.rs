@@ -21,6 +21,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
 use crate::diagnostics::Fault;
+use crate::sys::label;
 
 /// A directory that paths cannot leave.
 #[derive(Debug)]
@@ -385,14 +386,14 @@ impl Slot {
 }
 
 /// Extended attributes of a file of the host, links not followed, sorted by name; none where the file
-/// system has none. Overlayfs's own marks are not the file's.
+/// system has none. Overlayfs's own marks are not the file's, nor is a label that the host's kernel gave it.
 pub fn xattrs(path: &Path) -> io::Result<Vec<(OsString, Vec<u8>)>> {
     let names = match xattr::list(path) {
         Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => return Ok(Vec::new()),
         other => other?,
     };
     let mut all = Vec::new();
-    for name in names.filter(|name| !is_overlay_mark(name)) {
+    for name in names.filter(|name| !is_overlay_mark(name) && !label::is_hosts(name)) {
         if let Some(value) = xattr::get(path, &name)? {
             all.push((name, value));
         }

@@ -30,6 +30,7 @@ use self::walk::Entry;
 use super::{Contents, FilesystemKind, Tool, Tools, sparse};
 use crate::diagnostics::Fault;
 use crate::sandbox::Uniform;
+use crate::sys::label::labels_files;
 
 /// What a file system is filled with.
 #[derive(Debug, Clone, Default)]
@@ -156,7 +157,8 @@ impl Request<'_> {
 
     /// The same for one that takes more from the host than what is in the tree.
     fn uniform_tool(&self, argv: Vec<String>) -> Tool {
-        let uniform = self.tree.top.clone().map(|top| Uniform { top, attributes_only: false });
+        let uniform =
+            self.tree.top.clone().map(|top| Uniform { top, attributes_only: false, labelled: labels_files() });
         Tool { uniform, ..self.tool(argv) }
     }
 
@@ -166,7 +168,7 @@ impl Request<'_> {
         if !walk::has_several_attributes(entries)? {
             return Ok(tool);
         }
-        let uniform = self.tree.top.clone().map(|top| Uniform { top, attributes_only: true });
+        let uniform = self.tree.top.clone().map(|top| Uniform { top, attributes_only: true, labelled: labels_files() });
         Ok(Tool { uniform, ..tool })
     }
 

@@ -189,7 +189,7 @@ pub(super) fn has_several_attributes(entries: &[Entry]) -> Result<bool> {
 }
 
 /// Extended attributes of a file, links not followed, sorted by name; none where the file system has
-/// none. Overlayfs's own marks are not the file's.
+/// none. Overlayfs's own marks are not the file's, nor is a label that the host's kernel gave it.
 pub(super) fn attributes(path: &Path) -> Result<Vec<(OsString, Vec<u8>)>> {
     let doing = || format!("reading the attributes of {}", path.display());
     let names = match xattr::list(path) {
@@ -199,7 +199,8 @@ pub(super) fn attributes(path: &Path) -> Result<Vec<(OsString, Vec<u8>)>> {
     let mut all = Vec::new();
     for name in names {
         let bytes = name.as_bytes();
-        if bytes.starts_with(b"trusted.overlay.") || bytes.starts_with(b"user.overlay.") {
+        let mark = bytes.starts_with(b"trusted.overlay.") || bytes.starts_with(b"user.overlay.");
+        if mark || crate::sys::label::is_hosts(&name) {
             continue;
         }
         if let Some(value) = xattr::get(path, &name).with_context(doing)? {

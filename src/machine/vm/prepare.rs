@@ -15,7 +15,7 @@ use super::virtiofs::{self, Server};
 use super::{Devices, Hypervisor, Start, qemu, uml};
 use crate::debian::Architecture;
 use crate::diagnostics::Fault;
-use crate::sandbox::{Bind, Command, Input, Isolation, View};
+use crate::sandbox::{Bind, Command, Input, Isolation, Told, View};
 
 /// Where the guest sees this machine's store.
 pub(in crate::machine) const LENDER: &str = "/run/debforge/store";
@@ -77,6 +77,7 @@ pub(super) fn prepare(start: &Start, isolation: Isolation, disk: &Path, own: &Pa
         input: Input::Null,
         uniform: None,
         remounts: false,
+        told: Told::Truth,
     };
     let view = |name| match isolation {
         Isolation::Namespaces => Ok(View::Chroot { root: jail(&own.join(name), &outside)? }),

@@ -1,16 +1,6 @@
 //! The system calls that tell of a tree, on the architectures whose numbers are known here.
 
-/// This program's own architecture as seccomp names it (linux/audit.h). A command of another one, which
-/// the kernel or an emulator may run too, is left alone.
-pub(super) const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
-    Some(0xc000_003e)
-} else if cfg!(target_arch = "aarch64") {
-    Some(0xc000_00b7)
-} else if cfg!(target_arch = "riscv64") {
-    Some(0xc000_00f3)
-} else {
-    None
-};
+use crate::sandbox::supervisor::Wanted;
 
 /// A system call, by what it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,16 +50,9 @@ pub(super) fn asked(number: libc::c_long) -> Option<Asked> {
     CALLS.iter().find(|(known, _)| *known == number).map(|(_, asked)| *asked)
 }
 
-/// Numbers of all of them.
-pub(super) fn all() -> Vec<u32> {
-    numbers(|_| true)
-}
-
-/// Numbers of those that list attributes.
-pub(super) fn attributes() -> Vec<u32> {
-    numbers(|asked| matches!(asked, Asked::Attributes { .. } | Asked::OpenAttributes))
-}
-
-fn numbers(wanted: impl Fn(Asked) -> bool) -> Vec<u32> {
-    CALLS.iter().filter(|(_, asked)| wanted(*asked)).filter_map(|(number, _)| u32::try_from(*number).ok()).collect()
+/// All of them, or only those that list attributes.
+pub(super) fn wanted(attributes_only: bool) -> Vec<Wanted> {
+    let lists = |asked| matches!(asked, Asked::Attributes { .. } | Asked::OpenAttributes);
+    let wanted = CALLS.iter().filter(|(_, asked)| !attributes_only || lists(*asked));
+    wanted.map(|(number, _)| Wanted::all(*number)).collect()
 }

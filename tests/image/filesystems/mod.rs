@@ -60,6 +60,7 @@ impl PlainTools {
             input: Input::Null,
             uniform: tool.uniform.clone(),
             remounts: false,
+            told: debforge::sandbox::Told::Constant,
         };
         let isolation = if crate::harness::is_root() { Isolation::Namespaces } else { Isolation::Chroot };
         let (mut text, mut errors) = (String::new(), String::new());

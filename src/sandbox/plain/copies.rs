@@ -3,22 +3,20 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-use super::device::DEVICES;
-use super::place::{Created, Kind, Root, modified};
-use super::{Bind, View};
+use super::cover::Covers;
+use crate::sandbox::place::{Created, Kind, Root};
+use crate::sandbox::{Bind, View};
 
 /// What was put into the root for one command.
 #[derive(Default)]
-pub(super) struct Copies {
+pub(in crate::sandbox) struct Copies {
     placed: Vec<Placed>,
-    /// A plain file in the place of /dev/null.
-    null: Option<PathBuf>,
+    covers: Covers,
     created: Vec<Created>,
 }
 
@@ -34,7 +32,7 @@ struct Placed {
 
 impl Copies {
     /// Puts everything in place; what fails takes back what was done.
-    pub(super) fn place(view: &View, binds: &[Bind]) -> Result<Self> {
+    pub(in crate::sandbox) fn place(view: &View, binds: &[Bind]) -> Result<Self> {
         let mut copies = Self::default();
         let result = copies.place_all(view, binds);
         if let Err(error) = result {
@@ -47,10 +45,13 @@ impl Copies {
     fn place_all(&mut self, view: &View, binds: &[Bind]) -> Result<()> {
         let at = match view {
             View::Chroot { root } => {
-                self.devices(&Root::open(root)?)?;
+                self.covers.place(root, true)?;
                 root.as_path()
             }
-            View::Host { .. } => Path::new("/"),
+            View::Host { root, .. } => {
+                root.iter().try_for_each(|root| self.covers.place(root, false))?;
+                Path::new("/")
+            }
         };
         let root = Root::open(at)?;
         for bind in binds {
@@ -65,7 +66,7 @@ impl Copies {
         let kind = Kind::of(&bind.source)?;
         let before = self.created.len();
         let target = root.make(&bind.target, kind, &mut self.created)?;
-        let copy = fs::read_link(super::view::held(&target))?;
+        let copy = fs::read_link(crate::sandbox::view::held(&target))?;
         if self.created.len() == before && !empty(&copy)? {
             // In place already, as for a file of the host that the host's view shows anyway.
             if same(&copy, &bind.source)? {
@@ -79,46 +80,18 @@ impl Copies {
         Ok(())
     }
 
-    /// Most programs want /dev/null. A container allows device nodes or has the root's own.
-    fn devices(&mut self, root: &Root) -> Result<()> {
-        let dev = root.make(Path::new("/dev"), Kind::Directory, &mut self.created)?;
-        let dev = fs::read_link(super::view::held(&dev))?;
-        for (name, major, minor) in DEVICES {
-            let path = dev.join(name);
-            if path.symlink_metadata().is_ok() {
-                continue;
-            }
-            let before = modified(&dev);
-            let mode = Mode::from_bits_truncate(0o666);
-            if mknod(&path, SFlag::S_IFCHR, mode, makedev(major, minor)).is_ok() {
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
-                self.created.push(Created::just_now(&path, before)?);
-            } else if name == "null" {
-                // A script that writes to it would make a file that stays; this one goes.
-                fs::write(&path, "").context("making a stand-in for /dev/null")?;
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
-                self.created.push(Created::just_now(&path, before)?);
-                self.null = Some(path);
-            }
-        }
-        Ok(())
-    }
-
     /// Copies back and takes away.
-    pub(super) fn release(self) -> Result<()> {
+    pub(in crate::sandbox) fn release(self) -> Result<()> {
         for placed in self.placed.iter().rev() {
             if !placed.read_only {
                 placed.carry_back().with_context(|| format!("copying changes back to {}", placed.source.display()))?;
             }
             clear(&placed.copy).with_context(|| format!("removing the copy {}", placed.copy.display()))?;
         }
-        if let Some(null) = self.null.filter(|null| null.symlink_metadata().is_ok_and(|meta| meta.is_file())) {
-            fs::write(null, "")?;
-        }
         for made in self.created.iter().rev() {
             made.remove()?;
         }
-        Ok(())
+        self.covers.remove()
     }
 }
 

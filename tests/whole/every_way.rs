@@ -1,0 +1,211 @@
+//! The same bytes in every way of building, or a word: as root, as users with subordinate ids and without, in
+//! containers without mounts, in UML and in QEMU.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::places::places;
+use crate::harness::{Project, User, confinement};
+use crate::machine::{needs_machine, needs_uml};
+
+/// What programs find in /proc and /dev decides what they write.
+const LOOKS_AROUND: &str = "
+  - action: run
+    chroot: true
+    network: false
+    command: |
+      mkdir -p /srv /etc/masks
+      exec 7> /srv/held 8> /srv/closed
+      chmod 2640 /proc/self/fd/7
+      chown 33:33 /dev/fd/7
+      echo in | cat /dev/stdin > /srv/stdin
+      echo out > /dev/stdout
+      readlink /proc/self/exe > /srv/exe
+      ln -s /proc/self/comm /etc/comm
+      cat /etc/comm > /srv/comm
+      ln -s ../proc/mounts /etc/mtab
+      cat /etc/mtab /proc/cpuinfo /proc/filesystems /proc/sys/kernel/hostname > /srv/machine
+      { busybox nproc; busybox uname -a; hostname; } > /srv/calls
+      ! cat /proc/kcore /proc/config.gz
+      head -c 7 /dev/zero > /srv/zeros
+      test -n \"$(head -c 7 /dev/urandom)\"
+      ! echo full > /dev/full
+      ln -s /dev/null /etc/masks/unit
+      echo gone > /etc/masks/unit
+      stat -c '%F %a %u %g %t %T' /dev/null > /srv/null
+      (cd /proc/self/fd && ls -l > /dev/null && test -e 1)
+      (cd / && cat proc/self/comm dev/null) > /srv/relative
+      test -d /proc/$$ && test -d /proc/1 && test ! -e /proc/$$$$$$
+      touch /tmp/left /dev/left /dev/shm/left
+      busybox su -s /bin/sh www-data -c 'cat /proc/self/comm; readlink /proc/self/cwd' > /srv/other
+      ! busybox su -s /bin/sh www-data -c 'echo > /proc/self/fd/8'
+  - action: pack
+    file: out.tar
+    compression: none
+";
+
+#[test]
+fn programs_find_the_same_kernel_in_every_way_of_building() {
+    needs_program!("setpriv", "util-linux");
+    let mut first: Option<(&str, Vec<u8>)> = None;
+    for place in &places() {
+        let user = match &place.user {
+            Ok(user) => user.clone(),
+            Err(reason) => {
+                crate::harness::skip::note(&format!("{}: {reason}", place.name));
+                continue;
+            }
+        };
+        let Some(project) = Project::of(user).tiny(LOOKS_AROUND) else { skip!("needs a static busybox") };
+        project.run_inside(&place.before, ["build", "recipe.yaml", "--artifactdir", "out"]).success();
+        let archive = project.path("out/out.tar");
+        let listing = crate::golden::listing(&archive);
+        assert!(!listing.keys().any(|name| name.contains("left")), "{}: {listing:?}", place.name);
+        let bytes = fs::read(&archive).unwrap();
+        match &first {
+            None => first = Some((place.name, bytes)),
+            Some((name, expected)) => {
+                let difference = super::places::difference(&archive, expected);
+                assert!(*expected == bytes, "{} and {name} differ: {difference}", place.name);
+            }
+        }
+    }
+}
+
+/// What a step does, and what is said where it cannot.
+const CANNOT: [(&str, &str); 3] = [
+    ("mkdir /m; mount -t tmpfs tmpfs /m || true", "the command mounts something on /m"),
+    ("mknod /srv/node c 1 3 || true", "the command makes the device node /srv/node"),
+    ("hostname elsewhere || true", "the command sets the host name"),
+];
+
+#[test]
+fn what_cannot_be_given_fails_the_step_and_names_the_machine_that_can() {
+    needs_root!();
+    needs_program!("setpriv", "util-linux");
+    for (command, said) in CANNOT {
+        let recipe = format!(
+            "  - action: run\n    chroot: true\n    command: mkdir -p /srv; {command}\n  - action: pack\n    file: out.tar\n"
+        );
+        let Some(project) = Project::new().tiny(&recipe) else { skip!("needs a static busybox") };
+        project.build([]).success();
+        let args = ["build", "recipe.yaml", "--artifactdir", "there", "--no-cache"];
+        project.run_inside(&confinement::without_devices(), args).code(3).says(said).says("--backend uml");
+        assert!(!project.path("there/out.tar").exists());
+    }
+}
+
+#[test]
+fn a_device_node_that_a_user_cannot_make_is_not_left_out_without_a_word() {
+    let Ok(user) = User::ordinary() else { skip!("needs a user with subordinate ids") };
+    let recipe = "  - action: run\n    chroot: true\n    command: mknod /etc/node c 1 3 || true\n";
+    let Some(project) = Project::of(user).tiny(recipe) else { skip!("needs a static busybox") };
+    project.build(["-b", "local"]).code(3).says("makes the device node /etc/node").says("--backend uml");
+}
+
+#[test]
+fn a_step_without_network_has_none_in_a_container_either() {
+    needs_root!();
+    needs_program!("setpriv", "util-linux");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let recipe = |network: bool| {
+        format!(
+            "  - action: run\n    chroot: true\n    network: {network}\n    command: busybox nc -w 2 127.0.0.1 {port} < /dev/null\n"
+        )
+    };
+    let Some(project) = Project::new().tiny(&recipe(true)) else { skip!("needs a static busybox") };
+    let args = ["build", "recipe.yaml", "--artifactdir", "out", "--no-cache"];
+    let asked = std::thread::spawn(move || listener.accept().map(drop));
+    project.run_inside(&confinement::without_mounts(), args).success();
+    asked.join().unwrap().unwrap();
+    project.set_actions(&recipe(false));
+    project.run_inside(&confinement::without_mounts(), args).code(1).says("Address family not supported");
+}
+
+#[test]
+fn a_container_whose_keeper_watches_builds_nothing_that_it_cannot_furnish() {
+    needs_root!();
+    needs_program!("setpriv", "util-linux");
+    let Some(project) = Project::new().tiny("  - action: pack\n    file: out.tar\n") else {
+        skip!("needs a static busybox");
+    };
+    let inside = [confinement::watched(), confinement::without_mounts()].concat();
+    let args = ["build", "recipe.yaml", "--artifactdir", "out", "-b", "local"];
+    project.run_inside(&inside, args).code(3).says("watching over its system calls");
+}
+
+/// All formats of one system, and what the digests of their artifacts are compared by.
+const FORMATS: [(&str, &str); 6] = [
+    ("tar", "every.tar"),
+    ("disk image", "every.img"),
+    ("ISO", "every.iso"),
+    ("OCI", "every.oci.tar"),
+    ("OSTree", "repo"),
+    ("bootc", "every.bootc.tar"),
+];
+
+/// A file's bytes; of an OSTree repository its commits, which are the digests of all that is in them.
+fn digest(path: &Path) -> String {
+    if path.is_dir() {
+        let heads = walkdir::WalkDir::new(path.join("refs/heads")).sort_by_file_name().into_iter().flatten();
+        let commits = heads.filter(|entry| entry.file_type().is_file()).map(|entry| fs::read(entry.path()).unwrap());
+        return hex::encode(Sha256::digest(commits.collect::<Vec<_>>().concat()));
+    }
+    let mut state = Sha256::new();
+    let mut file = fs::File::open(path).unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).unwrap() {
+            0 => return hex::encode(state.finalize()),
+            count => state.update(&buffer[..count]),
+        }
+    }
+}
+
+/// The ways, and what one needs to go them.
+fn ways() -> Vec<(&'static str, Result<User, String>, Vec<String>, &'static str)> {
+    let root = || User::root().ok_or_else(|| "needs root".to_owned());
+    vec![
+        ("root", root(), Vec::new(), "local"),
+        ("a user with subordinate ids", User::ordinary(), Vec::new(), "local"),
+        ("a user without", User::without_ranges(), Vec::new(), "auto"),
+        ("a container without mounts", root(), confinement::without_devices(), "local"),
+        ("UML", root(), Vec::new(), "uml"),
+        ("QEMU", root(), Vec::new(), "qemu"),
+    ]
+}
+
+#[test]
+fn the_same_bytes_in_every_way_of_building() {
+    slow!();
+    needs_root!();
+    needs_uml!();
+    needs_program!("qemu-system-x86_64", "qemu-system-x86");
+    needs_program!("ostree", "ostree");
+    needs_program!("xorriso", "xorriso");
+    let recipe = include_str!("every_way.yaml");
+    let mut table: BTreeMap<&str, BTreeMap<&str, String>> = BTreeMap::new();
+    for (way, user, before, backend) in ways() {
+        let project = Project::of(user.unwrap_or_else(|reason| panic!("{way}: {reason}"))).recipe(recipe);
+        // A kind of its own keeps its kernel; a user without ids is given a machine, too.
+        let project = match backend {
+            "auto" => project.kernel_of("uml"),
+            "local" => project,
+            machine => project.kernel_of(machine),
+        };
+        let args = ["build", "recipe.yaml", "--artifactdir", "out", "-b", backend, "-m", "3G"];
+        project.run_inside(&before, args).success();
+        for (format, name) in FORMATS {
+            table.entry(format).or_default().insert(way, digest(&project.path("out").join(name)));
+        }
+    }
+    for (format, digests) in &table {
+        let first = digests.values().next().unwrap();
+        assert!(digests.values().all(|digest| digest == first), "{format}: {digests:#?}");
+    }
+}

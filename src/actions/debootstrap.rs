@@ -293,14 +293,19 @@ impl Action for Debootstrap {
         trust.unauthenticated = !self.check_gpg;
         trust.expired = self.snapshot.is_some();
         // With a client certificate only debootstrap itself gets to see the mirror.
-        if self.certificate.is_none() {
-            add_repositories(cx, &Sources(vec![self.source()?]), &trust)?;
+        match self.certificate {
+            None => add_repositories(cx, &Sources(vec![self.source()?]), &trust)?,
+            Some(_) => {
+                cx.add_unknown(
+                    "a mirror that only debootstrap gets to see, and that so is taken as changed every time",
+                );
+            }
         }
         for (_, file) in self.files() {
             cx.add_tree(file, &cx.recipe_dir.join(file))?;
         }
-        for tool in ["debootstrap", "apt"] {
-            cx.add(format!("tool {tool}"), host::package_version(tool).unwrap_or_default());
+        for tool in ["debootstrap", "apt", "dpkg"] {
+            cx.add(format!("tool {tool}"), host::tool_state(tool, tool));
         }
         Ok(())
     }

@@ -122,6 +122,7 @@ impl<'a> Resolver<'a> {
             planned_artifacts: &self.planned_artifacts,
             image: step.image.as_ref(),
             apt_sources: heads.facts.as_ref().map(|facts| facts.apt_sources.as_str()),
+            moment: &self.plan.moment,
             releases: &mut self.plan.releases,
             progress,
             previous,
@@ -129,6 +130,9 @@ impl<'a> Resolver<'a> {
         };
         action.inputs(&mut cx)?;
         step.inputs = cx.inputs;
+        if nature.reads.host {
+            step.inputs.extend(self.plan.host.iter().cloned());
+        }
         step.previous = Some(previous.clone());
         if self.plan.epoch.is_none() {
             self.epoch = self.epoch.max(newest(&step.inputs, &self.plan.releases));

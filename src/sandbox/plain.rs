@@ -50,7 +50,7 @@ impl Copies {
                 self.devices(&Root::open(root)?)?;
                 root.as_path()
             }
-            View::Host { .. } => Path::new("/"),
+            View::Host { .. } | View::HostPrograms { .. } => Path::new("/"),
         };
         let root = Root::open(at)?;
         for bind in binds {

@@ -3,6 +3,7 @@
 mod escapes;
 mod full_disk;
 mod mirrors;
+mod names;
 pub mod places;
 mod stopped;
 mod together;

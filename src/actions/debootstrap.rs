@@ -301,13 +301,18 @@ impl Action for Debootstrap {
         // With a client certificate only debootstrap itself gets to see the mirror.
         match &self.certificate {
             None => add_repositories(cx, &Sources(vec![self.source()?]), &trust)?,
-            Some(_) => trust.add_keyring(cx)?,
+            Some(_) => {
+                trust.add_keyring(cx)?;
+                cx.add_unknown(
+                    "a mirror that only debootstrap gets to see, and that so is taken as changed every time",
+                );
+            }
         }
         for (_, file) in self.files() {
             cx.add_tree(file, &cx.recipe_dir.join(file))?;
         }
-        for tool in ["debootstrap", "apt"] {
-            cx.add(format!("tool {tool}"), host::package_version(tool).unwrap_or_default());
+        for tool in ["debootstrap", "apt", "dpkg"] {
+            cx.add(format!("tool {tool}"), host::tool_state(tool, tool));
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::pack::unknown_compression;
+use super::pack::{tool_version, unknown_compression};
 use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::apt::repository::Credentials;
 use crate::build::archive::{Archive, Compression, unpack};
@@ -222,6 +222,9 @@ impl Action for Download {
     }
 
     fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
+        if let Some((program, _)) = self.program() {
+            cx.add(format!("tool {program}"), tool_version(program));
+        }
         let state = match (&self.sha256sum, &self.sha512sum) {
             (Some(sha256), _) => format!("sha256:{}", sha256.to_ascii_lowercase()),
             (None, Some(sha512)) => format!("sha512:{}", sha512.to_ascii_lowercase()),

@@ -255,7 +255,7 @@ impl Action for FilesystemImage {
 
     fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
         for (program, package) in self.tools() {
-            cx.add(format!("tool {program}"), host::package_version(package).unwrap_or_default());
+            cx.add(format!("tool {program}"), host::tool_state(program, package));
         }
         Ok(())
     }

@@ -141,7 +141,12 @@ impl Action for InstallDeb {
             version: 2,
             changes: Changes::ROOT,
             root: RootUse::Used,
-            reads: Reads { artifacts: Origin::named(&self.origin).is_made(), apt_sources: true, image: false },
+            reads: Reads {
+                artifacts: Origin::named(&self.origin).is_made(),
+                apt_sources: true,
+                image: false,
+                host: false,
+            },
             needs: Needs { tools: apt::TOOLS.into(), network: true, emulation: true },
             artifacts: Vec::new(),
             removes: Vec::new(),

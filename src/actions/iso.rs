@@ -319,7 +319,7 @@ impl Action for Iso {
         cx.add("tool xorriso", tool_version("xorriso"));
         for (program, package) in self.tools() {
             if program != XORRISO.0 {
-                cx.add(format!("tool {program}"), host::package_version(package).unwrap_or_default());
+                cx.add(format!("tool {program}"), host::tool_state(program, package));
             }
         }
         for package in LOADERS {

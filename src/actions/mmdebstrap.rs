@@ -259,7 +259,9 @@ impl Action for Mmdebstrap {
         for file in &self.keyring_files {
             cx.add_tree(file, &cx.recipe_dir.join(file))?;
         }
-        cx.add("tool apt", host::package_version("apt").unwrap_or_default());
+        for tool in ["apt", "dpkg"] {
+            cx.add(format!("tool {tool}"), host::tool_state(tool, tool));
+        }
         Ok(())
     }
 

@@ -104,15 +104,18 @@ pub struct Reads {
     pub apt_sources: bool,
     /// The whole description of the image. What is read of parts of it are inputs.
     pub image: bool,
+    /// The system of the host, whatever of it commands may see: its packages, /usr/local, settings. Programs that
+    /// a step calls by name are inputs with their versions.
+    pub host: bool,
 }
 
 impl Reads {
     /// Nothing: the root, the properties and the inputs say all.
-    pub const NOTHING: Self = Self { artifacts: false, apt_sources: false, image: false };
+    pub const NOTHING: Self = Self { artifacts: false, apt_sources: false, image: false, host: false };
     /// Artifacts or downloads alone.
-    pub const ARTIFACTS: Self = Self { artifacts: true, apt_sources: false, image: false };
+    pub const ARTIFACTS: Self = Self { artifacts: true, apt_sources: false, image: false, host: false };
     /// The root's apt repositories alone.
-    pub const APT_SOURCES: Self = Self { artifacts: false, apt_sources: true, image: false };
+    pub const APT_SOURCES: Self = Self { artifacts: false, apt_sources: true, image: false, host: false };
 }
 
 /// What a step needs of the machine, checked before anything runs.

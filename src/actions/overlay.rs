@@ -148,7 +148,12 @@ impl Action for Overlay {
             version: 1,
             changes: Changes::ROOT,
             root: RootUse::Used,
-            reads: Reads { artifacts: Origin::named(&self.origin).is_made(), apt_sources: false, image: false },
+            reads: Reads {
+                artifacts: Origin::named(&self.origin).is_made(),
+                apt_sources: false,
+                image: false,
+                host: false,
+            },
             needs: Needs::NOTHING,
             artifacts: Vec::new(),
             removes: Vec::new(),

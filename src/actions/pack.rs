@@ -205,5 +205,8 @@ pub(super) fn check_root(cx: &CheckContext<'_>, doing: &str, out: &mut Diagnosti
 pub(super) fn tool_version(program: &str) -> String {
     let output = std::process::Command::new(program).arg("--version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    text.lines().next().unwrap_or_default().to_owned()
+    match text.lines().next() {
+        Some(version) if !version.trim().is_empty() => version.to_owned(),
+        _ => crate::debian::host::tool_state(program, program),
+    }
 }

@@ -13,10 +13,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::room::Room;
+use self::surroundings::{Hidden, Sight};
 use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::command::shell_word;
 use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
+use crate::debian::system;
 use crate::diagnostics::Diagnostics;
+use crate::sandbox::Isolation;
 
 /// Run a command or a script.
 ///
@@ -35,8 +38,8 @@ use crate::diagnostics::Diagnostics;
 /// A script's directory is at `/tmp/script`, so it can use the files beside it.
 /// Services are not started.
 ///
-/// **On the host** (neither `chroot` nor `postprocess`) it sees the host's system read-only, a /tmp of
-/// its own, and:
+/// **On the host** (neither `chroot` nor `postprocess`) it sees the host's programs and their settings, read-only,
+/// a /tmp of its own, and:
 ///
 /// | variable | |
 /// |---|---|
@@ -67,7 +70,8 @@ use crate::diagnostics::Diagnostics;
 ///
 /// Like every step, it is not run again as long as nothing changes that it can see: for `chroot` the
 /// command or the directory of the script; on the host also every other file of the recipe's
-/// directory, and the host's packages. Time, the network and chance are not seen: a command that
+/// directory, what links there lead to, and the host's packages, /usr/local and settings. Of the recipe's own files
+/// and of `.git` it sees what its text names. Time, the network and chance do not count: a command that
 /// depends on them should pin what it fetches, or the recipe be built with `--from`.
 ///
 /// Every process has `PATH`, `HOME=/root`, `LC_ALL=C.UTF-8` and `SOURCE_DATE_EPOCH`, the variables of
@@ -118,6 +122,52 @@ impl Run {
         let name = path.file_name().unwrap_or_default().into();
         let directory = path.parent().unwrap_or(recipe_dir);
         (directory.canonicalize().unwrap_or_else(|_| directory.to_owned()), name)
+    }
+
+    /// The script's directory, as the recipe calls it and where it is.
+    fn script_directory(&self, recipe_dir: &Path) -> Option<(String, PathBuf)> {
+        let (script, _) = self.script()?;
+        let shown = Path::new(&script).parent().map(|parent| parent.display().to_string()).unwrap_or_default();
+        Some((shown, Self::script_file(recipe_dir, &script).0))
+    }
+
+    /// The directories that a command of the host sees, as the recipe calls them and where they are.
+    fn directories(&self, recipe_dir: &Path) -> Vec<(String, PathBuf)> {
+        std::iter::once((String::new(), recipe_dir.to_owned())).chain(self.script_directory(recipe_dir)).collect()
+    }
+
+    /// What it sees of the recipe's files, and where.
+    fn shown(&self, cx: &BuildContext<'_>, hidden: &Hidden) -> Result<Vec<(PathBuf, PathBuf)>> {
+        let mounts = cx.sandbox.isolation == Isolation::Namespaces;
+        if self.chroot {
+            let Some((_, directory)) = self.script_directory(cx.recipe_dir) else { return Ok(Vec::new()) };
+            // What stands in the place of a mount is a copy.
+            return match mounts {
+                true => surroundings::lay_out(&directory, Path::new(SCRIPTS), hidden, &cx.scratch.join("script"), &[]),
+                false => Ok(vec![(directory, SCRIPTS.into())]),
+            };
+        }
+        let sight = Sight::of(&self.directories(cx.recipe_dir), hidden)?;
+        // The recipe may be named by a path that has links in it.
+        let tops: Vec<&Path> = sight.tops().collect();
+        let mut all = Vec::new();
+        if !mounts {
+            all.extend(tops.iter().map(|top| ((*top).to_owned(), (*top).to_owned())));
+            return Ok(all);
+        }
+        let places = [cx.scratch, cx.artifacts, cx.root];
+        for (number, top) in tops.iter().enumerate() {
+            let stand_in = cx.scratch.join(format!("seen-{number}"));
+            all.extend(surroundings::lay_out(top, top, hidden, &stand_in, &places)?);
+        }
+        if let Some(top) = tops.first().filter(|top| **top != cx.recipe_dir) {
+            let stand_in = cx.scratch.join("seen-by-name");
+            all.extend(surroundings::lay_out(top, cx.recipe_dir, hidden, &stand_in, &[])?);
+        }
+        for place in sight.elsewhere() {
+            all.extend(place.places(&tops).map(|at| (place.path().to_owned(), at.to_owned())));
+        }
+        Ok(all)
     }
 
     /// What is run, the script standing in `directory`.
@@ -226,7 +276,7 @@ impl Action for Run {
                 outside: false,
             },
             root: if self.postprocess { RootUse::Unused } else { RootUse::Used },
-            reads: Reads { artifacts: !self.chroot, apt_sources: false, image: false },
+            reads: Reads { artifacts: !self.chroot, apt_sources: false, image: false, host: !self.chroot },
             needs: Needs { tools: Vec::new(), network: self.network, emulation: self.chroot },
             artifacts: Vec::new(),
             removes: Vec::new(),
@@ -248,25 +298,15 @@ impl Action for Run {
     }
 
     fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
-        let script = self.script().map(|(script, _)| script);
-        if self.chroot {
-            let Some(script) = script else { return Ok(()) };
-            let (directory, _) = Self::script_file(cx.recipe_dir, &script);
-            let shown = Path::new(&script).parent().map(|parent| parent.display().to_string()).unwrap_or_default();
-            return surroundings::add_directory(cx, &shown, &directory);
-        }
-        let directory = cx.recipe_dir.to_owned();
-        surroundings::add_directory(cx, "", &directory)?;
-        if let Some(script) = script {
-            let (directory, name) = Self::script_file(cx.recipe_dir, &script);
-            let path = directory.join(name).canonicalize().with_context(|| format!("looking for {script}"))?;
-            // Perhaps outside of the recipe's directory.
-            cx.add_tree(&script, &path)?;
-        }
         let text = self.text(cx.recipe_dir);
-        earlier::add(cx, &text, &text)?;
-        cx.add("packages of the host", surroundings::host_packages());
-        Ok(())
+        let hidden = Hidden::from(&text, cx.recipe_dir, cx.artifact_dir, cx.store.root(), cx.recipe_files)?;
+        if self.chroot {
+            let Some((shown, directory)) = self.script_directory(cx.recipe_dir) else { return Ok(()) };
+            // Links that lead out of it lead to files of the root.
+            return surroundings::add_directory(cx, &shown, &directory, &hidden);
+        }
+        Sight::of(&self.directories(cx.recipe_dir), &hidden)?.add(cx, &hidden)?;
+        earlier::add(cx, &text, &text)
     }
 
     fn run(&self, cx: &mut BuildContext<'_>) -> Result<()> {
@@ -276,33 +316,31 @@ impl Action for Run {
         })?;
         let doing = format!("running {}", self.label.clone().unwrap_or_else(|| format!("`{}`", self.short())));
         let text = self.text(cx.recipe_dir);
+        let hidden = Hidden::from(&text, cx.recipe_dir, cx.artifact_dir, cx.store.root(), cx.recipe_files)?;
         let mut runner = if self.chroot {
             cx.chroot(words)
         } else if self.postprocess {
             cx.host_alone(words).directory(cx.artifacts)
         } else {
-            let room = Room::furnish(cx, &text)?;
+            let room = Room::furnish(cx, &text, &hidden)?;
             let variables: &[&str] = if cx.disk.is_some() { &["ROOTDIR", "IMAGEMNTDIR"] } else { &["ROOTDIR"] };
             cx.host(words).root_at(&room.root, variables).directory(&room.path)
         };
         if let Some(disk) = cx.disk.filter(|_| !self.postprocess) {
             runner = device::show(cx, disk, runner)?;
         }
-        let script = self.script().map(|(script, _)| Self::script_file(cx.recipe_dir, &script).0);
-        if self.chroot {
-            if let Some(directory) = script {
-                runner = runner.bind(directory, SCRIPTS, true);
-            }
-        } else {
+        for (from, to) in self.shown(cx, &hidden)? {
+            runner = runner.bind(from, to, true);
+        }
+        if !self.chroot {
+            let settings = cx.scratch.join("etc");
+            let name_server = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+            system::copy_settings(&settings, &name_server).context("laying out the settings that programs want")?;
             runner = runner
                 .env("ARTIFACTDIR", cx.artifacts.display().to_string())
                 .env("RECIPEDIR", cx.recipe_dir.display().to_string())
                 .writable(cx.artifacts)
-                // The recipe may stand in the host's /tmp, which the command does not see.
-                .bind(cx.recipe_dir, cx.recipe_dir, true);
-            if let Some(directory) = script {
-                runner = runner.bind(&directory, &directory, true);
-            }
+                .programs_only(&settings);
         }
         for (name, value) in &self.environment {
             runner = runner.env(name, value);
@@ -311,6 +349,16 @@ impl Action for Run {
         runner.network(self.network).label(self.label.clone()).run(&doing)?;
         earlier.map_or(Ok(()), |earlier| earlier.finish(cx, &text))
     }
+}
+
+/// Directories outside of the recipe's that links in it lead to, or that have the files that they lead to.
+pub fn linked_directories(recipe_dir: &Path) -> Vec<PathBuf> {
+    let Ok(sight) = Sight::of(&[(String::new(), recipe_dir.to_owned())], &Hidden::nothing()) else { return Vec::new() };
+    let directory = |path: &Path| match path.is_dir() {
+        true => path.to_owned(),
+        false => path.parent().unwrap_or(path).to_owned(),
+    };
+    sight.elsewhere().map(|place| directory(place.path())).collect()
 }
 
 /// Splits the first word off a command line as a shell does, quotes and backslashes honoured, nothing

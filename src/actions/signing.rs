@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::pack::tool_version;
 use crate::build::gpg::Signer;
 use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
 use crate::diagnostics::Diagnostics;
@@ -35,6 +36,7 @@ impl Signing {
 
     /// Adds the key to what a step depends on.
     pub(super) fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
+        cx.add("tool gpg", tool_version("gpg"));
         let Some(key) = &self.key else { return Ok(()) };
         let path = cx.recipe_dir.join(key);
         let path = path.canonicalize().with_context(|| format!("looking for {}", path.display()))?;

@@ -150,7 +150,12 @@ impl Action for Unpack {
             version: 1,
             changes: Changes::ROOT,
             root: RootUse::Used,
-            reads: Reads { artifacts: Origin::named(self.origin()).is_made(), apt_sources: false, image: false },
+            reads: Reads {
+                artifacts: Origin::named(self.origin()).is_made(),
+                apt_sources: false,
+                image: false,
+                host: false,
+            },
             needs: Needs::tools(self.program()),
             artifacts: Vec::new(),
             removes: Vec::new(),

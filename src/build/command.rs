@@ -132,12 +132,27 @@ impl Runner<'_> {
     pub fn root_at(mut self, at: &Path, variables: &[&str]) -> Self {
         let stands = self.cx.root;
         let mut seen = stands;
-        if let (View::Host { root, .. }, Isolation::Namespaces) = (&mut self.command.view, self.cx.sandbox.isolation) {
+        if let (View::Host { root, .. } | View::HostPrograms { root, .. }, Isolation::Namespaces) =
+            (&mut self.command.view, self.cx.sandbox.isolation)
+        {
             *root = Some(at.into());
             self.command.binds.push(Bind { source: stands.into(), target: at.into(), read_only: false });
             seen = at;
         }
         variables.iter().fold(self, |runner, variable| runner.env(*variable, seen.display().to_string()))
+    }
+
+    /// Shows it programs of the host's system alone, and in /etc only what `settings` has: the rest of what it sees
+    /// is bound to it ([`BuildContext::host`] and its like only).
+    #[must_use]
+    pub fn programs_only(mut self, settings: &Path) -> Self {
+        if let View::Host { root, writable } = self.command.view {
+            self.command.view = View::HostPrograms { root, writable };
+        }
+        match self.cx.sandbox.isolation {
+            Isolation::Namespaces => self.bind(settings, "/etc", true),
+            Isolation::Chroot => self,
+        }
     }
 
     /// Lets it change how file systems are mounted.
@@ -157,7 +172,7 @@ impl Runner<'_> {
     /// Leaves a host path writable to it ([`BuildContext::host`] only).
     #[must_use]
     pub fn writable(mut self, path: impl AsRef<Path>) -> Self {
-        if let View::Host { writable, .. } = &mut self.command.view {
+        if let View::Host { writable, .. } | View::HostPrograms { writable, .. } = &mut self.command.view {
             writable.push(path.as_ref().into());
         }
         self
@@ -228,8 +243,10 @@ impl Runner<'_> {
         let guard = match &command.view {
             View::Chroot { root } => Some(RootGuard::set(root, command.network, cx.image)?),
             // Wherever it is shown.
-            View::Host { root: Some(_), .. } => Some(RootGuard::set(cx.root, command.network, cx.image)?),
-            View::Host { root: None, .. } => None,
+            View::Host { root: Some(_), .. } | View::HostPrograms { root: Some(_), .. } => {
+                Some(RootGuard::set(cx.root, command.network, cx.image)?)
+            }
+            View::Host { root: None, .. } | View::HostPrograms { root: None, .. } => None,
         };
         let mut tail = VecDeque::with_capacity(TAIL);
         let exit = cx

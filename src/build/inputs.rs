@@ -46,6 +46,8 @@ pub struct InputContext<'a> {
     pub apt_sources: Option<&'a str>,
     /// The image as the steps before this one describe it.
     pub image: Option<&'a Spec>,
+    /// What no other plan has: the state of what nobody can tell.
+    pub moment: &'a str,
     /// Fetched repository states of this plan, by "URI SUITE".
     pub releases: &'a mut BTreeMap<String, ReleaseState>,
     /// Where progress of fetching goes.
@@ -70,6 +72,12 @@ impl InputContext<'_> {
     /// Adds something with its state.
     pub fn add(&mut self, what: impl Into<String>, state: impl Into<String>) {
         self.inputs.push(Input { what: what.into(), state: state.into() });
+    }
+
+    /// Adds something whose state cannot be told: it counts as another in every plan.
+    pub fn add_unknown(&mut self, what: impl Into<String>) {
+        let moment = self.moment.to_owned();
+        self.add(what, moment);
     }
 
     /// Whether an earlier step of this plan leaves this artifact, or something below or above it.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context, Result};
 
@@ -10,22 +10,41 @@ use super::package_list;
 use super::sources::{Source, Sources};
 use crate::diagnostics::Fault;
 
-/// dpkg's database of the system whose tools do the work.
-static STATUS: RwLock<Option<String>> = RwLock::new(None);
+/// dpkg's database of the system whose tools do the work, and whether that is another than this.
+static STATUS: RwLock<Option<(Arc<str>, bool)>> = RwLock::new(None);
 
 /// Version of an installed package of this machine; `None` without it or without dpkg.
 pub fn package_version(name: &str) -> Option<String> {
-    let version = |status: &str| package_list::status_of(status, name)?.get("Version").map(str::to_owned);
-    if let Some(status) = STATUS.read().unwrap_or_else(PoisonError::into_inner).as_deref() {
-        return version(status);
+    package_list::status_of(&status(), name)?.get("Version").map(str::to_owned)
+}
+
+/// What a tool is: the version of the package that has it, else its bytes.
+pub fn tool_state(program: &str, package: &str) -> String {
+    if let Some(version) = package_version(package) {
+        return version;
+    }
+    let bytes = find_program(program).and_then(|path| fs::read(path).ok());
+    bytes.map_or_else(|| "absent".to_owned(), |bytes| blake3::hash(&bytes).to_hex().to_string())
+}
+
+/// dpkg's database of the system whose tools do the work; empty where it has none.
+pub(super) fn status() -> Arc<str> {
+    if let Some((status, _)) = STATUS.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        return status.clone();
     }
     let mut known = STATUS.write().unwrap_or_else(PoisonError::into_inner);
-    version(known.get_or_insert_with(|| fs::read_to_string("/var/lib/dpkg/status").unwrap_or_default()))
+    let own = || (fs::read_to_string("/var/lib/dpkg/status").unwrap_or_default().into(), false);
+    known.get_or_insert_with(own).0.clone()
 }
 
 /// Has another system's tools count as this machine's from now on: `status` is dpkg's database there.
 pub fn use_tools_of(status: String) {
-    *STATUS.write().unwrap_or_else(PoisonError::into_inner) = Some(status);
+    *STATUS.write().unwrap_or_else(PoisonError::into_inner) = Some((status.into(), true));
+}
+
+/// Whether the tools are another system's.
+pub(super) fn is_elsewhere() -> bool {
+    STATUS.read().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|(_, elsewhere)| *elsewhere)
 }
 
 /// A program of the PATH, or of an sbin directory, which ordinary users' PATHs lack.

@@ -14,5 +14,6 @@ pub mod release;
 pub mod sbom;
 pub mod snapshot;
 pub mod sources;
+pub mod system;
 
 pub use architecture::Architecture;

@@ -503,6 +503,7 @@ impl Run<'_> {
             disk,
             architecture: self.build.plan.architecture,
             recipe_dir: &step.recipe_dir,
+            recipe_files: &self.build.plan.recipe_files,
             artifacts: &self.artifacts.staging,
             artifact_dir: &self.build.artifact_dir,
             downloads: &self.downloads,

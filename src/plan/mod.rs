@@ -13,7 +13,7 @@ mod step_id;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -55,8 +55,13 @@ pub struct Plan {
     pub epoch: Option<i64>,
     /// Set by `--no-cache` and `--from`: from this step on nothing of the store is used.
     pub fresh: Option<Fresh>,
+    /// What no other plan has: the state of inputs that nobody can tell.
+    pub moment: String,
     /// The steps, in order.
     pub steps: Vec<PlanStep>,
+    /// State of the system whose programs do the work; empty where no step may see all of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host: Vec<Input>,
     /// States of all repositories that were looked at, by "URI SUITE".
     pub releases: BTreeMap<String, ReleaseState>,
 }
@@ -195,7 +200,9 @@ pub fn plan(recipe: &Recipe, request: Request<'_>) -> Result<Plan> {
         environment: request.environment,
         epoch: request.epoch,
         fresh: request.fresh_from.map(|from| Fresh { from, salt: salt() }),
+        moment: salt(),
         steps: Vec::with_capacity(recipe.steps.len()),
+        host: host(recipe)?,
         releases: BTreeMap::new(),
     };
     let mut resolver = Resolver::new(&plan, request.store, request.id_map, request.artifact_dir);
@@ -241,6 +248,16 @@ pub fn at(error: anyhow::Error, step: &PlanStep) -> anyhow::Error {
 fn in_store(store: &Store, map: &IdMap, id: &EntryId, changes: Changes) -> Result<bool> {
     let tree = !(changes.root || changes.origin || changes.write) || store.tree(map, id)?.is_some();
     Ok(!changes.outside && tree && (!changes.artifacts || store.has_outputs(id)))
+}
+
+/// What steps may see of the host's system. It is looked at once: where a machine carries the plan out, it looks
+/// another way from inside.
+fn host(recipe: &Recipe) -> Result<Vec<Input>> {
+    if !recipe.steps.iter().any(|step| step.action.nature().reads.host) {
+        return Ok(Vec::new());
+    }
+    let parts = crate::debian::system::state().context("looking at the host's system")?;
+    Ok(parts.into_iter().map(|(what, state)| Input { what: what.to_owned(), state }).collect())
 }
 
 fn salt() -> String {

@@ -155,13 +155,18 @@ impl<'a> Resolver<'a> {
             planned_artifacts: &self.planned_artifacts,
             image: step.image.as_ref(),
             apt_sources: facts.map(|facts| facts.apt_sources.as_str()),
+            moment: &self.plan.moment,
             releases: &mut self.plan.releases,
             progress,
             previous,
             inputs: Vec::new(),
         };
         action.inputs(&mut cx)?;
-        Ok(cx.inputs)
+        let mut inputs = cx.inputs;
+        if action.nature().reads.host {
+            inputs.extend(self.plan.host.iter().cloned());
+        }
+        Ok(inputs)
     }
 
     /// What of a step's inputs is not as the plan has it; their names.

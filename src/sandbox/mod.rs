@@ -58,6 +58,14 @@ pub enum View {
         /// Other host paths that stay writable.
         writable: Vec<PathBuf>,
     },
+    /// As [`View::Host`], but of the host's system programs alone, and what dpkg knows of them: all else is empty,
+    /// /etc too. Where nothing can be mounted nothing can be hidden, and it is the same as that.
+    HostPrograms {
+        /// The target root on the host, or where a bind shows it.
+        root: Option<PathBuf>,
+        /// Other host paths that stay writable.
+        writable: Vec<PathBuf>,
+    },
 }
 
 /// Something of the host made visible to a command.

@@ -12,6 +12,7 @@ use nix::sys::stat::{Mode, fstat};
 
 use super::place::{Created, Kind, Root};
 use super::{Command, Told, View, cover, device};
+use crate::debian::system::{DATABASES, PROGRAMS};
 use crate::sys;
 
 /// A tree of mounts taken from the host before the view covers it.
@@ -66,7 +67,8 @@ pub(super) fn enter(command: &Command, report: &mut dyn FnMut(&[Created])) -> Re
     let mut builder = Builder { devices, created: Vec::new(), private: HashSet::new(), told: *told, device: *device };
     let result = match view {
         View::Chroot { root } => builder.chroot(root, taken),
-        View::Host { root, writable } => builder.host(root.as_deref(), writable, taken),
+        View::Host { root, writable } => builder.host(root.as_deref(), writable, taken, false),
+        View::HostPrograms { root, writable } => builder.host(root.as_deref(), writable, taken, true),
     };
     builder.created.retain(|made| !builder.private.contains(&made.device()));
     report(&builder.created);
@@ -96,20 +98,31 @@ impl Builder {
         binds.iter().try_for_each(|bind| self.attach(&root, bind))
     }
 
-    fn host(&mut self, root: Option<&Path>, writable: &[PathBuf], mut all: Vec<Taken>) -> Result<()> {
+    fn host(
+        &mut self,
+        root: Option<&Path>,
+        writable: &[PathBuf],
+        mut all: Vec<Taken>,
+        programs_only: bool,
+    ) -> Result<()> {
         // The root may be shown elsewhere than where it stands.
         let root_here = root.filter(|root| all.iter().all(|taken| taken.target != *root));
         for path in writable.iter().map(PathBuf::as_path).chain(root_here) {
             all.push(Taken::from(path, path)?);
         }
+        for path in DATABASES.iter().map(Path::new).filter(|path| programs_only && path.is_dir()) {
+            all.push(Taken::from(path, path)?);
+        }
         outermost_first(&mut all);
         let host = Root::open(Path::new("/"))?;
         sys::mount::make_read_only(&host.find(Path::new("/"))?).context("making the host's system read-only")?;
+        let had_scratch = host.find(Path::new("/var/tmp")).is_ok();
+        let hidden = if programs_only { self.hide(&host)? } else { Vec::new() };
         self.furnish(&host, false)?;
         if self.told != Told::Truth && !self.device && host.find(Path::new("/sys")).is_ok() {
             self.sys(&host)?;
         }
-        if host.find(Path::new("/var/tmp")).is_ok() {
+        if had_scratch {
             self.scratch(&host, "/var/tmp")?;
         }
         for taken in &all {
@@ -118,7 +131,29 @@ impl Builder {
                 self.furnish(&Root::open(&taken.target)?, false)?;
             }
         }
+        let flags =
+            MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        for hidden in &hidden {
+            mount(None::<&str>, &held(hidden), None::<&str>, flags, None::<&str>).context("closing what is hidden")?;
+        }
         Ok(())
+    }
+
+    /// Covers all of the host's system but its programs and what the kernel has there; the covers are still writable.
+    fn hide(&mut self, host: &Root) -> Result<Vec<OwnedFd>> {
+        let mut covers = Vec::new();
+        for entry in std::fs::read_dir("/").context("reading /")? {
+            let entry = entry.context("reading /")?;
+            let name = entry.file_name();
+            let shown = PROGRAMS.iter().chain(&["dev", "proc", "sys", "tmp"]).any(|shown| name == *shown);
+            if shown || !entry.file_type().context("reading /")?.is_dir() {
+                continue;
+            }
+            let path = Path::new("/").join(&name);
+            let path = path.to_str().context("a directory of / whose name is not UTF-8")?;
+            covers.push(self.tmpfs(host, path, "mode=755", MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?);
+        }
+        Ok(covers)
     }
 
     fn attach(&mut self, root: &Root, taken: &Taken) -> Result<()> {

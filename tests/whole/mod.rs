@@ -6,6 +6,7 @@ mod every_way;
 mod full_disk;
 mod host_does_not_leak;
 mod mirrors;
+mod names;
 pub mod places;
 mod plan_and_execution;
 mod secrets;

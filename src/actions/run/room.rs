@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::surroundings::Hidden;
 use crate::build::BuildContext;
 
 /// A directory of the command's own. What it writes there goes with it.
@@ -19,7 +20,7 @@ pub(super) struct Room {
 impl Room {
     /// Makes it: with a place for the root, what was downloaded where the command looks for that beside the
     /// root, and links to what stands beside the recipe.
-    pub(super) fn furnish(cx: &BuildContext<'_>, text: &str) -> Result<Self> {
+    pub(super) fn furnish(cx: &BuildContext<'_>, text: &str, hidden: &Hidden) -> Result<Self> {
         let path = cx.scratch.join("room");
         let root = path.join("root");
         fs::create_dir_all(&root).context("making a directory for the command")?;
@@ -30,9 +31,13 @@ impl Room {
                     .with_context(|| format!("putting {} beside the root", Path::new(name).display()))?;
             }
         }
+        let real = cx.recipe_dir.canonicalize().context("looking for the recipe's directory")?;
         let beside = fs::read_dir(cx.recipe_dir).with_context(|| format!("reading {}", cx.recipe_dir.display()))?;
         for entry in beside {
             let entry = entry?;
+            if hidden.has(&real.join(entry.file_name())) {
+                continue;
+            }
             let link = path.join(entry.file_name());
             if link.symlink_metadata().is_err() {
                 symlink(entry.path(), &link).with_context(|| format!("linking to {}", entry.path().display()))?;

@@ -1,56 +1,246 @@
-//! What a command of the host can see, as inputs.
+//! What a command of the host can see of files: all of it is an input, or it is not shown.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use crate::build::InputContext;
+use crate::debian::system::PROGRAMS;
 
 /// More files than this are not read for a step's id.
 const MOST_FILES: usize = 20_000;
 
-/// Adds every file of a directory that is the recipe's: without the recipe itself, the artifact
-/// directory, the store and what git keeps.
-pub(super) fn add_directory(cx: &mut InputContext<'_>, shown: &str, directory: &Path) -> Result<()> {
-    let left_out: Vec<PathBuf> = [cx.artifact_dir, cx.store.root()]
-        .into_iter()
-        .chain(cx.recipe_files.iter().map(PathBuf::as_path))
-        .filter_map(|path| path.canonicalize().ok())
-        .collect();
-    let directory = directory.canonicalize().with_context(|| format!("looking for {}", directory.display()))?;
-    if too_many(&directory, &left_out) {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let shown = if shown.is_empty() { "the recipe's directory" } else { shown };
-        cx.add(
-            format!("{shown}, which has more than {MOST_FILES} files and so is taken as changed every time"),
-            now.as_nanos().to_string(),
-        );
-        return Ok(());
+/// What git keeps of a directory.
+const GIT: &str = ".git";
+
+/// What is kept out of sight in a directory, because it would be another for every build: the artifact directory
+/// and the store; and, unless the command names them, the recipe's own files (what they say to a step is in its
+/// properties) and what git keeps.
+pub(super) struct Hidden {
+    paths: Vec<PathBuf>,
+    git: bool,
+}
+
+impl Hidden {
+    /// For a command or script that says this.
+    pub(super) fn from(
+        text: &str,
+        recipe_dir: &Path,
+        artifact_dir: &Path,
+        store: &Path,
+        recipe_files: &[PathBuf],
+    ) -> Result<Self> {
+        let recipe_dir = recipe_dir.canonicalize().with_context(|| format!("looking for {}", recipe_dir.display()))?;
+        let unnamed = |path: &&PathBuf| !names(text, path.file_name().unwrap_or_default());
+        let always = [artifact_dir, store].into_iter().map(Path::to_owned);
+        let paths = always.chain(recipe_files.iter().filter(unnamed).cloned());
+        // Artifacts may lie beside the recipe.
+        let paths = paths.filter_map(|path| path.canonicalize().ok()).filter(|path| !recipe_dir.starts_with(path));
+        Ok(Self { paths: paths.collect(), git: !names_git(text) })
     }
-    add_except(cx, shown, &directory, &left_out)
+
+    /// Nothing is hidden.
+    pub(super) fn nothing() -> Self {
+        Self { paths: Vec::new(), git: false }
+    }
+
+    /// Whether a path is hidden, or in something that is.
+    pub(super) fn has(&self, path: &Path) -> bool {
+        (self.git && path.file_name() == Some(OsStr::new(GIT)))
+            || self.paths.iter().any(|other| path.starts_with(other))
+    }
+
+    /// Whether anything in a directory is hidden.
+    fn is_in(&self, directory: &Path) -> bool {
+        let git = || {
+            let walk = walkdir::WalkDir::new(directory).into_iter();
+            walk.filter_map(Result::ok).any(|entry| entry.file_name() == GIT)
+        };
+        self.paths.iter().any(|path| path.starts_with(directory)) || (self.git && git())
+    }
 }
 
-fn is_left_out(path: &Path, left_out: &[PathBuf]) -> bool {
-    path.file_name() == Some(OsStr::new(".git")) || left_out.iter().any(|other| other == path)
+/// Whether a shell's text may mean a file of this name: it has the name, or it takes in whole directories.
+fn names(text: &str, name: &OsStr) -> bool {
+    if name.to_str().is_none_or(|name| text.contains(name)) {
+        return true;
+    }
+    // `$RECIPEDIR/*`, `"${RECIPEDIR}"`, `$RECIPEDIR/$x`: what is meant is not said.
+    text.match_indices("RECIPEDIR").any(|(at, variable)| {
+        let rest = text[at + variable.len()..].trim_start_matches(['}', '"', '\'']);
+        let path = rest.strip_prefix('/').unwrap_or_default().trim_start_matches(['"', '\'']);
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-+@/".contains(letter);
+        let end = path.find(|letter| !plain(letter)).unwrap_or(path.len());
+        let pattern = path[end..].starts_with(['$', '*', '?', '[', '{']);
+        path[..end].trim_matches(['/', '.']).is_empty() || (pattern && !path[..end].contains('/'))
+    })
 }
 
-fn too_many(directory: &Path, left_out: &[PathBuf]) -> bool {
-    let walk = walkdir::WalkDir::new(directory).into_iter();
-    walk.filter_entry(|entry| !is_left_out(entry.path(), left_out)).take(MOST_FILES + 1).count() > MOST_FILES
+/// Whether a shell's text calls git.
+fn names_git(text: &str) -> bool {
+    text.split(|letter: char| !letter.is_ascii_alphanumeric() && !"-_".contains(letter)).any(|word| word == "git")
 }
 
-/// Whole directories at once where nothing in them is left out.
-fn add_except(cx: &mut InputContext<'_>, shown: &str, directory: &Path, left_out: &[PathBuf]) -> Result<()> {
+/// A place that links lead to, outside of the directories that are shown.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Elsewhere {
+    /// The first of the links that lead there, as a path in the recipe.
+    shown: String,
+    /// Where it is.
+    path: PathBuf,
+    /// Where links say that it is.
+    names: BTreeSet<PathBuf>,
+}
+
+impl Elsewhere {
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where it has to be shown: where it is, and where links say that it is as far as that does not lie in one
+    /// of these directories, which are shown themselves.
+    pub(super) fn places<'a>(&'a self, shown: &'a [&Path]) -> impl Iterator<Item = &'a Path> {
+        let around = |path: &Path| shown.iter().any(|top| path.starts_with(top) && path != *top);
+        let names = self.names.iter().map(PathBuf::as_path).filter(move |name| !around(name) && *name != self.path);
+        std::iter::once(self.path.as_path()).chain(names)
+    }
+}
+
+/// Directories that a command sees, by the names that they have in the recipe (none is the recipe's own directory),
+/// with all that links in them lead to.
+pub(super) struct Sight {
+    tops: Vec<(String, PathBuf)>,
+    elsewhere: BTreeMap<PathBuf, Elsewhere>,
+    files: usize,
+}
+
+impl Sight {
+    /// Looks through directories.
+    pub(super) fn of(tops: &[(String, PathBuf)], hidden: &Hidden) -> Result<Self> {
+        let mut tops_found: Vec<(String, PathBuf)> = Vec::new();
+        for (shown, path) in tops {
+            let path = path.canonicalize().with_context(|| format!("looking for {}", path.display()))?;
+            if !is_of_system(&path) && !tops_found.iter().any(|(_, top)| path.starts_with(top)) {
+                tops_found.push((shown.clone(), path));
+            }
+        }
+        let mut sight = Self { tops: tops_found.clone(), elsewhere: BTreeMap::new(), files: 0 };
+        let mut queue = tops_found;
+        while let Some((shown, top)) = queue.pop() {
+            queue.extend(sight.walk(&shown, &top, hidden)?);
+            if sight.is_too_large() {
+                break;
+            }
+        }
+        Ok(sight)
+    }
+
+    /// Whether there is more than can be read for a step's id.
+    fn is_too_large(&self) -> bool {
+        self.files > MOST_FILES
+    }
+
+    /// Goes through a directory or file; the places that links lead to and that were not seen yet.
+    fn walk(&mut self, shown: &str, top: &Path, hidden: &Hidden) -> Result<Vec<(String, PathBuf)>> {
+        let mut found = Vec::new();
+        let walk = walkdir::WalkDir::new(top).sort_by_file_name().into_iter();
+        for entry in walk.filter_entry(|entry| !hidden.has(entry.path())) {
+            let entry = entry.with_context(|| format!("reading {}", top.display()))?;
+            self.files += 1;
+            if self.is_too_large() {
+                break;
+            }
+            if !entry.path_is_symlink() {
+                continue;
+            }
+            // One that leads nowhere is no more than its text.
+            let Ok(path) = entry.path().canonicalize() else { continue };
+            if is_of_system(&path) || hidden.has(&path) || self.tops.iter().any(|(_, top)| path.starts_with(top)) {
+                continue;
+            }
+            let text = fs::read_link(entry.path()).with_context(|| format!("reading {}", entry.path().display()))?;
+            let name = normal(&entry.path().parent().unwrap_or(top).join(text));
+            let below = entry.path().strip_prefix(top).unwrap_or(Path::new(""));
+            let shown = Path::new(shown).join(below).display().to_string();
+            let place = self.elsewhere.entry(path.clone()).or_insert_with(|| {
+                found.push((shown.clone(), path.clone()));
+                Elsewhere { shown, path, names: BTreeSet::new() }
+            });
+            place.names.insert(name);
+        }
+        Ok(found)
+    }
+
+    /// The places outside that are shown too.
+    pub(super) fn elsewhere(&self) -> impl Iterator<Item = &Elsewhere> {
+        self.elsewhere.values()
+    }
+
+    /// The directories that are shown, those of [`Sight::elsewhere`] left out.
+    pub(super) fn tops(&self) -> impl Iterator<Item = &Path> {
+        self.tops.iter().map(|(_, top)| top.as_path())
+    }
+
+    /// Adds all that is seen to a step's inputs.
+    pub(super) fn add(&self, cx: &mut InputContext<'_>, hidden: &Hidden) -> Result<()> {
+        if self.is_too_large() {
+            let what = "the recipe's directory, with what links there lead to,";
+            cx.add_unknown(format!(
+                "{what} which has more than {MOST_FILES} files and so is taken as changed every time"
+            ));
+            return Ok(());
+        }
+        let elsewhere = self.elsewhere().map(|place| (&place.shown, &place.path));
+        for (shown, path) in self.tops.iter().map(|(shown, path)| (shown, path)).chain(elsewhere) {
+            match path.is_dir() {
+                true => add_directory(cx, shown, path, hidden)?,
+                false => cx.add_tree(shown, path)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a path is of what is shown of the host's system anyway, or of what each command has of its own.
+fn is_of_system(path: &Path) -> bool {
+    let mut parts = path.components();
+    parts.next() == Some(Component::RootDir)
+        && match parts.next() {
+            Some(Component::Normal(top)) => {
+                PROGRAMS.iter().chain(&["dev", "etc", "proc", "sys"]).any(|name| top == *name)
+            }
+            _ => true,
+        }
+}
+
+/// A path without `.` and `..`, as far as names say.
+fn normal(path: &Path) -> PathBuf {
+    let mut all = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                all.pop();
+            }
+            Component::CurDir => {}
+            part => all.push(part),
+        }
+    }
+    all
+}
+
+/// Adds every file of a directory that is not hidden; whole directories at once where nothing in them is.
+pub(super) fn add_directory(cx: &mut InputContext<'_>, shown: &str, directory: &Path, hidden: &Hidden) -> Result<()> {
     let doing = || format!("reading {}", directory.display());
     let mut children: Vec<_> =
         fs::read_dir(directory).with_context(doing)?.collect::<Result<_, _>>().with_context(doing)?;
     children.sort_by_key(fs::DirEntry::file_name);
     for child in children {
         let path = child.path();
-        if is_left_out(&path, left_out) {
+        if hidden.has(&path) {
             continue;
         }
         let kind = child.file_type().with_context(doing)?;
@@ -58,16 +248,13 @@ fn add_except(cx: &mut InputContext<'_>, shown: &str, directory: &Path, left_out
             "" => child.file_name().to_string_lossy().into_owned(),
             shown => format!("{shown}/{}", child.file_name().to_string_lossy()),
         };
-        let below = |other: &PathBuf| other.starts_with(&path);
         if kind.is_symlink() {
             let target = fs::read_link(&path).with_context(doing)?;
             cx.add(format!("link {shown}"), target.display().to_string());
-            // What a link leads to may lie elsewhere; a directory there could be anything.
-            if path.is_file() {
-                cx.add_tree(&shown, &path)?;
-            }
-        } else if kind.is_dir() && (left_out.iter().any(below) || has_git(&path)) {
-            add_except(cx, &shown, &path, left_out)?;
+        } else if kind.is_dir() && path.file_name() == Some(OsStr::new(GIT)) {
+            add_git(cx, &shown, &path)?;
+        } else if kind.is_dir() && hidden.is_in(&path) {
+            add_directory(cx, &shown, &path, hidden)?;
         } else if kind.is_dir() || kind.is_file() {
             cx.add_tree(&shown, &path)?;
         }
@@ -75,49 +262,97 @@ fn add_except(cx: &mut InputContext<'_>, shown: &str, directory: &Path, left_out
     Ok(())
 }
 
-fn has_git(directory: &Path) -> bool {
-    let walk = walkdir::WalkDir::new(directory).into_iter();
-    walk.filter_map(Result::ok).any(|entry| entry.file_name() == ".git")
+/// What git tells of a directory: objects and logs follow from what names them.
+fn add_git(cx: &mut InputContext<'_>, shown: &str, git: &Path) -> Result<()> {
+    for name in ["HEAD", "config", "index", "packed-refs", "refs", "shallow"] {
+        let path = git.join(name);
+        if path.exists() {
+            cx.add_tree(&format!("{shown}/{name}"), &path)?;
+        }
+    }
+    Ok(())
 }
 
-/// The state of the host's packages: a digest of names and versions of what dpkg has installed, or
-/// what another system says it is.
-pub(super) fn host_packages() -> String {
-    static STATE: OnceLock<String> = OnceLock::new();
-    STATE
-        .get_or_init(|| {
-            let installed = match fs::read_to_string("/var/lib/dpkg/status") {
-                Ok(status) => installed(&status),
-                Err(_) => fs::read_to_string("/etc/os-release").unwrap_or_default(),
-            };
-            blake3::hash(installed.as_bytes()).to_hex().to_string()
-        })
-        .clone()
+/// Shows `directory` at a path: what is bound, and to where. Where something in it is hidden, a directory is made at
+/// `stand_in` that has the rest. `places` are paths that are mounted to besides.
+pub(super) fn lay_out(
+    directory: &Path,
+    at: &Path,
+    hidden: &Hidden,
+    stand_in: &Path,
+    places: &[&Path],
+) -> Result<Vec<(PathBuf, PathBuf)>> {
+    if !hidden.is_in(directory) {
+        return Ok(vec![(directory.to_owned(), at.to_owned())]);
+    }
+    let mut binds = vec![(stand_in.to_owned(), at.to_owned())];
+    lay_out_below(directory, at, hidden, stand_in, &mut binds)?;
+    for place in places.iter().filter_map(|place| place.strip_prefix(directory).ok()) {
+        let place = stand_in.join(place);
+        fs::create_dir_all(&place).with_context(|| format!("making {}", place.display()))?;
+    }
+    Ok(binds)
 }
 
-/// Name, architecture and version of each package that is installed, a line each, sorted.
-fn installed(status: &str) -> String {
-    let mut lines: Vec<String> = status
-        .split("\n\n")
-        .filter_map(|paragraph| {
-            let field = |name: &str| paragraph.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-            let installed = field("Status:")?.ends_with(" installed");
-            installed.then(|| Some([field("Package:")?, field("Architecture:")?, field("Version:")?].join(" ")))?
-        })
-        .collect();
-    lines.sort_unstable();
-    lines.join("\n")
+fn lay_out_below(
+    directory: &Path,
+    at: &Path,
+    hidden: &Hidden,
+    stand_in: &Path,
+    binds: &mut Vec<(PathBuf, PathBuf)>,
+) -> Result<()> {
+    let doing = || format!("showing {}", directory.display());
+    fs::create_dir_all(stand_in).with_context(doing)?;
+    let meta = fs::metadata(directory).with_context(doing)?;
+    for child in fs::read_dir(directory).with_context(doing)? {
+        let child = child.with_context(doing)?;
+        let (path, name) = (child.path(), child.file_name());
+        let (at, stand_in) = (at.join(&name), stand_in.join(&name));
+        let kind = child.file_type().with_context(doing)?;
+        if hidden.has(&path) {
+            continue;
+        }
+        if kind.is_symlink() {
+            let target = fs::read_link(&path).with_context(doing)?;
+            std::os::unix::fs::symlink(target, &stand_in).with_context(doing)?;
+        } else if kind.is_dir() && hidden.is_in(&path) {
+            lay_out_below(&path, &at, hidden, &stand_in, binds)?;
+        } else if kind.is_dir() {
+            fs::create_dir(&stand_in).with_context(doing)?;
+            binds.push((path, at));
+        } else if kind.is_file() {
+            fs::write(&stand_in, "").with_context(doing)?;
+            binds.push((path, at));
+        }
+    }
+    fs::set_permissions(stand_in, meta.permissions()).with_context(doing)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::installed;
+    use rstest::rstest;
 
-    #[test]
-    fn only_installed_packages_count() {
-        let status = "Package: b\nStatus: install ok installed\nArchitecture: all\nVersion: 2\n\n\
-                      Package: gone\nStatus: deinstall ok config-files\nArchitecture: all\nVersion: 1\n\n\
-                      Package: a\nStatus: hold ok installed\nArchitecture: amd64\nVersion: 1-1\nDescription: x\n y\n";
-        assert_eq!(installed(status), "a amd64 1-1\nb all 2");
+    use super::*;
+
+    #[rstest]
+    #[case("cp \"$RECIPEDIR/recipe.yaml\" x", true)]
+    #[case("cat *.yaml recipe.yaml", true)]
+    #[case("cp -r $RECIPEDIR/* x", true)]
+    #[case("tar c -C \"${RECIPEDIR}\" .", true)]
+    #[case("cp -r \"$RECIPEDIR\"/. x", true)]
+    #[case("cp $RECIPEDIR/$name x", true)]
+    #[case("cp $RECIPEDIR/files/* x", false)]
+    #[case("cp \"$RECIPEDIR/files/a\" x", false)]
+    #[case("true", false)]
+    fn a_recipe_is_shown_to_what_may_mean_it(#[case] text: &str, #[case] named: bool) {
+        assert_eq!(names(text, OsStr::new("recipe.yaml")), named);
+    }
+
+    #[rstest]
+    #[case("v=$(git describe)", true)]
+    #[case("cd x; git\tlog", true)]
+    #[case("cp digits git-lfs .gitignore x", false)]
+    fn git_is_shown_to_what_calls_it(#[case] text: &str, #[case] named: bool) {
+        assert_eq!(names_git(text), named);
     }
 }

@@ -106,7 +106,7 @@ pub fn check_package(word: &str) -> Result<(), &'static str> {
 /// The inputs of an installation: the states of the root's repositories and of `own`.
 pub fn add_inputs(cx: &mut InputContext<'_>, own: Sources, logins: Logins, unauthenticated: bool) -> Result<()> {
     for tool in ["apt", "dpkg"] {
-        cx.add(format!("tool {tool}"), host::package_version(tool).unwrap_or_default());
+        cx.add(format!("tool {tool}"), host::tool_state(tool, tool));
     }
     let root = cx.apt_sources.context("what the root's repositories are was asked before the root was there")?;
     let mut sources = Sources::from_deb822(root).context("reading the root's repositories")?;

@@ -38,7 +38,7 @@ pub fn programs(spec: &Spec) -> BTreeMap<&'static str, &'static str> {
 /// make its file systems.
 pub fn inputs(spec: &Spec, cx: &mut InputContext<'_>) -> Result<()> {
     for (program, package) in programs(spec) {
-        cx.add(format!("tool {program}"), host::package_version(package).unwrap_or_default());
+        cx.add(format!("tool {program}"), host::tool_state(program, package));
     }
     Ok(())
 }

@@ -76,8 +76,8 @@ pub struct Session<'a> {
 
 /// The versions of the tools.
 pub fn add_inputs(cx: &mut InputContext<'_>) {
-    let version = host::package_version(TOOLS[0].1).unwrap_or_default();
-    cx.add(format!("tool {}", TOOLS[0].0), version);
+    let (program, package) = TOOLS[0];
+    cx.add(format!("tool {program}"), host::tool_state(program, package));
 }
 
 impl<'a> Session<'a> {

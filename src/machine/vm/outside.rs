@@ -332,6 +332,9 @@ fn visible(plan: &Plan) -> Vec<PathBuf> {
     for step in &plan.steps {
         all.insert(step.recipe_dir.clone());
         above(&step.properties, &step.recipe_dir, &mut all);
+        if step.action == "run" {
+            all.extend(crate::actions::run::linked_directories(&step.recipe_dir));
+        }
     }
     all.into_iter().filter_map(|path| path.canonicalize().ok()).collect()
 }

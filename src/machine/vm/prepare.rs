@@ -44,7 +44,7 @@ pub(super) fn prepare(start: &Start, isolation: Isolation, disk: &Path, own: &Pa
         inside.directories.iter().map(|(path, read_only)| (path.clone(), path.clone(), *read_only)).collect();
     if start.root.is_none() {
         let etc = own.join("etc");
-        surroundings::settings(&etc)?;
+        crate::debian::system::copy_settings(&etc, surroundings::NAME_SERVER)?;
         shared.push((etc, "/etc".into(), true));
     }
     // At the store's own place the guest mounts its disk.

@@ -36,7 +36,7 @@ impl Furnished {
     pub(in crate::sandbox) fn new(view: &View) -> Option<Self> {
         let (root, all_inside) = match view {
             View::Chroot { root } => (root, true),
-            View::Host { root, .. } => (root.as_ref()?, false),
+            View::Host { root, .. } | View::HostPrograms { root, .. } => (root.as_ref()?, false),
         };
         Some(Self { root: root.clone(), opened: None, all_inside, first: 0 })
     }

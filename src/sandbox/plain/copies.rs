@@ -48,7 +48,7 @@ impl Copies {
                 self.covers.place(root, true)?;
                 root.as_path()
             }
-            View::Host { root, .. } => {
+            View::Host { root, .. } | View::HostPrograms { root, .. } => {
                 root.iter().try_for_each(|root| self.covers.place(root, false))?;
                 Path::new("/")
             }

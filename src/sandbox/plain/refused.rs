@@ -36,8 +36,8 @@ impl Refused {
     ) -> Option<Self> {
         let mounts = match view {
             View::Chroot { .. } => true,
-            View::Host { root: Some(_), .. } => false,
-            View::Host { root: None, .. } => return None,
+            View::Host { root: Some(_), .. } | View::HostPrograms { root: Some(_), .. } => false,
+            View::Host { root: None, .. } | View::HostPrograms { root: None, .. } => return None,
         };
         let devices = mounts && !makes_devices();
         let namespaces = isolation == Isolation::Chroot;

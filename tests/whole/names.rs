@@ -149,6 +149,7 @@ fn apt_after_mmdebstrap_with_a_keyring_of_its_own_follows_the_archive() {
 
 #[test]
 fn apt_follows_the_archive_that_an_unpacked_root_is_set_up_for() {
+    slow!();
     let mut case = case!();
     let list = format!("{}\n", case.line("[trusted=yes] "));
     case.project.write("sources.tar", archive(&[("etc/apt/sources.list", 0o644, &list)]));
@@ -168,6 +169,7 @@ fn apt_follows_the_archive_that_an_overlay_sets_up() {
 
 #[test]
 fn apt_follows_the_archive_that_a_command_sets_up() {
+    slow!();
     let line = |case: &Case| case.line("[trusted=yes] ");
     for (options, root) in [("chroot: true", ""), ("chroot: false", "$ROOTDIR")] {
         let mut case = case!();
@@ -181,6 +183,7 @@ fn apt_follows_the_archive_that_a_command_sets_up() {
 
 #[test]
 fn install_deb_and_apt_follow_the_archive_that_a_package_sets_up() {
+    slow!();
     let mut case = case!();
     Deb::new("sources", "1")
         .file("etc/apt/sources.list.d/x.list", 0o644, case.line("[trusted=yes] ") + "\n")

@@ -6,11 +6,10 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::apt::repository::{self, Repository};
 use crate::build::apt::{self, Options, Pin};
 use crate::build::{BuildContext, CheckContext, InputContext};
-use crate::debian::sources::Sources;
 use crate::diagnostics::Diagnostics;
 
 /// Install packages with apt.
@@ -106,19 +105,31 @@ impl Action for Apt {
         apt::check_root(cx, out);
     }
 
-    fn needs(&self) -> Needs {
-        Needs { tools: apt::TOOLS.into(), network: true, emulation: true }
+    fn nature(&self) -> Nature {
+        Nature {
+            // 2: the states of all repositories that the root is set up for are inputs.
+            version: 2,
+            changes: Changes::ROOT,
+            root: RootUse::Used,
+            reads: Reads::APT_SOURCES,
+            needs: Needs { tools: apt::TOOLS.into(), network: true, emulation: true },
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { root: true, ..Changes::default() }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
     }
 
-    fn foresee_apt_sources(&self, before: Option<&str>, recipe_dir: &Path) -> Option<String> {
-        let mut sources = Sources::from_deb822(before?).ok()?;
-        let kept: Vec<_> = self.repositories.iter().filter(|repository| repository.keep).cloned().collect();
-        sources.0.extend(repository::sources(&kept, recipe_dir).ok()?.0);
-        Some(sources.to_string())
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
+    }
+
+    fn release_after(&self, before: Option<String>) -> Option<String> {
+        before.filter(|_| self.repositories.is_empty())
     }
 
     fn summary(&self) -> String {

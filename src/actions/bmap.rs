@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::artifact::{self, Output};
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::diagnostics::{Diagnostics, size_shown};
 use crate::image::format::bmap;
@@ -65,24 +65,26 @@ impl Action for Bmap {
         }
     }
 
-    fn needs(&self) -> Needs {
-        Needs::default()
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes::ARTIFACTS,
+            root: RootUse::Unused,
+            reads: Reads::ARTIFACTS,
+            needs: Needs::NOTHING,
+            artifacts: vec![self.output()],
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { artifacts: true, ..Changes::default() }
-    }
-
-    fn reads_artifacts(&self) -> bool {
-        true
-    }
-
-    fn reads_root(&self) -> bool {
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
         false
     }
 
-    fn artifacts(&self) -> Vec<String> {
-        vec![self.output()]
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {

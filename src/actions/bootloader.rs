@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Changes, ImageRole, ImageSurroundings, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::bootloader::{Options, Site, efi_names, extlinux, grub, layout, raspberrypi, systemd_boot};
 use crate::build::ostree::boot::Loader;
 use crate::build::{BuildContext, CheckContext, InputContext, ostree};
@@ -197,12 +197,22 @@ impl Action for Bootloader {
         check::check(self, cx, out);
     }
 
-    fn needs(&self) -> Needs {
-        Needs { emulation: self.kind != LoaderKind::SystemdBoot, ..Needs::default() }
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes::ROOT,
+            root: RootUse::Used,
+            reads: Reads::NOTHING,
+            needs: Needs { tools: Vec::new(), network: false, emulation: self.kind != LoaderKind::SystemdBoot },
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: true,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { root: true, ..Changes::default() }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
     }
 
     fn image(&self, cx: ImageSurroundings<'_>) -> ImageRole {
@@ -221,10 +231,6 @@ impl Action for Bootloader {
             write("boot.img", grub::BOOT_IMAGE, WriteTarget::GrubBoot { core: core.clone() }, image::grub::SECTOR),
             write("core.img", grub::CORE_IMAGE, WriteTarget::GrubCore { partition: core }, image::grub::LEAST_ROOM),
         ])
-    }
-
-    fn works_on_disk(&self) -> bool {
-        true
     }
 
     fn summary(&self) -> String {

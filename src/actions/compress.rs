@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::artifact::{self, Output};
 use super::pack::{tool_version, unknown_compression};
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::archive::{Compression, compress};
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::diagnostics::{Diagnostics, size_shown};
@@ -120,29 +120,26 @@ impl Action for Compress {
         }
     }
 
-    fn needs(&self) -> Needs {
-        let program = self.compression().and_then(|compression| compression.program(false));
-        Needs { tools: program.into_iter().collect(), ..Needs::default() }
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes::ARTIFACTS,
+            root: RootUse::Unused,
+            reads: Reads::ARTIFACTS,
+            needs: Needs::tools(self.compression().and_then(|compression| compression.program(false))),
+            artifacts: vec![self.output()],
+            removes: self.remove_source.then(|| self.file.clone()).into_iter().collect(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { artifacts: true, ..Changes::default() }
-    }
-
-    fn reads_artifacts(&self) -> bool {
-        true
-    }
-
-    fn reads_root(&self) -> bool {
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
         false
     }
 
-    fn artifacts(&self) -> Vec<String> {
-        vec![self.output()]
-    }
-
-    fn removes(&self) -> Vec<String> {
-        if self.remove_source { vec![self.file.clone()] } else { Vec::new() }
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {

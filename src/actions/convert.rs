@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::artifact::{self, Output};
 use super::pack::tool_version;
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::{BuildContext, CheckContext, InputContext, interrupted};
 use crate::diagnostics::{Diagnostics, Fault, FaultKind, size_shown, suggest};
 use crate::image::format::identity::{self, settle};
@@ -259,28 +259,26 @@ impl Action for Convert {
         }
     }
 
-    fn needs(&self) -> Needs {
-        Needs { tools: if self.is_own() { Vec::new() } else { vec![QEMU_IMG] }, ..Needs::default() }
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes::ARTIFACTS,
+            root: RootUse::Unused,
+            reads: Reads::ARTIFACTS,
+            needs: Needs::tools((!self.is_own()).then_some(QEMU_IMG)),
+            artifacts: vec![self.output()],
+            removes: self.remove_source.then(|| self.file.clone()).into_iter().collect(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { artifacts: true, ..Changes::default() }
-    }
-
-    fn reads_artifacts(&self) -> bool {
-        true
-    }
-
-    fn reads_root(&self) -> bool {
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
         false
     }
 
-    fn artifacts(&self) -> Vec<String> {
-        vec![self.output()]
-    }
-
-    fn removes(&self) -> Vec<String> {
-        if self.remove_source { vec![self.file.clone()] } else { Vec::new() }
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {

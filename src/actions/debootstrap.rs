@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::mmdebstrap::{check_file, check_snapshot, check_suite};
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::apt::{Apt, Base, Options, Trust, add_repositories};
 use crate::build::bootstrap::{HOSTNAME, Variant, reset_devices};
 use crate::build::inside::Inside;
@@ -259,20 +259,31 @@ impl Action for Debootstrap {
         }
     }
 
-    fn needs(&self) -> Needs {
+    fn nature(&self) -> Nature {
         let tools = vec![("debootstrap", "debootstrap"), ("apt-get", "apt"), ("dpkg", "dpkg"), ("wget", "wget")];
-        Needs { tools, network: true, emulation: true }
+        Nature {
+            version: 1,
+            changes: Changes::ROOT,
+            root: RootUse::Used,
+            reads: Reads::NOTHING,
+            needs: Needs { tools, network: true, emulation: true },
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { root: true, ..Changes::default() }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
     }
 
-    fn foresee_apt_sources(&self, _before: Option<&str>, _recipe_dir: &Path) -> Option<String> {
-        // With keys of its own it can be verified only once the root holds the keys.
-        let own_keys = self.keyring_file.is_some() || self.certificate.is_some() || !self.check_gpg;
-        let source = self.source().ok().filter(|_| !own_keys)?;
-        Some(Sources(vec![source]).to_string())
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
+    }
+
+    fn release_after(&self, _before: Option<String>) -> Option<String> {
+        Some(self.suite.clone())
     }
 
     fn summary(&self) -> String {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::pack::unknown_compression;
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::apt::repository::Credentials;
 use crate::build::archive::{Archive, Compression, unpack};
 use crate::build::inside::Inside;
@@ -110,6 +110,12 @@ impl Download {
         })
     }
 
+    /// The host's program that unpacks it, where debforge does not.
+    fn program(&self) -> Option<(&'static str, &'static str)> {
+        let compression = self.compression.as_deref().and_then(Compression::named).filter(|_| self.unpack);
+        compression.and_then(|compression| compression.program(true))
+    }
+
     /// The name of the input that tells which file it was.
     fn what(&self) -> String {
         format!("download {}", self.shown())
@@ -185,22 +191,30 @@ impl Action for Download {
         }
     }
 
-    fn needs(&self) -> Needs {
-        let compression = self.compression.as_deref().and_then(Compression::named).filter(|_| self.unpack);
-        let program = compression.and_then(|compression| compression.program(true));
-        Needs { network: true, tools: program.into_iter().collect(), ..Needs::default() }
-    }
-
-    fn changes(&self) -> Changes {
-        Changes { origin: true, ..Changes::default() }
-    }
-
-    fn version(&self) -> u32 {
-        2
-    }
-
     fn origin_name(&self) -> Option<&str> {
         Some(&self.name)
+    }
+
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 2,
+            changes: Changes::ORIGIN,
+            root: RootUse::Unused,
+            reads: Reads::NOTHING,
+            needs: Needs { tools: self.program().into_iter().collect(), network: true, emulation: false },
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
+    }
+
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
+    }
+
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Changes, ImageRole, ImageSurroundings, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::image::{self, FindBy};
 use crate::build::inside::{Inside, Kind};
 use crate::build::{BuildContext, CheckContext, InputContext};
@@ -260,12 +260,22 @@ impl Action for FilesystemDeploy {
         }
     }
 
-    fn needs(&self) -> Needs {
-        Needs::default()
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes::ROOT,
+            root: RootUse::Used,
+            reads: Reads::NOTHING,
+            needs: Needs::NOTHING,
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { root: true, ..Changes::default() }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
     }
 
     fn image(&self, cx: ImageSurroundings<'_>) -> ImageRole {

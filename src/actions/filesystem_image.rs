@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::artifact::Output;
 use super::overlay::check_destination;
 use super::pack::check_artifact_name;
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::image::{Room, make_alone};
 use crate::build::inside::{Inside, Kind};
 use crate::build::{BuildContext, CheckContext, InputContext};
@@ -103,6 +103,11 @@ impl FilesystemImage {
         };
         use FilesystemKind::{None, Swap, Verity};
         kind.filter(|kind| !(matches!(kind, None | Swap | Verity) || kind.is_kernels()))
+    }
+
+    /// The host's programs that make it.
+    fn tools(&self) -> Vec<(&'static str, &'static str)> {
+        self.kind().map_or(&[][..], filesystem::programs).to_vec()
     }
 
     fn room(&self) -> Option<Room> {
@@ -218,25 +223,27 @@ impl Action for FilesystemImage {
         }
     }
 
-    fn needs(&self) -> Needs {
-        Needs { tools: self.kind().map_or(&[][..], filesystem::programs).to_vec(), ..Needs::default() }
+    fn nature(&self) -> Nature {
+        Nature {
+            // 2: what mkfs took from the host in btrfs, and the order of several attributes in squashfs and erofs.
+            version: 2,
+            changes: Changes::ARTIFACTS,
+            root: RootUse::Used,
+            reads: Reads::NOTHING,
+            needs: Needs::tools(self.tools()),
+            artifacts: vec![self.file.clone()],
+            removes: Vec::new(),
+            works_on_disk: true,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { artifacts: true, ..Changes::default() }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
     }
 
-    fn artifacts(&self) -> Vec<String> {
-        vec![self.file.clone()]
-    }
-
-    /// 2: what mkfs took from the host in btrfs, and the order of several attributes in squashfs and erofs.
-    fn version(&self) -> u32 {
-        2
-    }
-
-    fn works_on_disk(&self) -> bool {
-        true
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {
@@ -247,7 +254,7 @@ impl Action for FilesystemImage {
     }
 
     fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
-        for (program, package) in self.needs().tools {
+        for (program, package) in self.tools() {
             cx.add(format!("tool {program}"), host::package_version(package).unwrap_or_default());
         }
         Ok(())

@@ -4,7 +4,7 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Changes, ImageRole, ImageSurroundings, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::first_boot::{self, Wanted};
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::diagnostics::Diagnostics;
@@ -92,12 +92,22 @@ impl Action for FirstBoot {
         }
     }
 
-    fn needs(&self) -> Needs {
-        Needs::default()
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 3,
+            changes: Changes::ROOT,
+            root: RootUse::Used,
+            reads: Reads::NOTHING,
+            needs: Needs::NOTHING,
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { root: true, ..Changes::default() }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
     }
 
     fn image(&self, cx: ImageSurroundings<'_>) -> ImageRole {
@@ -105,10 +115,6 @@ impl Action for FirstBoot {
             Some(spec) if !spec.deploys.is_empty() => ImageRole::PreparesFirstBoot,
             _ => ImageRole::None,
         }
-    }
-
-    fn version(&self) -> u32 {
-        3
     }
 
     fn summary(&self) -> String {

@@ -5,10 +5,9 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::{BuildContext, CheckContext, InputContext, image};
 use crate::diagnostics::Diagnostics;
-use crate::image::Spec;
 
 /// Write the disk image that the steps before describe.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
@@ -18,33 +17,28 @@ pub struct WriteImage {}
 impl Action for WriteImage {
     fn check(&self, _cx: &CheckContext<'_>, _out: &mut Diagnostics) {}
 
-    fn needs(&self) -> Needs {
-        Needs::default()
+    fn nature(&self) -> Nature {
+        Nature {
+            // 2: what mkfs took from the host in btrfs, and the order of several attributes in squashfs and erofs.
+            version: 2,
+            changes: Changes::ARTIFACTS,
+            root: RootUse::SpoiltForImage,
+            reads: Reads { artifacts: true, apt_sources: false, image: true },
+            // Those of the image that it writes: `plan::needs`.
+            needs: Needs::NOTHING,
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: true,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { artifacts: true, ..Changes::default() }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
     }
 
-    fn reads_artifacts(&self) -> bool {
-        true
-    }
-
-    fn reads_image(&self) -> bool {
-        true
-    }
-
-    fn spoils_root(&self, spec: Option<&Spec>, mounts: bool) -> bool {
-        spec.is_some_and(|spec| image::spoils_root(spec, mounts))
-    }
-
-    /// 2: what mkfs took from the host in btrfs, and the order of several attributes in squashfs and erofs.
-    fn version(&self) -> u32 {
-        2
-    }
-
-    fn works_on_disk(&self) -> bool {
-        true
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::properties::{Mountpoint, Partition, Reserved};
-use super::{Action, Changes, ImageRole, ImageSurroundings, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::diagnostics::Diagnostics;
 use crate::image::{FilesystemKind, Strategy, TableKind};
@@ -180,27 +180,29 @@ impl Action for ImagePartition {
         check::check(self, cx, out);
     }
 
+    fn nature(&self) -> Nature {
+        let partitions = self.partitions.iter().filter_map(|partition| partition.artifact.clone());
+        Nature {
+            version: 1,
+            changes: Changes::NOTHING,
+            root: RootUse::Unused,
+            reads: Reads::NOTHING,
+            needs: Needs::NOTHING,
+            artifacts: std::iter::once(self.imagename.clone()).chain(partitions).collect(),
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
+    }
+
     fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
         let filled = |name: &str| self.mountpoints.iter().any(|mount| mount.partition == name);
         let kinds = self.partitions.iter().filter(|part| filled(&part.name)).filter_map(declare::filesystem);
         kinds.into_iter().any(FilesystemKind::is_kernels)
     }
 
-    fn needs(&self) -> Needs {
-        Needs::default()
-    }
-
-    fn changes(&self) -> Changes {
-        Changes::default()
-    }
-
     fn image(&self, cx: ImageSurroundings<'_>) -> ImageRole {
         ImageRole::Declares(Box::new(declare::declare(self, cx.architecture, cx.sector_size)))
-    }
-
-    fn artifacts(&self) -> Vec<String> {
-        let partitions = self.partitions.iter().filter_map(|partition| partition.artifact.clone());
-        std::iter::once(self.imagename.clone()).chain(partitions).collect()
     }
 
     fn summary(&self) -> String {

@@ -5,10 +5,9 @@ use crate::debian::Architecture;
 use crate::image::{Deploy, Spec, Strategy, Write, WriteSource};
 
 /// What a step has to do with a disk image.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub enum ImageRole {
     /// Nothing, or no more than with any artifact.
-    #[default]
     None,
     /// Says what it looks like.
     Declares(Box<Spec>),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::apt::{self, Logins, Options};
 use crate::build::origin::Origin;
 use crate::build::{BuildContext, CheckContext, InputContext};
@@ -135,16 +135,31 @@ impl Action for InstallDeb {
         apt::check_root(cx, out);
     }
 
-    fn needs(&self) -> Needs {
-        Needs { tools: apt::TOOLS.into(), network: true, emulation: true }
+    fn nature(&self) -> Nature {
+        Nature {
+            // 2: the states of all repositories that the root is set up for are inputs.
+            version: 2,
+            changes: Changes::ROOT,
+            root: RootUse::Used,
+            reads: Reads { artifacts: Origin::named(&self.origin).is_made(), apt_sources: true, image: false },
+            needs: Needs { tools: apt::TOOLS.into(), network: true, emulation: true },
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { root: true, ..Changes::default() }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
     }
 
-    fn reads_artifacts(&self) -> bool {
-        matches!(Origin::named(&self.origin), Origin::Artifacts | Origin::Download(_))
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
+    }
+
+    fn release_after(&self, _before: Option<String>) -> Option<String> {
+        None
     }
 
     fn summary(&self) -> String {

@@ -15,7 +15,7 @@ use self::system::System;
 use super::artifact::Output;
 use super::filesystem_image::check_compression;
 use super::pack::{check_artifact_name, tool_version};
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::image::{Room, make_alone};
 use crate::build::inside::Inside;
 use crate::build::{BuildContext, CheckContext, InputContext};
@@ -123,6 +123,13 @@ const LONGEST_VOLUME_ID: usize = 32;
 impl Iso {
     fn kind(&self) -> Option<FilesystemKind> {
         FILESYSTEMS.iter().find(|(name, _)| *name == self.filesystem).map(|(_, kind)| *kind)
+    }
+
+    /// The host's programs that make it.
+    fn tools(&self) -> Vec<(&'static str, &'static str)> {
+        let kinds = [self.kind(), Some(FilesystemKind::Fat16)];
+        let file_systems = kinds.into_iter().flatten().flat_map(filesystem::programs);
+        std::iter::once(&XORRISO).chain(file_systems).copied().collect()
     }
 
     fn volume_id(&self) -> String {
@@ -280,29 +287,28 @@ impl Action for Iso {
         }
     }
 
-    fn needs(&self) -> Needs {
-        let mut tools = vec![XORRISO];
-        let kinds = [self.kind(), Some(FilesystemKind::Fat16)];
-        tools.extend(kinds.into_iter().flatten().flat_map(filesystem::programs));
-        // GRUB's image for the BIOS is made by the root's own program.
-        Needs { tools, emulation: true, ..Needs::default() }
+    fn nature(&self) -> Nature {
+        Nature {
+            // 2: what mkfs took from the host in btrfs, and the order of several attributes in squashfs and erofs.
+            version: 2,
+            changes: Changes::ARTIFACTS,
+            root: RootUse::Spoilt,
+            reads: Reads::NOTHING,
+            // GRUB's image for the BIOS is made by the root's own program.
+            needs: Needs { tools: self.tools(), network: false, emulation: true },
+            artifacts: vec![self.file.clone()],
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { artifacts: true, ..Changes::default() }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
     }
 
-    fn spoils_root(&self, _image: Option<&Spec>, _mounts: bool) -> bool {
-        true
-    }
-
-    fn artifacts(&self) -> Vec<String> {
-        vec![self.file.clone()]
-    }
-
-    /// 2: what mkfs took from the host in btrfs, and the order of several attributes in squashfs and erofs.
-    fn version(&self) -> u32 {
-        2
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {
@@ -311,7 +317,7 @@ impl Action for Iso {
 
     fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
         cx.add("tool xorriso", tool_version("xorriso"));
-        for (program, package) in self.needs().tools {
+        for (program, package) in self.tools() {
             if program != XORRISO.0 {
                 cx.add(format!("tool {program}"), host::package_version(package).unwrap_or_default());
             }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::apt::{Trust, add_repositories};
 use crate::build::bootstrap::{Bootstrap, Filters, Skeleton, VARIANTS, Variant};
 use crate::build::{BuildContext, CheckContext, FileKind, InputContext, LOGIN_FILE};
@@ -218,18 +218,30 @@ impl Action for Mmdebstrap {
         }
     }
 
-    fn needs(&self) -> Needs {
-        Needs { tools: vec![("apt-get", "apt"), ("dpkg", "dpkg")], network: true, emulation: true }
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes::ROOT,
+            root: RootUse::Used,
+            reads: Reads::NOTHING,
+            needs: Needs { tools: vec![("apt-get", "apt"), ("dpkg", "dpkg")], network: true, emulation: true },
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { root: true, ..Changes::default() }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
     }
 
-    fn foresee_apt_sources(&self, _before: Option<&str>, _recipe_dir: &Path) -> Option<String> {
-        // Repositories with keys of their own can be verified only once the root holds the keys.
-        let list = self.sources_list().ok().filter(|_| self.keyring_files.is_empty())?;
-        Sources::from_lines(&list).ok().map(|sources| sources.to_string())
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
+    }
+
+    fn release_after(&self, _before: Option<String>) -> Option<String> {
+        Some(self.suite.clone())
     }
 
     fn summary(&self) -> String {

@@ -20,6 +20,7 @@ mod image_walk;
 pub mod install_deb;
 pub mod iso;
 pub mod mmdebstrap;
+mod nature;
 pub mod oci_image;
 pub mod oci_index;
 pub mod oci_push;
@@ -38,8 +39,6 @@ pub mod sign;
 mod signing;
 pub mod unpack;
 
-use std::path::Path;
-
 use anyhow::Result;
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
@@ -51,139 +50,23 @@ use crate::diagnostics::Diagnostics;
 use crate::image::Spec;
 
 pub use image_walk::{ImageRole, ImageSurroundings, ImageWalk};
-
-/// What a step changes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// The root filesystem: the step gets a layer.
-    pub root: bool,
-    /// The artifact directory: the step's files there are kept with its id.
-    pub artifacts: bool,
-    /// A named origin: a `download`.
-    pub origin: bool,
-    /// Bytes for the image, kept until it is written: `raw`.
-    pub write: bool,
-    /// Something outside of the build, which nobody else may have left as it is: it is done in every build.
-    pub outside: bool,
-}
-
-/// What a step needs of the machine, checked before anything runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// Host programs: name and the Debian package that has it.
-    pub tools: Vec<(&'static str, &'static str)>,
-    /// Whether it fetches something, or its processes may.
-    pub network: bool,
-    /// Whether it runs programs of the target's architecture.
-    pub emulation: bool,
-}
+pub use nature::{Changes, Nature, Needs, Reads, RootUse};
 
 /// One kind of step. The struct's doc comment is its manual.
+///
+/// What decides an id, a need or a permission has no default: each action states it.
 pub trait Action: std::fmt::Debug + Send + Sync {
     /// Pure: reports every fault of the properties, not the first.
     fn check(&self, cx: &CheckContext<'_>, out: &mut Diagnostics);
 
+    /// What it is to the steps around it and to the machine.
+    fn nature(&self) -> Nature;
+
     /// Whether it uses the image's device, which only an image has that is mounted while the steps run.
-    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
-        false
-    }
-
-    /// What it needs of the machine.
-    fn needs(&self) -> Needs;
-
-    /// What it changes.
-    fn changes(&self) -> Changes;
-
-    /// Whether it may read artifacts or downloads that earlier steps made; then it depends on all
-    /// earlier steps, else only on those that changed the root.
-    fn reads_artifacts(&self) -> bool {
-        false
-    }
-
-    /// Whether it looks at the root; else the root is not made for it where it is not there.
-    fn reads_root(&self) -> bool {
-        !self.postprocess()
-    }
-
-    /// Whether it depends on the apt repositories that the root is set up for.
-    fn reads_apt_sources(&self) -> bool {
-        false
-    }
-
-    /// The apt repositories that the root will be set up for after it, as one deb822 text, where they
-    /// are `before` it, each as far as that can be told before anything runs. A wrong guess costs
-    /// nothing: what is in the root counts once it is made.
-    fn foresee_apt_sources(&self, before: Option<&str>, _recipe_dir: &Path) -> Option<String> {
-        before.map(str::to_owned)
-    }
+    fn wants_device(&self, cx: &CheckContext<'_>) -> bool;
 
     /// What it has to do with the recipe's disk image.
-    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
-        ImageRole::None
-    }
-
-    /// How many bytes it puts over the image, as far as that can be told before anything runs.
-    fn image_bytes(&self, _cx: &CheckContext<'_>) -> Option<u64> {
-        None
-    }
-
-    /// Whether its result depends on how the image is described so far.
-    fn reads_image(&self) -> bool {
-        false
-    }
-
-    /// Whether it changes the root for its own work alone: then it gets one that is thrown away, or, where
-    /// there is but one, puts back what it changed. `mounts` says whether anything can be mounted.
-    fn spoils_root(&self, _image: Option<&Spec>, _mounts: bool) -> bool {
-        false
-    }
-
-    /// Whether it waits until everything else is done.
-    fn postprocess(&self) -> bool {
-        false
-    }
-
-    /// Files it leaves in the artifact directory, as far as the properties say.
-    fn artifacts(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// Whether it works on the disk itself where the root is one that OSTree deploys to; others work in the
-    /// deployment that is started first.
-    fn works_on_disk(&self) -> bool {
-        false
-    }
-
-    /// A directory among the artifacts whose files are one artifact for people: a repository.
-    fn artifact_tree(&self) -> Option<&str> {
-        None
-    }
-
-    /// Whether the root that it leaves is its own work alone: what was in the root before is not in it.
-    fn makes_root(&self) -> bool {
-        false
-    }
-
-    /// Looks after what lies in the artifact directory when the whole build is done and all artifacts are there.
-    /// Never cached, so it does nothing that is not already so when it is done again.
-    fn published(&self, _cx: &BuildContext<'_>) -> Result<()> {
-        Ok(())
-    }
-
-    /// Files that earlier actions left in the artifact directory and that it takes away.
-    fn removes(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// The name it gives to an origin.
-    fn origin_name(&self) -> Option<&str> {
-        None
-    }
-
-    /// Raised when the same properties come to give another result.
-    fn version(&self) -> u32 {
-        1
-    }
+    fn image(&self, cx: ImageSurroundings<'_>) -> ImageRole;
 
     /// A few words for the progress line: "trixie, minbase".
     fn summary(&self) -> String;
@@ -194,6 +77,87 @@ pub trait Action: std::fmt::Debug + Send + Sync {
 
     /// Does it.
     fn run(&self, cx: &mut BuildContext<'_>) -> Result<()>;
+
+    /// How many bytes it puts over the image, as far as that can be told before anything runs: for checks alone.
+    fn image_bytes(&self, _cx: &CheckContext<'_>) -> Option<u64> {
+        None
+    }
+
+    /// The release of Debian that the root is of after it, where it was `before`, as far as the recipe says: so that
+    /// what a release cannot do is said before anything runs. What counts is in the root.
+    fn release_after(&self, before: Option<String>) -> Option<String> {
+        before
+    }
+
+    /// A directory among the artifacts whose files are one artifact for people: a repository.
+    fn artifact_tree(&self) -> Option<&str> {
+        None
+    }
+
+    /// The name it gives to an origin.
+    fn origin_name(&self) -> Option<&str> {
+        None
+    }
+
+    /// Looks after what lies in the artifact directory when the whole build is done and all artifacts are there.
+    /// Never cached, so it does nothing that is not already so when it is done again.
+    fn published(&self, _cx: &BuildContext<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Parts of an action's [`Nature`] by their own names. Not methods of the trait, so that no action can say
+/// something else here than there.
+impl dyn Action + '_ {
+    /// See [`Nature::needs`].
+    pub fn needs(&self) -> Needs {
+        self.nature().needs
+    }
+
+    /// See [`Nature::changes`].
+    pub fn changes(&self) -> Changes {
+        self.nature().changes
+    }
+
+    /// See [`Nature::artifacts`].
+    pub fn artifacts(&self) -> Vec<String> {
+        self.nature().artifacts
+    }
+
+    /// See [`Nature::removes`].
+    pub fn removes(&self) -> Vec<String> {
+        self.nature().removes
+    }
+
+    /// See [`Nature::works_on_disk`].
+    pub fn works_on_disk(&self) -> bool {
+        self.nature().works_on_disk
+    }
+
+    /// See [`Nature::postprocess`].
+    pub fn postprocess(&self) -> bool {
+        self.nature().postprocess
+    }
+
+    /// See [`Reads::artifacts`].
+    pub fn reads_artifacts(&self) -> bool {
+        self.nature().reads.artifacts
+    }
+
+    /// See [`RootUse::reads`].
+    pub fn reads_root(&self) -> bool {
+        self.nature().root.reads()
+    }
+
+    /// See [`RootUse::spoils`].
+    pub fn spoils_root(&self, image: Option<&Spec>, mounts: bool) -> bool {
+        self.nature().root.spoils(image, mounts)
+    }
+
+    /// See [`RootUse::Replaced`].
+    pub fn makes_root(&self) -> bool {
+        self.nature().root == RootUse::Replaced
+    }
 }
 
 /// What went wrong when properties were read.

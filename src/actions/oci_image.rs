@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::common::{Common, Form, compression, finish, max_layers, short};
 use super::pack::check_root;
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::files::RootFiles;
 use crate::build::oci::Settings;
 use crate::build::{BuildContext, CheckContext, InputContext};
@@ -142,16 +142,26 @@ impl Action for OciImage {
         }
     }
 
-    fn needs(&self) -> Needs {
-        Needs::default()
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes::ARTIFACTS,
+            root: RootUse::Used,
+            reads: Reads::NOTHING,
+            needs: Needs::NOTHING,
+            artifacts: vec![self.file.clone()],
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { artifacts: true, ..Changes::default() }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
     }
 
-    fn artifacts(&self) -> Vec<String> {
-        vec![self.file.clone()]
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {

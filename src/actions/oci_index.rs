@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::artifact;
 use super::oci_image::{Form, finish, short};
 use super::pack::check_artifact_name;
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::diagnostics::{Diagnostics, Fault};
 use crate::oci::{Layout, Tag, Writer, join};
@@ -61,24 +61,26 @@ impl Action for OciIndex {
         }
     }
 
-    fn needs(&self) -> Needs {
-        Needs::default()
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes::ARTIFACTS,
+            root: RootUse::Unused,
+            reads: Reads::ARTIFACTS,
+            needs: Needs::NOTHING,
+            artifacts: vec![self.file.clone()],
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { artifacts: true, ..Changes::default() }
-    }
-
-    fn reads_artifacts(&self) -> bool {
-        true
-    }
-
-    fn reads_root(&self) -> bool {
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
         false
     }
 
-    fn artifacts(&self) -> Vec<String> {
-        vec![self.file.clone()]
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {

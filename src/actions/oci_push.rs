@@ -11,7 +11,7 @@ use super::artifact;
 use super::oci_image::short;
 use super::oci_index::open;
 use super::pack::tool_version;
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
 use crate::diagnostics::{Diagnostics, Fault};
 use crate::oci::{Layout, REF_NAME, Writer};
@@ -128,24 +128,26 @@ impl Action for OciPush {
         }
     }
 
-    fn needs(&self) -> Needs {
-        Needs { tools: vec![SKOPEO], network: true, ..Needs::default() }
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes::OUTSIDE,
+            root: RootUse::Unused,
+            reads: Reads::ARTIFACTS,
+            needs: Needs { tools: vec![SKOPEO], network: true, emulation: false },
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: true,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { outside: true, ..Changes::default() }
-    }
-
-    fn reads_artifacts(&self) -> bool {
-        true
-    }
-
-    fn reads_root(&self) -> bool {
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
         false
     }
 
-    fn postprocess(&self) -> bool {
-        true
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {

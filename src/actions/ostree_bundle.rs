@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::artifact::Output;
 use super::ostree_commit::{branch_artifact, check_branch, check_repository};
 use super::pack::{check_artifact_name, tool_version};
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::ostree::OSTREE;
 use crate::build::ostree::deploy::repository_with;
 use crate::build::{BuildContext, CheckContext, InputContext};
@@ -86,24 +86,26 @@ impl Action for OstreeBundle {
         }
     }
 
-    fn needs(&self) -> Needs {
-        Needs { tools: vec![OSTREE], ..Needs::default() }
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes::ARTIFACTS,
+            root: RootUse::Unused,
+            reads: Reads::ARTIFACTS,
+            needs: Needs::tools([OSTREE]),
+            artifacts: vec![self.file.clone()],
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { artifacts: true, ..Changes::default() }
-    }
-
-    fn reads_artifacts(&self) -> bool {
-        true
-    }
-
-    fn reads_root(&self) -> bool {
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
         false
     }
 
-    fn artifacts(&self) -> Vec<String> {
-        vec![self.file.clone()]
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {

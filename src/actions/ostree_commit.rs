@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::pack::{check_artifact_name, tool_version};
 use super::signing::Signing;
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::ostree::{OSTREE, commit};
 use crate::build::{BuildContext, CheckContext, InputContext, gpg, packages};
 use crate::diagnostics::{Diagnostics, Fault};
@@ -235,22 +235,30 @@ impl Action for OstreeCommit {
         }
     }
 
-    fn needs(&self) -> Needs {
-        let mut tools = vec![OSTREE];
-        tools.extend(self.sign.as_ref().map(|_| gpg::GPG));
-        Needs { tools, ..Needs::default() }
-    }
-
-    fn changes(&self) -> Changes {
-        Changes { artifacts: true, ..Changes::default() }
-    }
-
-    fn artifacts(&self) -> Vec<String> {
-        vec![self.artifact()]
-    }
-
     fn artifact_tree(&self) -> Option<&str> {
         Some(&self.repository)
+    }
+
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes::ARTIFACTS,
+            root: RootUse::Used,
+            reads: Reads::NOTHING,
+            needs: Needs::tools([OSTREE].into_iter().chain(self.sign.as_ref().map(|_| gpg::GPG))),
+            artifacts: vec![self.artifact()],
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
+    }
+
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
+    }
+
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {

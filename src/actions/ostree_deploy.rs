@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::ostree_commit::{branch_artifact, check_branch, check_repository};
 use super::pack::tool_version;
 use super::signing::check_file;
-use super::{Action, Changes, ImageRole, ImageSurroundings, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::image;
 use crate::build::ostree::OSTREE;
 use crate::build::ostree::deploy::{self, Deploy, Remote};
@@ -235,28 +235,22 @@ impl Action for OstreeDeploy {
         }
     }
 
-    fn needs(&self) -> Needs {
-        Needs { tools: vec![OSTREE], ..Needs::default() }
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes::ROOT,
+            root: RootUse::Replaced,
+            reads: Reads::ARTIFACTS,
+            needs: Needs::tools([OSTREE]),
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: true,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { root: true, ..Changes::default() }
-    }
-
-    fn reads_artifacts(&self) -> bool {
-        true
-    }
-
-    fn reads_root(&self) -> bool {
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
         false
-    }
-
-    fn makes_root(&self) -> bool {
-        true
-    }
-
-    fn foresee_apt_sources(&self, _before: Option<&str>, _recipe_dir: &std::path::Path) -> Option<String> {
-        None
     }
 
     fn image(&self, cx: ImageSurroundings<'_>) -> ImageRole {
@@ -266,8 +260,8 @@ impl Action for OstreeDeploy {
         ImageRole::Deploys(crate::image::Deploy { slot: None, words: self.words(cx.spec), first_boot: false })
     }
 
-    fn works_on_disk(&self) -> bool {
-        true
+    fn release_after(&self, _before: Option<String>) -> Option<String> {
+        None
     }
 
     fn summary(&self) -> String {

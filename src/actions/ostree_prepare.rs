@@ -1,15 +1,14 @@
 //! The action `ostree-prepare`.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ostree_commit::{check_branch, check_repository};
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::ostree::prepare::{self, Options};
 use crate::build::{BuildContext, CheckContext, InputContext};
-use crate::debian::deb822;
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::ostree::Repository;
 use crate::ostree::release::Abilities;
 
@@ -106,6 +105,14 @@ impl Action for OstreePrepare {
                     .hint("an action before this one must make it: `mmdebstrap`, `debootstrap` or `unpack`"),
             );
         }
+        if self.composefs == Some(true)
+            && let Some(release) = cx.release
+            && Abilities::of_release(release).is_some_and(|can| !can.composefs)
+        {
+            let fault = Abilities::no_composefs(&format!("the ostree of {release}"));
+            let diagnostic = cx.error("composefs", fault.message);
+            out.push(fault.hints.into_iter().fold(diagnostic, Diagnostic::hint));
+        }
         if let Some(previous) = &self.previous {
             check_repository(cx, "previous.repository", &previous.repository, out);
             check_branch(cx, "previous.branch", &previous.branch, out);
@@ -118,12 +125,27 @@ impl Action for OstreePrepare {
         }
     }
 
-    fn needs(&self) -> Needs {
-        Needs { emulation: true, ..Needs::default() }
+    fn nature(&self) -> Nature {
+        Nature {
+            // 2: what mounts composefs is in the initramfs, and a deployment without an image for it starts.
+            version: 2,
+            changes: Changes::ROOT,
+            root: RootUse::Used,
+            reads: Reads::NOTHING,
+            needs: Needs { tools: Vec::new(), network: false, emulation: true },
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { root: true, ..Changes::default() }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
+    }
+
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {
@@ -134,11 +156,6 @@ impl Action for OstreePrepare {
         }
     }
 
-    /// 2: what mounts composefs is in the initramfs, and a deployment without an image for it starts.
-    fn version(&self) -> u32 {
-        2
-    }
-
     fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
         let state = match self.numbers(cx.artifact_dir)? {
             Some((passwd, group)) => blake3::hash(format!("{passwd}\0{group}").as_bytes()).to_hex().to_string(),
@@ -146,14 +163,6 @@ impl Action for OstreePrepare {
         };
         if self.previous.is_some() {
             cx.add(NUMBERS, state);
-        }
-        if self.composefs != Some(true) {
-            return Ok(());
-        }
-        let sources = cx.apt_sources.map(deb822::parse).transpose().context("reading apt's sources")?;
-        let mut suites = sources.iter().flatten().flat_map(|source| source.words("Suites"));
-        if let Some(suite) = suites.find(|suite| Abilities::of_release(suite).is_some_and(|can| !can.composefs)) {
-            return Err(Abilities::no_composefs(&format!("the ostree of {suite}")).into());
         }
         Ok(())
     }

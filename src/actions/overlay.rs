@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use self::copy::Copier;
 use self::mode::FileMode;
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::accounts::Accounts;
 use crate::build::inside::{Inside, Kind, shown};
 use crate::build::origin::Origin;
@@ -140,16 +140,26 @@ impl Action for Overlay {
         }
     }
 
-    fn needs(&self) -> Needs {
-        Needs::default()
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes::ROOT,
+            root: RootUse::Used,
+            reads: Reads { artifacts: Origin::named(&self.origin).is_made(), apt_sources: false, image: false },
+            needs: Needs::NOTHING,
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { root: true, ..Changes::default() }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
     }
 
-    fn reads_artifacts(&self) -> bool {
-        matches!(Origin::named(&self.origin), Origin::Artifacts | Origin::Download(_))
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::overlay::check_destination;
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::archive::{Compression, pack};
 use crate::build::inside::{Inside, Kind};
 use crate::build::{BuildContext, CheckContext, InputContext};
@@ -89,21 +89,26 @@ impl Action for Pack {
         check_root(cx, "to pack", out);
     }
 
-    fn needs(&self) -> Needs {
-        let program = self.compression().and_then(|compression| compression.program(false));
-        Needs { tools: program.into_iter().collect(), ..Needs::default() }
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes::ARTIFACTS,
+            root: RootUse::Used,
+            reads: Reads::NOTHING,
+            needs: Needs::tools(self.compression().and_then(|compression| compression.program(false))),
+            artifacts: vec![self.file.clone()],
+            removes: Vec::new(),
+            works_on_disk: true,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { artifacts: true, ..Changes::default() }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
     }
 
-    fn artifacts(&self) -> Vec<String> {
-        vec![self.file.clone()]
-    }
-
-    fn works_on_disk(&self) -> bool {
-        true
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {

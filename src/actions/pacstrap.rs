@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::mmdebstrap::check_file;
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::files::RootFiles;
 use crate::build::inside::Inside;
 use crate::build::pacman::{self, Config, MIRROR_LIST, Session, architecture_name};
@@ -157,12 +157,26 @@ impl Action for Pacstrap {
         }
     }
 
-    fn needs(&self) -> Needs {
-        Needs { tools: pacman::TOOLS.into(), network: true, emulation: true }
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes::ROOT,
+            root: RootUse::Used,
+            reads: Reads::NOTHING,
+            needs: Needs { tools: pacman::TOOLS.into(), network: true, emulation: true },
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { root: true, ..Changes::default() }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
+    }
+
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {

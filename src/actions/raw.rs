@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Changes, ImageRole, ImageSurroundings, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::origin::Origin;
 use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
 use crate::diagnostics::{Diagnostics, Fault};
@@ -216,12 +216,22 @@ impl Action for Raw {
         }
     }
 
-    fn needs(&self) -> Needs {
-        Needs::default()
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes::WRITE,
+            root: RootUse::Used,
+            reads: Reads { artifacts: Origin::named(self.origin()).is_made(), apt_sources: false, image: false },
+            needs: Needs::NOTHING,
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { write: true, ..Changes::default() }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
     }
 
     fn image(&self, cx: ImageSurroundings<'_>) -> ImageRole {
@@ -234,10 +244,6 @@ impl Action for Raw {
             _ => None,
         };
         size.or(self.max_size(cx.sector_size))
-    }
-
-    fn reads_artifacts(&self) -> bool {
-        matches!(Origin::named(self.origin()), Origin::Artifacts | Origin::Download(_))
     }
 
     fn summary(&self) -> String {

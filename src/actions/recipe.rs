@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
 use crate::diagnostics::Diagnostics;
 
@@ -51,12 +51,26 @@ impl Action for RecipeAction {
         }
     }
 
-    fn needs(&self) -> Needs {
-        Needs::default()
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes { root: true, artifacts: true, origin: false, write: false, outside: false },
+            root: RootUse::Used,
+            reads: Reads::NOTHING,
+            needs: Needs::NOTHING,
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { root: true, artifacts: true, origin: false, write: false, outside: false }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
+    }
+
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::room::Room;
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::command::shell_word;
 use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
 use crate::diagnostics::Diagnostics;
@@ -214,28 +214,32 @@ impl Action for Run {
         }
     }
 
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 3,
+            changes: Changes {
+                root: !self.postprocess,
+                artifacts: !self.chroot,
+                origin: false,
+                write: false,
+                outside: false,
+            },
+            root: if self.postprocess { RootUse::Unused } else { RootUse::Used },
+            reads: Reads { artifacts: !self.chroot, apt_sources: false, image: false },
+            needs: Needs { tools: Vec::new(), network: self.network, emulation: self.chroot },
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: self.postprocess,
+        }
+    }
+
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
+    }
+
     fn wants_device(&self, cx: &CheckContext<'_>) -> bool {
         !self.postprocess && cx.image.is_some() && device::used(self, cx, true).is_some()
-    }
-
-    fn needs(&self) -> Needs {
-        Needs { network: self.network, emulation: self.chroot, tools: Vec::new() }
-    }
-
-    fn changes(&self) -> Changes {
-        Changes { root: !self.postprocess, artifacts: !self.chroot, origin: false, write: false, outside: false }
-    }
-
-    fn reads_artifacts(&self) -> bool {
-        !self.chroot
-    }
-
-    fn postprocess(&self) -> bool {
-        self.postprocess
-    }
-
-    fn version(&self) -> u32 {
-        3
     }
 
     fn summary(&self) -> String {

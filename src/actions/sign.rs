@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::artifact::{self, Output};
 use super::pack::tool_version;
 use super::signing::{check_file, check_signer};
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::{BuildContext, CheckContext, FileKind, InputContext, gpg};
 use crate::diagnostics::Diagnostics;
 
@@ -93,25 +93,27 @@ impl Action for Sign {
         check_file(cx, "passphrase-file", self.passphrase_file.as_deref(), FileKind::File, out);
     }
 
-    fn needs(&self) -> Needs {
-        Needs { tools: vec![gpg::GPG], ..Needs::default() }
+    fn nature(&self) -> Nature {
+        let names = self.files.iter().filter(|name| !artifact::is_pattern(name));
+        Nature {
+            version: 1,
+            changes: Changes::ARTIFACTS,
+            root: RootUse::Unused,
+            reads: Reads::ARTIFACTS,
+            needs: Needs::tools([gpg::GPG]),
+            artifacts: names.map(|name| format!("{name}.{}", self.ending())).collect(),
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { artifacts: true, ..Changes::default() }
-    }
-
-    fn reads_artifacts(&self) -> bool {
-        true
-    }
-
-    fn reads_root(&self) -> bool {
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
         false
     }
 
-    fn artifacts(&self) -> Vec<String> {
-        let names = self.files.iter().filter(|name| !artifact::is_pattern(name));
-        names.map(|name| format!("{name}.{}", self.ending())).collect()
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
     fn summary(&self) -> String {

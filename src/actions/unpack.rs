@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::overlay::check_destination;
 use super::pack::{tool_version, unknown_compression};
-use super::{Action, Changes, Needs};
+use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::archive::{Archive, Compression, Unpacked, unpack};
 use crate::build::inside::Inside;
 use crate::build::origin::Origin;
@@ -88,6 +88,11 @@ impl Unpack {
             (Compression::by_ending(self.file()) == Compression::Lzop).then_some(Compression::Lzop)
         })
     }
+
+    /// The host's program that unpacks it, where debforge does not.
+    fn program(&self) -> Option<(&'static str, &'static str)> {
+        self.compression().and_then(|compression| compression.program(true))
+    }
 }
 
 impl Action for Unpack {
@@ -140,20 +145,29 @@ impl Action for Unpack {
         }
     }
 
-    fn needs(&self) -> Needs {
-        let program = self.compression().and_then(|compression| compression.program(true));
-        Needs { tools: program.into_iter().collect(), ..Needs::default() }
+    fn nature(&self) -> Nature {
+        Nature {
+            version: 1,
+            changes: Changes::ROOT,
+            root: RootUse::Used,
+            reads: Reads { artifacts: Origin::named(self.origin()).is_made(), apt_sources: false, image: false },
+            needs: Needs::tools(self.program()),
+            artifacts: Vec::new(),
+            removes: Vec::new(),
+            works_on_disk: false,
+            postprocess: false,
+        }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { root: true, ..Changes::default() }
+    fn wants_device(&self, _cx: &CheckContext<'_>) -> bool {
+        false
     }
 
-    fn reads_artifacts(&self) -> bool {
-        matches!(Origin::named(self.origin()), Origin::Artifacts | Origin::Download(_))
+    fn image(&self, _cx: ImageSurroundings<'_>) -> ImageRole {
+        ImageRole::None
     }
 
-    fn foresee_apt_sources(&self, _before: Option<&str>, _recipe_dir: &Path) -> Option<String> {
+    fn release_after(&self, _before: Option<String>) -> Option<String> {
         None
     }
 
@@ -162,7 +176,7 @@ impl Action for Unpack {
     }
 
     fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
-        if let Some((program, _)) = self.compression().and_then(|compression| compression.program(true)) {
+        if let Some((program, _)) = self.program() {
             cx.add(format!("tool {program}"), tool_version(program));
         }
         let path = match Origin::named(self.origin()) {

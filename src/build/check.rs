@@ -53,6 +53,8 @@ pub struct CheckContext<'a> {
     pub sector_size: u32,
     /// The image as the actions before this one describe it.
     pub image: Option<&'a Spec>,
+    /// The release of Debian that the root is of, as far as the actions before say.
+    pub release: Option<&'a str>,
     /// Whether an earlier action made the root (a bootstrap, `unpack`, …).
     pub has_root: bool,
     /// Whether an earlier action of the recipe may write any artifact (a `run` outside the chroot).

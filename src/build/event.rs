@@ -86,6 +86,11 @@ pub enum Event {
         /// What the id was made from.
         inputs: Vec<super::Input>,
     },
+    /// States of repositories that nobody could ask for before a step was reached, by "URI SUITE".
+    Asked {
+        /// All that this build knows.
+        releases: std::collections::BTreeMap<String, super::inputs::ReleaseState>,
+    },
     /// An interactive shell takes the terminal, or gives it back.
     Terminal {
         /// Which of the two.
@@ -104,6 +109,11 @@ pub enum Event {
     Cleared {
         /// What came of it.
         cleared: crate::store::Cleared,
+    },
+    /// Every byte of the store was looked at.
+    Verified {
+        /// What came of it.
+        verified: crate::store::Verified,
     },
     /// The end, good or bad.
     Finished {

@@ -41,7 +41,8 @@ pub struct InputContext<'a> {
     /// Files that earlier steps of this plan leave in the artifact directory (their contents follow
     /// from those steps' ids, so they are not digested).
     pub planned_artifacts: &'a [String],
-    /// `apt_sources` of the root that the step starts from, once that root was made.
+    /// `apt_sources` of the root that the step starts from, once that root was made; always there for an
+    /// action whose nature is to read them.
     pub apt_sources: Option<&'a str>,
     /// The image as the steps before this one describe it.
     pub image: Option<&'a Spec>,

@@ -43,6 +43,11 @@ impl<'a> Origin<'a> {
             download => Self::Download(download),
         }
     }
+
+    /// Whether earlier steps of a build make what is there, beside the root.
+    pub fn is_made(self) -> bool {
+        matches!(self, Self::Artifacts | Self::Download(_))
+    }
 }
 
 /// A path that is joined to an origin: `/` at its start means the origin itself.

@@ -1,9 +1,12 @@
 //! `debforge build`
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 
 use super::recipe::{Ready, RecipeArgs};
 use crate::build::Event;
+use crate::build::inputs::ReleaseState;
 use crate::diagnostics::{Remedy, fault_of};
 use crate::engine::Build;
 use crate::machine::{Machine, vm};
@@ -84,6 +87,9 @@ pub fn run(args: &Args) -> Result<u8> {
     carry_out(&ready, &args.recipe, plan, style, args.verbose, |build| build.debug_shell.clone_from(&debug_shell))
 }
 
+/// States of repositories, by "URI SUITE".
+type Releases = BTreeMap<String, ReleaseState>;
+
 /// Has a plan carried out; `adjust` sets what is special about it. Where a repository turns out to
 /// have moved on since it was made, another one is made, once.
 pub(super) fn carry_out(
@@ -103,10 +109,17 @@ pub(super) fn carry_out(
             broken.get_or_insert(error);
         }
     };
-    if let Some(end) = attempt(ready, args, &plan, &adjust, &mut |event| note(report.event(event)))? {
-        let end = match renewed(ready, args, &plan) {
+    let mut asked = plan.releases.clone();
+    let mut show = |event: &Event| {
+        if let Event::Asked { releases } = event {
+            asked.clone_from(releases);
+        }
+        note(report.event(event));
+    };
+    if let Some(end) = attempt(ready, args, &plan, &adjust, &mut show)? {
+        let end = match renewed(ready, args, &plan, &asked) {
             Ok(Some(renewed)) => {
-                note(report.renew(&renewed, &ready.machine, &moved(&plan, &renewed)));
+                note(report.renew(&renewed, &ready.machine, &moved(&asked, &plan, &renewed)));
                 attempt(ready, args, &renewed, &adjust, &mut |event| note(report.event(event)))?
             }
             Ok(None) => Some(end),
@@ -168,18 +181,28 @@ fn attempt(
     Ok(outdated)
 }
 
-/// Another plan of the same build; `None` where it would come to the same.
-fn renewed(ready: &Ready, args: &RecipeArgs, plan: &Plan) -> Result<Option<Plan>> {
+/// Another plan of the same build; `None` where it would come to the same. `asked` are the states of the
+/// repositories that the build worked with.
+fn renewed(ready: &Ready, args: &RecipeArgs, plan: &Plan, asked: &Releases) -> Result<Option<Plan>> {
     let renewed = ready.plan(args, plan.fresh.as_ref().map(|fresh| fresh.from))?;
-    // Of steps without an id, only the engine has asked the repositories.
-    let changed = renewed.releases != plan.releases || plan.steps.iter().any(|step| step.id.is_none());
-    Ok(changed.then_some(renewed))
+    let files =
+        renewed.steps.iter().zip(&plan.steps).any(|(now, before)| before.id.is_some() && now.inputs != before.inputs);
+    Ok((files || renewed.releases != *asked).then_some(renewed))
 }
 
 /// Why a plan had to give way to another.
-fn moved(plan: &Plan, renewed: &Plan) -> String {
-    let changed = renewed.releases.iter().filter(|(suite, state)| plan.releases.get(*suite) != Some(*state));
+fn moved(asked: &Releases, plan: &Plan, renewed: &Plan) -> String {
+    let changed = renewed.releases.iter().filter(|(suite, state)| asked.get(*suite) != Some(*state));
     let changed: Vec<&str> = changed.map(|(suite, _)| suite.as_str()).collect();
-    let which = if changed.is_empty() { "a repository".to_owned() } else { changed.join(", ") };
+    let inputs = renewed.steps.iter().zip(&plan.steps).flat_map(|(now, before)| {
+        now.inputs.iter().filter(|input| !before.inputs.contains(input)).map(|input| input.what.as_str())
+    });
+    let files: Vec<&str> = inputs.filter(|what| what.starts_with("file ")).collect();
+    let which = match (changed.as_slice(), files.as_slice()) {
+        ([], []) => "what it reads".to_owned(),
+        ([], [only]) => (*only).to_owned(),
+        ([], [first, rest @ ..]) => format!("{first} and {} more", rest.len()),
+        (changed, _) => changed.join(", "),
+    };
     format!("{which} changed while the build was going on: it is planned anew")
 }

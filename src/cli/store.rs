@@ -11,9 +11,9 @@ use super::output::print;
 use crate::build::Event;
 use crate::diagnostics::Fault;
 use crate::engine::Job;
-use crate::machine::local::{self, Identity};
+use crate::machine::local::{self, Identity, Local};
 use crate::store::size::{human, parse};
-use crate::store::{Cleared, Kind, Listed, Store, Surplus};
+use crate::store::{Cleared, Damaged, Kind, Listed, Store, Surplus};
 
 /// Show or reduce what is kept for later builds
 #[derive(Debug, Clone, clap::Args)]
@@ -41,6 +41,8 @@ enum Command {
         #[arg(long, value_name = "KIND")]
         kind: Option<String>,
     },
+    /// Look at every byte, and remove what is not as it was kept
+    Verify,
     /// Remove what was used least recently, down to a size (the bound, without arguments) or an age
     Prune {
         /// Leave at most so much, such as 5G
@@ -69,6 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
             size(&store, args.json)
         }
         Command::List { kind } => list(&store, kind.as_deref(), args.json),
+        Command::Verify => verify(&store, args.json),
         Command::Prune { to, older_than } => {
             let surplus = match older_than {
                 Some(age) => Surplus::Older(parse_age(age)?),
@@ -86,19 +89,64 @@ pub fn run(args: &Args) -> Result<()> {
 /// Removes entries as whoever made them: an ordinary user's layers belong to ids of the user's
 /// namespace.
 fn remove(store: &Store, surplus: Surplus) -> Result<Cleared> {
-    let Some(local) = local::probe(store.root()).ok().filter(|local| local.identity != Identity::Root) else {
-        return store.remove(surplus);
-    };
-    let job = serde_json::to_value(Job::Remove { store: store.root().to_owned(), surplus })?;
-    let (mut removed, mut failed) = (None, None);
-    local::start(&local, &job, &mut |event| match event {
-        Event::Cleared { cleared } => removed = Some(cleared),
+    let Some(local) = foreign_owner(store) else { return store.remove(surplus) };
+    let job = Job::Remove { store: store.root().to_owned(), surplus };
+    as_owner(&local, &job, |event| match event {
+        Event::Cleared { cleared } => Some(cleared),
+        _ => None,
+    })
+}
+
+/// Who owns the layers, where that is not simply who runs this.
+fn foreign_owner(store: &Store) -> Option<Local> {
+    local::probe(store.root()).ok().filter(|local| local.identity != Identity::Root)
+}
+
+/// Has the engine do a job; `answer` picks what it says of it.
+fn as_owner<T>(local: &Local, job: &Job, answer: impl Fn(Event) -> Option<T>) -> Result<T> {
+    let (mut answered, mut failed) = (None, None);
+    local::start(local, &serde_json::to_value(job)?, &mut |event| match event {
         Event::Finished { fault, .. } => failed = fault,
-        _ => {}
+        event => answered = answer(event).or(answered.take()),
     })?;
     match failed {
         Some(fault) => Err(fault.into()),
-        None => removed.context("the engine did not say what it removed"),
+        None => answered.context("the engine did not say what came of it"),
+    }
+}
+
+/// Looks at everything, as whoever made it.
+fn verify(store: &Store, as_json: bool) -> Result<()> {
+    let verified = match foreign_owner(store) {
+        None => store.verify()?,
+        Some(local) => as_owner(&local, &Job::Verify { store: store.root().to_owned() }, |event| match event {
+            Event::Verified { verified } => Some(verified),
+            _ => None,
+        })?,
+    };
+    if as_json {
+        print(&format!("{:#}\n", json!(verified)))?;
+    } else {
+        let mut text = String::new();
+        for Damaged { kind, id, detail, why, removed } in &verified.damaged {
+            let id: String = id.chars().take(12).collect();
+            let done = if *removed { "removed" } else { "kept" };
+            let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
+            text.push_str(&format!("{id:<12}  {:<9}{done}: {why}{detail}\n", word(*kind)));
+        }
+        let whole = if verified.whole == 1 { "entry is" } else { "entries are" };
+        text.push_str(&format!("{} {whole} as they were kept, {}\n", verified.whole, human(verified.bytes)));
+        print(&text)?;
+    }
+    match verified.damaged.len() {
+        0 => Ok(()),
+        count => {
+            let entries = if count == 1 { "entry was" } else { "entries were" };
+            let message = format!("{count} {entries} damaged");
+            Err(Fault::failed(message)
+                .hint("builds make again what was removed; a disk that damages files will go on")
+                .into())
+        }
     }
 }
 

@@ -2,37 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, anyhow};
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 
 use crate::build::{Event, Reporter};
 use crate::diagnostics::Fault;
-use crate::store::{EntryId, Store, TreeRecord, copy_file, is_disk_full};
-use crate::sys::file::data_ranges;
-
-/// What a step did to the artifacts, kept beside its outputs.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Effect {
-    /// Files it made or changed, with size and SHA-256.
-    files: BTreeMap<PathBuf, (u64, String)>,
-    /// Files of earlier steps that it removed.
-    removed: Vec<PathBuf>,
-    /// What to show for it.
-    detail: String,
-}
+use crate::store::{EntryId, MadeOn, Outputs, Store, TreeRecord, copy_file, is_disk_full};
 
 /// An artifact as it will be published.
 struct Artifact {
     /// The step that made it.
     made_by: EntryId,
-    /// Whether it stands in the staging directory, or only in the store.
-    staged: bool,
+    /// What it looked like in the staging directory when its contents were known; `None` where it is only in
+    /// the store.
+    staged: Option<Look>,
     size: u64,
     sha256: String,
 }
@@ -43,14 +31,25 @@ pub(super) struct Artifacts<'a> {
     /// Where steps write them.
     pub(super) staging: PathBuf,
     files: BTreeMap<PathBuf, Artifact>,
-    /// The steps so far.
-    order: Vec<EntryId>,
+    /// The steps so far, and what each did.
+    order: Vec<(EntryId, Outputs)>,
     /// Directories whose files are one artifact for people.
     trees: BTreeSet<PathBuf>,
 }
 
+/// Inode, size and mtime of a file.
+type Look = (u64, u64, SystemTime);
+
 /// The staging directory at one moment.
-pub(super) struct Snapshot(BTreeMap<PathBuf, (u64, u64, SystemTime)>);
+pub(super) struct Snapshot(BTreeMap<PathBuf, Look>);
+
+/// A file that a step of the plan says it leaves.
+pub(super) struct Promise {
+    /// Below the artifact directory; a directory stands for what is in it.
+    pub(super) path: PathBuf,
+    /// Number of the step.
+    pub(super) step: usize,
+}
 
 impl<'a> Artifacts<'a> {
     pub(super) fn new(store: &'a Store, scratch: &Path) -> Result<Self> {
@@ -64,40 +63,68 @@ impl<'a> Artifacts<'a> {
         self.trees.insert(Path::new(directory).components().collect());
     }
 
-    /// Whether the store has what a step did to the artifacts.
-    pub(super) fn keeps(&self, id: &EntryId) -> bool {
-        self.store.has_outputs(id) && self.effect(id).is_some()
+    /// Digest of all artifacts as they stand.
+    pub(super) fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("debforge artifacts 1");
+        for (path, artifact) in &self.files {
+            let path = path.as_os_str().as_encoded_bytes();
+            hasher.update(&(path.len() as u64).to_le_bytes());
+            hasher.update(path);
+            hasher.update(artifact.sha256.as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
     }
 
-    /// Counts a cached step's artifacts in; returns what to show for it, `None` where they are gone.
-    pub(super) fn restore(&mut self, id: &EntryId) -> Option<String> {
-        if !self.store.has_outputs(id) {
-            return None;
+    /// Counts a cached step's artifacts in; returns what to show for it, `None` where they are gone or were made
+    /// on something else.
+    pub(super) fn restore(&mut self, id: &EntryId, now: &MadeOn) -> Result<Option<String>> {
+        let Some(outputs) = self.store.outputs(id)? else { return Ok(None) };
+        if !outputs.record.made_on.fits(now) {
+            return Ok(None);
         }
-        let effect: Effect = serde_json::from_value(self.store.recall(&key(id))?).ok()?;
-        self.order.push(id.clone());
-        for path in &effect.removed {
+        let detail = outputs.record.detail.clone();
+        self.count(id, outputs, |_| None);
+        Ok(Some(detail))
+    }
+
+    /// Takes in what a step did; `staged` says what its files look like in the staging directory.
+    fn count(&mut self, id: &EntryId, outputs: Outputs, staged: impl Fn(&Path) -> Option<Look>) {
+        for path in &outputs.removed {
             self.files.remove(path);
         }
-        for (path, (size, sha256)) in effect.files {
-            self.files.insert(path, Artifact { made_by: id.clone(), staged: false, size, sha256 });
+        for (path, (size, sha256)) in &outputs.files {
+            let (size, sha256, staged) = (*size, sha256.clone(), staged(path));
+            self.files.insert(path.clone(), Artifact { made_by: id.clone(), staged, size, sha256 });
         }
-        Some(effect.detail)
+        self.order.push((id.clone(), outputs));
     }
 
-    /// Puts what cached steps made into the staging directory, for a step that reads it.
-    pub(super) fn materialise(&mut self) -> Result<()> {
-        for id in self.makers(|artifact| !artifact.staged) {
-            self.fetch(&id, &self.staging)?;
-            self.staged(&id);
+    /// Puts what cached steps made into the staging directory, for a step that reads it. Gives the step whose
+    /// artifacts the store turned out not to have.
+    pub(super) fn materialise(&mut self) -> Result<Option<EntryId>> {
+        for id in self.makers(|artifact| artifact.staged.is_none()) {
+            if !self.stage(&id)? {
+                return Ok(Some(id));
+            }
             // What a later step took away came along, and is no artifact any more.
-            for path in self.effect(&id).iter().flat_map(|effect| effect.files.keys()) {
+            for path in self.outputs(&id).into_iter().flat_map(|outputs| outputs.files.keys()) {
                 if !self.files.contains_key(path) {
                     fs::remove_file(self.staging.join(path)).context("removing an artifact of before")?;
                 }
             }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Copies what a step made from the store; false where that does not have it.
+    fn stage(&mut self, id: &EntryId) -> Result<bool> {
+        if !self.fetch(id, &self.staging)? {
+            return Ok(false);
+        }
+        for (path, artifact) in self.files.iter_mut().filter(|(_, artifact)| artifact.made_by == *id) {
+            artifact.staged = Some(look(&self.staging.join(path)).context("reading the artifacts")?);
+        }
+        Ok(true)
     }
 
     /// The staging directory as it stands.
@@ -106,9 +133,8 @@ impl<'a> Artifacts<'a> {
         for entry in WalkDir::new(&self.staging).min_depth(1) {
             let entry = entry.context("reading the artifacts")?;
             if !entry.file_type().is_dir() {
-                let meta = entry.metadata().context("reading the artifacts")?;
                 let path = entry.path().strip_prefix(&self.staging)?.to_owned();
-                files.insert(path, (meta.ino(), meta.len(), meta.modified()?));
+                files.insert(path, look(entry.path()).context("reading the artifacts")?);
             }
         }
         Ok(Snapshot(files))
@@ -116,7 +142,6 @@ impl<'a> Artifacts<'a> {
 
     /// Keeps under a step's id what it did since `before`.
     pub(super) fn save(&mut self, id: &EntryId, before: &Snapshot, record: &TreeRecord) -> Result<()> {
-        self.order.push(id.clone());
         let now = self.snapshot()?;
         let changed: Vec<PathBuf> = now
             .0
@@ -125,43 +150,35 @@ impl<'a> Artifacts<'a> {
             .map(|(path, _)| path.clone())
             .collect();
         let removed: Vec<PathBuf> = before.0.keys().filter(|path| !now.0.contains_key(*path)).cloned().collect();
-        let staging = &self.staging;
-        // Both read all that was made; the digest that people know is no faster for holes and has a
-        // processor of its own.
-        let digests = std::thread::scope(|scope| -> Result<_> {
-            let hashing = scope.spawn(|| changed.iter().map(|path| sha256(&staging.join(path))).collect::<Result<_>>());
-            let saved = self.store.save_outputs(id, staging, &changed, record).context("keeping the artifacts");
-            let digests: Vec<(u64, String)> = hashing.join().map_err(|_| anyhow!("the hashing thread broke off"))??;
-            saved.map(|()| digests)
-        })?;
-        let mut effect = Effect { files: BTreeMap::new(), removed, detail: record.detail.clone() };
-        for (path, (size, sha256)) in changed.into_iter().zip(digests) {
-            effect.files.insert(path.clone(), (size, sha256.clone()));
-            self.files.insert(path, Artifact { made_by: id.clone(), staged: true, size, sha256 });
-        }
-        for path in &effect.removed {
-            self.files.remove(path);
-        }
-        self.store.remember(&key(id), &serde_json::to_value(&effect)?);
+        let outputs =
+            self.store.save_outputs(id, &self.staging, &changed, &removed, record).context("keeping the artifacts")?;
+        self.count(id, outputs, |path| now.0.get(path).copied());
         Ok(())
     }
 
-    /// Puts all artifacts into their places, each at once, and says so.
-    pub(super) fn publish(&mut self, into: &Path, reporter: &dyn Reporter) -> Result<()> {
+    /// Puts all artifacts into their places, each at once, and says so. First it is seen that they are those of
+    /// the plan: what was promised is there, and nothing changed since the step that made it was done. Gives the
+    /// step whose artifacts the store turned out not to have; then nothing is in its place yet, or only what is
+    /// right.
+    pub(super) fn publish(
+        &mut self,
+        into: &Path,
+        promises: &[Promise],
+        reporter: &dyn Reporter,
+    ) -> Result<Option<EntryId>> {
+        self.check(promises)?;
         fs::create_dir_all(into).with_context(|| format!("making {}", into.display()))?;
         // What a step made and no later one replaced or removed goes straight to its place.
         let whole: Vec<EntryId> = self.makers(|_| true).into_iter().filter(|id| self.is_whole(id)).collect();
-        for id in self.makers(|artifact| !artifact.staged) {
-            if whole.contains(&id) {
-                self.fetch(&id, into)?;
-            } else {
-                self.fetch(&id, &self.staging)?;
-                self.staged(&id);
+        for id in self.makers(|artifact| artifact.staged.is_none()) {
+            let there = if whole.contains(&id) { self.fetch(&id, into)? } else { self.stage(&id)? };
+            if !there {
+                return Ok(Some(id));
             }
         }
         for (path, artifact) in &self.files {
             let target = into.join(path);
-            if artifact.staged {
+            if artifact.staged.is_some() {
                 place(&self.staging.join(path), &target, self.store.is_precarious())
                     .map_err(|error| unplaced(error, &target))?;
             }
@@ -182,6 +199,24 @@ impl<'a> Artifacts<'a> {
         for id in &whole {
             self.store.note_outputs(id, into)?;
         }
+        Ok(None)
+    }
+
+    /// Fails where the artifacts are not those that the plan promised.
+    fn check(&self, promises: &[Promise]) -> Result<()> {
+        for Promise { path, step } in promises {
+            if !self.files.keys().any(|file| file.starts_with(path)) {
+                let message = format!("step {step} was to leave {} and did not", path.display());
+                return Err(Fault::failed(message).hint("nothing was published; this is a fault of debforge").into());
+            }
+        }
+        for (path, artifact) in &self.files {
+            let Some(known) = &artifact.staged else { continue };
+            if look(&self.staging.join(path)).ok().as_ref() != Some(known) {
+                let message = format!("{} changed after the step that made it was done", path.display());
+                return Err(Fault::failed(message).hint("nothing was published: build again").into());
+            }
+        }
         Ok(())
     }
 
@@ -191,38 +226,30 @@ impl<'a> Artifacts<'a> {
 
     /// Whether all that a step made is still as it made it.
     fn is_whole(&self, id: &EntryId) -> bool {
-        self.effect(id).is_some_and(|effect| {
-            effect.files.keys().all(|path| self.files.get(path).is_some_and(|artifact| artifact.made_by == *id))
+        self.outputs(id).is_some_and(|outputs| {
+            outputs.files.keys().all(|path| self.files.get(path).is_some_and(|artifact| artifact.made_by == *id))
         })
     }
 
-    fn staged(&mut self, id: &EntryId) {
-        for artifact in self.files.values_mut().filter(|artifact| artifact.made_by == *id) {
-            artifact.staged = true;
-        }
-    }
-
-    fn effect(&self, id: &EntryId) -> Option<Effect> {
-        serde_json::from_value(self.store.recall(&key(id))?).ok()
+    fn outputs(&self, id: &EntryId) -> Option<&Outputs> {
+        self.order.iter().rev().find(|(made_by, _)| made_by == id).map(|(_, outputs)| outputs)
     }
 
     /// The steps that made some of the artifacts, in their order.
     fn makers(&self, which: impl Fn(&Artifact) -> bool) -> Vec<EntryId> {
         let made = |id: &EntryId| self.files.values().any(|artifact| artifact.made_by == *id && which(artifact));
-        self.order.iter().filter(|id| made(id)).cloned().collect()
+        self.order.iter().map(|(id, _)| id).filter(|id| made(id)).cloned().collect()
     }
 
-    fn fetch(&self, id: &EntryId, into: &Path) -> Result<()> {
-        self.store
-            .restore_outputs(id, into)
-            .context("restoring cached artifacts")?
-            .context("cached artifacts are no longer in the store: build again")?;
-        Ok(())
+    /// Copies what a step made from the store into a directory; false where that does not have it.
+    fn fetch(&self, id: &EntryId, into: &Path) -> Result<bool> {
+        Ok(self.store.restore_outputs(id, into).context("restoring cached artifacts")?.is_some())
     }
 }
 
-fn key(id: &EntryId) -> String {
-    format!("outputs-{id}")
+fn look(path: &Path) -> Result<Look> {
+    let stat = path.symlink_metadata()?;
+    Ok((stat.ino(), stat.len(), stat.modified()?))
 }
 
 /// Why an artifact is not in its place.
@@ -256,52 +283,4 @@ fn place(from: &Path, to: &Path, precarious: bool) -> Result<()> {
     }
     temporary.persist(to)?;
     Ok(())
-}
-
-fn sha256(path: &Path) -> Result<(u64, String)> {
-    let meta = path.symlink_metadata()?;
-    if meta.is_symlink() {
-        let target = fs::read_link(path)?;
-        return Ok((0, hex::encode(Sha256::digest(target.as_os_str().as_encoded_bytes()))));
-    }
-    let doing = || format!("reading {}", path.display());
-    let file = fs::File::open(path).with_context(doing)?;
-    let (mut hasher, mut buffer, zeros) = (Sha256::new(), vec![0; 1 << 20], vec![0; 1 << 20]);
-    let mut at = 0;
-    // What is a hole need not be read, only counted.
-    let ends = std::iter::once((meta.len(), meta.len()));
-    for (start, end) in data_ranges(&file, meta.len()).with_context(doing)?.into_iter().chain(ends) {
-        while at < start {
-            let part = (start - at).min(zeros.len() as u64);
-            hasher.update(&zeros[..part as usize]);
-            at += part;
-        }
-        while at < end {
-            let part = (end - at).min(buffer.len() as u64) as usize;
-            file.read_exact_at(&mut buffer[..part], at).with_context(doing)?;
-            hasher.update(&buffer[..part]);
-            at += part as u64;
-        }
-    }
-    Ok((meta.len(), hex::encode(hasher.finalize())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn holes_count_as_zeros() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let mut plain = vec![0; (5 << 20) + 123];
-        for at in [0, (2 << 20) + 77, plain.len() - 1] {
-            plain[at] = 7;
-            file.as_file().write_all_at(&[7], at as u64).unwrap();
-        }
-        let expected = (plain.len() as u64, hex::encode(Sha256::digest(&plain)));
-        assert_eq!(sha256(file.path()).unwrap(), expected);
-        file.as_file().set_len((6 << 20) + 1).unwrap();
-        plain.resize((6 << 20) + 1, 0);
-        assert_eq!(sha256(file.path()).unwrap().1, hex::encode(Sha256::digest(&plain)));
-    }
 }

@@ -19,10 +19,44 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::build::{Event, Reporter};
-use crate::diagnostics::fault_of;
+use crate::diagnostics::{Fault, fault_of};
 use crate::plan::Plan;
 use crate::sandbox::Sandbox;
-use crate::store::{Checkpoints, IdMap, Store, Surplus};
+use crate::store::{Checkpoints, EntryId, IdMap, Store, Surplus, Tree};
+
+/// The store does not have what it seemed to have of a step: that is to be made again. Whatever was damaged or of
+/// no use is dropped by then.
+#[derive(Debug, thiserror::Error)]
+#[error("what the store has of the step {id} is of no use: {why}")]
+struct Lost {
+    id: EntryId,
+    why: String,
+}
+
+impl Lost {
+    /// Drops a tree; an error that says so.
+    fn tree(store: &Store, map: &IdMap, tree: Tree, why: String) -> anyhow::Error {
+        let id = tree.id.clone();
+        Self::dropped(id, why, store.drop_tree(map, tree))
+    }
+
+    /// Drops the artifacts that are kept of a step.
+    fn outputs(store: &Store, id: &EntryId, why: String) -> anyhow::Error {
+        Self::dropped(id.clone(), why, store.drop_outputs(id))
+    }
+
+    fn dropped(id: EntryId, why: String, dropped: Result<bool>) -> anyhow::Error {
+        match dropped {
+            Ok(true) => Self { id, why }.into(),
+            Ok(false) => {
+                Fault::failed(format!("what the store has of a step is of no use ({why}), and held by another build"))
+                    .hint("build again when that is done")
+                    .into()
+            }
+            Err(error) => error,
+        }
+    }
+}
 
 /// What an engine is asked to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,6 +70,11 @@ pub enum Job {
         store: PathBuf,
         /// Which.
         surplus: Surplus,
+    },
+    /// Look at every byte of the store, as only the owner of its entries can.
+    Verify {
+        /// The store.
+        store: PathBuf,
     },
     /// Pack the files of a file system that only a kernel reads.
     TakeOut {
@@ -91,6 +130,17 @@ pub fn serve(job: serde_json::Value, reporter: Arc<dyn Reporter>) -> Result<()> 
         }
         Job::TakeOut { image, kind, archive } => {
             let fault = take_out::take_out(&image, &kind, &archive).err().map(|error| fault_of(&error));
+            reporter.report(Event::Finished { fault, step: None });
+        }
+        Job::Verify { store } => {
+            let verified = Store::open(&store).and_then(|store| store.verify());
+            let fault = match verified {
+                Ok(verified) => {
+                    reporter.report(Event::Verified { verified });
+                    None
+                }
+                Err(error) => Some(fault_of(&error)),
+            };
             reporter.report(Event::Finished { fault, step: None });
         }
         Job::Idle => reporter.report(Event::Finished { fault: None, step: None }),

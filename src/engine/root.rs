@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
+use super::Lost;
 use crate::build::image::{Disk, MountedImage};
-use crate::store::{Begun, Checkpoints, EntryId, IdMap, MountedRoot, PendingTree, Store, Tree, TreeRecord};
+use crate::diagnostics::Fault;
+use crate::store::{Begun, Checkpoints, EntryId, IdMap, MadeOn, MountedRoot, PendingTree, Store, Tree, TreeRecord};
 
 /// The sealed layers so far and how the next one is made.
 pub(super) struct Root<'a> {
@@ -17,6 +19,10 @@ pub(super) struct Root<'a> {
     checkpoints: Checkpoints,
     /// Bottom first. With [`Checkpoints::Reflink`] only the last one is of interest.
     layers: Vec<Tree>,
+    /// How many of these are known to be as they were sealed.
+    checked: usize,
+    /// Ids of the steps that made the root as it stands.
+    made_by: Vec<EntryId>,
     /// Where a root is mounted, or stands where nothing can be mounted.
     at: PathBuf,
 }
@@ -69,7 +75,49 @@ impl<'a> Root<'a> {
     pub(super) fn new(store: &'a Store, map: &'a IdMap, checkpoints: Checkpoints, scratch: &Path) -> Result<Self> {
         let at = scratch.join("root");
         fs::create_dir(&at).context("making a place for the root")?;
-        Ok(Self { store, map, checkpoints, layers: Vec::new(), at })
+        Ok(Self { store, map, checkpoints, layers: Vec::new(), checked: 0, made_by: Vec::new(), at })
+    }
+
+    /// Digest of the root's bytes; empty where they are not known, or where it is not the one that `steps` make.
+    pub(super) fn digest(&self, steps: &[EntryId]) -> String {
+        match (self.checkpoints, self.layers.as_slice()) {
+            _ if self.made_by != steps => String::new(),
+            (Checkpoints::None, _) | (_, []) => String::new(),
+            (Checkpoints::Reflink, [.., last]) => last.digest.clone(),
+            (Checkpoints::Overlay { .. }, layers) => {
+                let mut hasher = blake3::Hasher::new_derive_key("debforge root 1");
+                for layer in layers {
+                    hasher.update(layer.digest.as_bytes());
+                }
+                hasher.finalize().to_hex().to_string()
+            }
+        }
+    }
+
+    /// Sees to it that the root is the one that `steps` make, of layers as they were sealed.
+    fn settle(&mut self, steps: &[EntryId]) -> Result<()> {
+        if self.made_by != steps {
+            let message = "the root is not the one that the plan names for this step";
+            return Err(Fault::failed(message).hint("nothing was published; this is a fault of debforge").into());
+        }
+        let first = match self.checkpoints {
+            Checkpoints::Reflink => self.checked.max(self.layers.len().saturating_sub(1)),
+            _ => self.checked,
+        };
+        for position in first..self.layers.len() {
+            if let Some(why) = self.store.damage(&self.layers[position])? {
+                let tree = self.layers.swap_remove(position);
+                return Err(Lost::tree(self.store, self.map, tree, why));
+            }
+        }
+        self.checked = self.layers.len();
+        Ok(())
+    }
+
+    /// A layer that stands on top now.
+    fn push(&mut self, tree: Tree) {
+        self.made_by.push(tree.id.clone());
+        self.layers.push(tree);
     }
 
     /// Begins an empty root: the one so far is history.
@@ -85,26 +133,42 @@ impl<'a> Root<'a> {
             }
         }
         self.layers.clear();
+        self.checked = 0;
+        self.made_by.clear();
         Ok(())
     }
 
-    /// Takes a sealed layer from the store; false where it is not there.
-    pub(super) fn restore(&mut self, id: &EntryId) -> Result<Option<TreeRecord>> {
+    /// Takes a sealed layer from the store; `None` where it is not there, or was made on something else than
+    /// what there is `now`.
+    pub(super) fn restore(&mut self, id: &EntryId, now: &MadeOn) -> Result<Option<TreeRecord>> {
         let Some(tree) = self.store.tree(self.map, id)? else { return Ok(None) };
+        if !tree.record.made_on.fits(now) {
+            return Err(Lost::tree(self.store, self.map, tree, OTHER_ROOT.into()));
+        }
         let record = tree.record.clone();
-        self.layers.push(tree);
+        self.push(tree);
         Ok(Some(record))
     }
 
-    /// Starts the layer of a step that changes the root; `None` where another build has made it in
-    /// the meantime.
-    pub(super) fn begin(&mut self, id: &EntryId, waiting: &mut dyn FnMut()) -> Result<Option<Workspace>> {
+    /// Starts the layer of a step that changes the root as `steps` left it; `None` where another build has made
+    /// it in the meantime.
+    pub(super) fn begin(
+        &mut self,
+        id: &EntryId,
+        steps: &[EntryId],
+        waiting: &mut dyn FnMut(),
+    ) -> Result<Option<Workspace>> {
+        self.settle(steps)?;
         if self.checkpoints == Checkpoints::None {
             return Ok(Some(Workspace::Shared(self.at.clone())));
         }
         let pending = match self.store.begin(self.map, id, waiting)? {
             Begun::Sealed(tree) => {
-                self.layers.push(tree);
+                let root = self.digest(steps);
+                if !tree.record.made_on.fits(&MadeOn { root, artifacts: String::new() }) {
+                    return Err(Lost::tree(self.store, self.map, tree, OTHER_ROOT.into()));
+                }
+                self.push(tree);
                 return Ok(None);
             }
             Begun::Pending(pending) => pending,
@@ -122,8 +186,9 @@ impl<'a> Root<'a> {
         }
     }
 
-    /// The root for a step that only reads it.
-    pub(super) fn view(&self) -> Result<Workspace> {
+    /// The root as `steps` left it, for a step that only reads it.
+    pub(super) fn view(&mut self, steps: &[EntryId]) -> Result<Workspace> {
+        self.settle(steps)?;
         let userxattr = match self.checkpoints {
             Checkpoints::None => return Ok(Workspace::Shared(self.at.clone())),
             Checkpoints::Reflink => false,
@@ -144,12 +209,12 @@ impl<'a> Root<'a> {
 
     /// The root with a layer on top that is thrown away: for a shell, or a step that changes the root
     /// for its own work.
-    pub(super) fn throwaway(&mut self) -> Result<Workspace> {
+    pub(super) fn throwaway(&mut self, steps: &[EntryId]) -> Result<Workspace> {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let made = MADE.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{made}-{:?}", std::process::id(), std::time::SystemTime::now());
         let id = EntryId(blake3::hash(name.as_bytes()).to_hex().to_string());
-        self.begin(&id, &mut || {})?.context("the store holds an entry under a name that was just made up")
+        self.begin(&id, steps, &mut || {})?.context("the store holds an entry under a name that was just made up")
     }
 
     /// Ends work on a root that is thrown away.
@@ -166,17 +231,22 @@ impl<'a> Root<'a> {
         }
     }
 
-    /// Ends a step's work and seals its layer.
-    pub(super) fn seal(&mut self, workspace: Workspace, record: TreeRecord) -> Result<()> {
+    /// Ends the work of the step `id` and seals its layer.
+    pub(super) fn seal(&mut self, id: &EntryId, workspace: Workspace, record: TreeRecord) -> Result<()> {
         let pending = match workspace {
             Workspace::Overlay(mounted, pending) => {
                 mounted.unmount().context("unmounting the root")?;
                 pending
             }
             Workspace::Plain(pending) => pending,
-            other => return self.discard(other),
+            other => {
+                self.made_by.push(id.clone());
+                return self.discard(other);
+            }
         };
-        self.layers.push(pending.seal(record).context("sealing the layer")?);
+        self.push(pending.seal(record).context("sealing the layer")?);
+        // Nobody else has touched it.
+        self.checked = self.layers.len();
         Ok(())
     }
 
@@ -184,6 +254,9 @@ impl<'a> Root<'a> {
         self.layers.iter().map(|tree| tree.path.as_path()).collect()
     }
 }
+
+/// Why a layer is of no use that is whole.
+const OTHER_ROOT: &str = "it was made on another root than there is now";
 
 /// A copy with shared extents.
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -10,16 +10,18 @@ use super::root::Root;
 use crate::build::{Event, Reporter};
 use crate::diagnostics::Fault;
 use crate::sandbox::{Command, Input, View};
+use crate::store::EntryId;
 
 /// A shell in the root as it stands; what it changes is thrown away.
 pub(super) fn in_root(
     root: &mut Root<'_>,
+    steps: &[EntryId],
     build: &Build,
     environment: &BTreeMap<String, String>,
     shell: &str,
     reporter: &dyn Reporter,
 ) -> Result<()> {
-    let workspace = root.throwaway()?;
+    let workspace = root.throwaway(steps)?;
     run(workspace.path(), build, environment, shell, reporter)
 }
 

@@ -1,16 +1,18 @@
 //! One step after the other.
 
-use std::collections::BTreeMap;
+mod restore;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result};
 
-use super::artifacts::Artifacts;
+use super::artifacts::{Artifacts, Promise};
 use super::root::{Root, Workspace};
 use super::secrets::Secrets;
-use super::{Build, epoch, shell};
+use super::{Build, Lost, epoch, shell};
 use crate::actions::{Action, WRITE_IMAGE};
 use crate::build::event::Outcome;
 use crate::build::image::{Disk, MountedImage};
@@ -19,9 +21,10 @@ use crate::diagnostics::{Fault, FaultKind};
 use crate::image::{Spec, Strategy};
 use crate::plan::{self, Course, Kept, PlanStep, Resolver, RootFacts};
 use crate::sandbox::Isolation;
-use crate::store::{Begun, EntryId, Store, TreeRecord};
+use crate::store::{Begun, EntryId, Store, Tree, TreeRecord};
 
-/// Carries out a plan; `at` is the step it is at.
+/// Carries out a plan; `at` is the step it is at. What the store turns out not to have after all is made again, from
+/// the first step on that this concerns.
 pub(super) fn build(mut build: Build, reporter: &dyn Reporter, at: &mut Option<usize>) -> Result<()> {
     if build.shell.is_some() || runs_programs(&build)? {
         build.sandbox = build.sandbox.emulating(build.plan.architecture)?;
@@ -31,15 +34,44 @@ pub(super) fn build(mut build: Build, reporter: &dyn Reporter, at: &mut Option<u
         // The plan was made where nobody could look into this store.
         plan::look_again(&mut build.plan, &store, &build.id_map)?;
     }
+    let mut lost = BTreeSet::new();
+    loop {
+        let error = match attempt(&build, &store, reporter, at) {
+            Ok(()) => break,
+            Err(error) => error,
+        };
+        let Some(Lost { id, why }) = error.downcast_ref() else { return Err(error) };
+        if !lost.insert((id.clone(), why.clone())) {
+            // It was made again and lost again.
+            return Err(error);
+        }
+        let message = match *at {
+            Some(step) => format!("the store's result of a step is made again, seen at step {step}: {why}"),
+            None => format!("the store's result of a step is made again: {why}"),
+        };
+        reporter.report(Event::Warning { step: *at, message });
+        plan::look_again(&mut build.plan, &store, &build.id_map)?;
+    }
+    // A build that is done stays done when the store cannot be tidied.
+    if let Err(error) = store.evict(None) {
+        reporter.report(Event::Warning { step: None, message: format!("making room in the store: {error:#}") });
+    }
+    Ok(())
+}
+
+/// Goes through the steps once.
+fn attempt(build: &Build, store: &Store, reporter: &dyn Reporter, at: &mut Option<usize>) -> Result<()> {
     let scratch = store.scratch()?;
     let mut run = Run {
-        root: Root::new(&store, &build.id_map, build.checkpoints, &scratch.path)?,
-        artifacts: Artifacts::new(&store, &scratch.path)?,
-        resolver: Resolver::new(&build.plan, &store, &build.id_map, &build.artifact_dir),
+        root: Root::new(store, &build.id_map, build.checkpoints, &scratch.path)?,
+        root_steps: Vec::new(),
+        artifacts: Artifacts::new(store, &scratch.path)?,
+        resolver: Resolver::new(&build.plan, store, &build.id_map, &build.artifact_dir),
         downloads: BTreeMap::new(),
         writes: BTreeMap::new(),
         origins: Vec::new(),
         secrets: Secrets::new(&build.plan),
+        checked_origins: 0,
         environment: build
             .environment
             .iter()
@@ -47,36 +79,58 @@ pub(super) fn build(mut build: Build, reporter: &dyn Reporter, at: &mut Option<u
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect(),
         scratch: scratch.path.clone(),
-        store: &store,
-        build: &build,
+        store,
+        build,
         reporter,
     };
     let steps = run.steps()?;
     let mut done = Vec::new();
     for (mut step, action, course) in steps {
         *at = Some(step.number);
-        run.step(&mut step, action.as_ref(), course).map_err(|error| plan::at(error, &step))?;
+        run.step(&mut step, action.as_ref(), course).map_err(|error| placed(error, &step))?;
         done.push((step, action));
     }
     *at = None;
     if let Some(shell) = &build.shell {
-        return match mounted_at_the_end(&build)? {
+        return match mounted_at_the_end(build)? {
             Some(spec) => run.shell_in_image(spec, shell),
-            None => shell::in_root(&mut run.root, &build, &run.environment, shell, reporter),
+            None => shell::in_root(&mut run.root, &run.root_steps, build, &run.environment, shell, reporter),
         };
     }
     if build.until.is_none() {
-        run.artifacts.publish(&build.artifact_dir, reporter)?;
+        let promises = promises(&done);
+        if let Some(id) = run.artifacts.publish(&build.artifact_dir, &promises, reporter)? {
+            return Err(Lost { id, why: DAMAGED.into() }.into());
+        }
         for (step, action) in &done {
             run.published(step, action.as_ref()).map_err(|error| plan::at(error, step))?;
         }
     }
-    drop(run);
-    // A build that is done stays done when the store cannot be tidied.
-    if let Err(error) = store.evict(None) {
-        reporter.report(Event::Warning { step: None, message: format!("making room in the store: {error:#}") });
-    }
     Ok(())
+}
+
+/// An error with the place of the step; what is [`Lost`] is for nobody to read yet.
+fn placed(error: anyhow::Error, step: &PlanStep) -> anyhow::Error {
+    if error.is::<Lost>() { error } else { plan::at(error, step) }
+}
+
+/// Why artifacts of the store are of no use.
+const DAMAGED: &str = "its artifacts are gone or damaged";
+
+/// The files that steps say they leave, but for those that later ones take away.
+fn promises(steps: &[(PlanStep, Box<dyn Action>)]) -> Vec<Promise> {
+    let mut promises: Vec<Promise> = Vec::new();
+    for (step, action) in steps {
+        let removed: Vec<PathBuf> = action.removes().iter().map(|path| normal(path)).collect();
+        promises.retain(|promise| !removed.contains(&promise.path));
+        promises.extend(action.artifacts().iter().map(|path| Promise { path: normal(path), step: step.number }));
+    }
+    promises
+}
+
+/// "./a//b" as "a/b".
+fn normal(path: &str) -> PathBuf {
+    Path::new(path).components().filter(|part| matches!(part, std::path::Component::Normal(_))).collect()
 }
 
 /// Whether any step runs programs of the target's architecture.
@@ -115,16 +169,30 @@ fn mount(spec: &Spec, artifacts: &Path, scratch: &Path, read_only: bool) -> Resu
     MountedImage::mount(spec, slot, &artifacts.join(&spec.name), &at, &nodes, read_only)
 }
 
+/// The system that steps work in, in a root: that itself, or the deployment that is started first.
+fn system(root: &Path) -> Result<PathBuf> {
+    Ok(if ostree::is_sysroot(root) { root.join(ostree::deployment(root)?) } else { root.to_owned() })
+}
+
+/// What later steps want to know of a system.
+fn facts(system: &Path) -> Result<RootFacts> {
+    Ok(RootFacts { apt_sources: crate::build::apt::sources_of_root(system)? })
+}
+
 /// The state of a build between steps.
 struct Run<'a> {
     root: Root<'a>,
+    /// Ids of the steps that make the root at this point of the plan, whether or not it was made.
+    root_steps: Vec<EntryId>,
     artifacts: Artifacts<'a>,
     resolver: Resolver<'a>,
     downloads: BTreeMap<String, PathBuf>,
     /// Bytes that steps keep for the image.
     writes: BTreeMap<usize, PathBuf>,
     /// Trees of downloads, held as long as the build goes on.
-    origins: Vec<crate::store::Tree>,
+    origins: Vec<Tree>,
+    /// How many of these are known to be as they were sealed.
+    checked_origins: usize,
     secrets: Secrets,
     environment: BTreeMap<String, String>,
     scratch: PathBuf,
@@ -171,7 +239,7 @@ impl Run<'_> {
 
     /// A shell in the mounted image as it stands; what it changes is thrown away with the build's copy.
     fn shell_in_image(&mut self, spec: &Spec, shell: &str) -> Result<()> {
-        self.artifacts.materialise()?;
+        self.materialise()?;
         let image = mount(spec, &self.artifacts.staging, &self.scratch.join("mounted-for-shell"), false)?;
         shell::run(&image.path, self.build, &self.environment, shell, self.reporter)?;
         image.unmount()
@@ -180,7 +248,7 @@ impl Run<'_> {
     fn kept(&self, step: &PlanStep) -> Kept {
         match &step.id {
             _ if step.hit => Kept::Whole,
-            Some(id) if self.artifacts.keeps(id) => Kept::Artifacts,
+            Some(id) if self.store.has_outputs(id) => Kept::Artifacts,
             _ => Kept::Nothing,
         }
     }
@@ -191,73 +259,73 @@ impl Run<'_> {
         }
         if course == Course::Skip {
             self.finished(step, Outcome::NotNeeded, 0.0, String::new());
-            self.resolver.advance(step, action, None);
+            self.pass(step, action, None);
             return Ok(());
         }
-        let number = step.number;
-        let reporter = self.reporter;
         if let Some(tree) = action.artifact_tree() {
             self.artifacts.tree(tree);
         }
         if action.makes_root() {
             self.root.forget()?;
             self.secrets.restored(&BTreeMap::new());
+            self.root_steps.clear();
         }
-        self.resolver.resolve(step, action, &mut |message| {
-            reporter.report(Event::Progress { step: number, message: message.to_owned(), fraction: None });
-        })?;
+        let open = step.id.is_none();
+        if course == Course::Run && self.resolver.lacks_facts(action) {
+            self.look_at_root(step)?;
+        }
+        if open {
+            self.resolve(step, action)?;
+        }
         let started = Instant::now();
-        let cached = match (course, &step.id) {
-            (Course::RestoreArtifacts, Some(id)) => {
-                Some(self.artifacts.restore(id).context("cached artifacts are no longer in the store: build again")?)
-            }
-            _ => self.cached(step, action)?,
+        // What stands in the plan is done as it says there; what is resolved only now is a hit or not.
+        let cached = match course {
+            Course::Run if !(open && step.hit) => None,
+            Course::RestoreArtifacts => Some(self.cached(step, action, true)?),
+            _ => Some(self.cached(step, action, false)?),
         };
         match cached {
-            Some(detail) => {
+            Some((detail, facts)) => {
                 self.finished(step, Outcome::Cached, started.elapsed().as_secs_f64(), detail);
-                self.resolver.advance(step, action, None);
+                self.pass(step, action, facts);
             }
             None => {
-                self.reporter.report(Event::StepStarted { step: number });
+                if !open {
+                    self.confirm(step, action)?;
+                }
+                self.reporter.report(Event::StepStarted { step: step.number });
                 let (facts, detail) = self.run(step, action)?;
-                self.resolver.made();
+                self.resolver.made(step, action);
                 self.store.persist()?;
                 self.finished(step, Outcome::Ran, started.elapsed().as_secs_f64(), detail);
-                self.resolver.advance(step, action, facts);
+                self.pass(step, action, facts);
             }
         }
         Ok(())
     }
 
-    /// Takes a step's whole result from the store; what to show for it, or `None` where any part is missing.
-    fn cached(&mut self, step: &PlanStep, action: &dyn Action) -> Result<Option<String>> {
-        let (Some(id), changes) = (&step.id, step.changes(action)) else { return Ok(None) };
-        if !step.hit {
-            return Ok(None);
-        }
-        let mut detail = String::new();
-        if changes.artifacts {
-            match self.artifacts.restore(id) {
-                Some(shown) => detail = shown,
-                None => return Ok(None),
+    /// Goes past a step.
+    fn pass(&mut self, step: &PlanStep, action: &dyn Action, facts: Option<RootFacts>) {
+        if step.changes(action).root {
+            if action.makes_root() {
+                self.root_steps.clear();
             }
+            // A step that nobody wanted to be resolved leaves a root that nobody can have.
+            self.root_steps.push(step.id.clone().unwrap_or_else(|| EntryId(String::new())));
         }
-        if changes.origin || changes.write {
-            let Some(tree) = self.store.tree(&self.build.id_map, id)? else { return Ok(None) };
-            detail.clone_from(&tree.record.detail);
-            self.keep_origin(step, action, tree);
+        self.resolver.advance(step, action, facts);
+    }
+
+    /// Gives a step its id that had none in the plan.
+    fn resolve(&mut self, step: &mut PlanStep, action: &dyn Action) -> Result<()> {
+        let (reporter, number) = (self.reporter, step.number);
+        self.resolver.resolve(step, action, &mut |message| {
+            reporter.report(Event::Progress { step: number, message: message.to_owned(), fraction: None });
+        })?;
+        if self.resolver.releases() != &self.build.plan.releases {
+            self.reporter.report(Event::Asked { releases: self.resolver.releases().clone() });
         }
-        if changes.root {
-            match self.root.restore(id)? {
-                Some(record) => {
-                    self.secrets.restored(&record.secrets);
-                    detail = record.detail;
-                }
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(detail))
+        Ok(())
     }
 
     /// Runs a step and seals what it made.
@@ -268,9 +336,11 @@ impl Run<'_> {
             return Ok((None, self.origin(step, action)?));
         }
         let number = step.number;
+        self.settle_origins()?;
         if action.reads_artifacts() || changes.artifacts || step.mounted {
-            self.artifacts.materialise()?;
+            self.materialise()?;
         }
+        let made_on = self.made_on(step, action);
         let before = self.artifacts.snapshot()?;
         let workspace = if changes.root {
             match self.begin(step, id)? {
@@ -300,8 +370,12 @@ impl Run<'_> {
             shell::run(workspace.path(), self.build, &self.environment, shell, self.reporter)?;
         }
         let (detail, _) = done?;
+        if step.inputs.iter().any(|input| input.what.starts_with("file ")) {
+            // What was read in the meantime may be neither what it was nor what it is.
+            self.confirm(step, action)?;
+        }
         fs::remove_dir_all(&own).context("removing the step's scratch directory")?;
-        let mut record = TreeRecord { detail: detail.clone(), ..TreeRecord::default() };
+        let mut record = TreeRecord { detail: detail.clone(), made_on, ..TreeRecord::default() };
         let mut facts = None;
         if let Some(workspace) = workspace {
             let settled = step.epoch.unwrap_or_default();
@@ -316,14 +390,19 @@ impl Run<'_> {
             }
             if changes.root {
                 record.secrets = self.secrets.record();
-                record.apt_sources = crate::build::apt::sources_of_root(workspace.path())?;
-                let known = RootFacts { apt_sources: record.apt_sources.clone() };
+            }
+            // A disk without a deployment yet has no system to ask.
+            if action.changes().root
+                && let Ok(system) = system(workspace.path())
+            {
+                let known = self::facts(&system)?;
                 known.remember(self.store, id);
+                record.apt_sources.clone_from(&known.apt_sources);
                 facts = Some(known);
             }
             record.seconds = started.elapsed().as_secs_f64();
             match changes.root {
-                true => self.root.seal(workspace, record.clone())?,
+                true => self.root.seal(id, workspace, record.clone())?,
                 false => self.root.discard(workspace)?,
             }
             if let Some(spec) = step.image.as_ref().filter(|_| step.mounted && action.changes().root) {
@@ -347,7 +426,7 @@ impl Run<'_> {
     /// A root for a step that changes it; `None` where another build has made the step's result meanwhile.
     fn begin(&mut self, step: &PlanStep, id: &EntryId) -> Result<Option<Workspace>> {
         let (number, reporter) = (step.number, self.reporter);
-        self.root.begin(id, &mut || {
+        self.root.begin(id, &self.root_steps, &mut || {
             reporter.report(Event::Progress {
                 step: number,
                 message: "waiting for another build that makes the same".into(),
@@ -364,8 +443,8 @@ impl Run<'_> {
                 let scratch = self.scratch.join(format!("mounted-{}", step.number));
                 Ok(Workspace::Mounted(mount(spec, &self.artifacts.staging, &scratch, !action.changes().root)?))
             }
-            None if action.spoils_root(image, self.can_mount()) => self.root.throwaway(),
-            None => self.root.view(),
+            None if action.spoils_root(image, self.can_mount()) => self.root.throwaway(&self.root_steps),
+            None => self.root.view(&self.root_steps),
         }
     }
 
@@ -381,8 +460,9 @@ impl Run<'_> {
             }
             Begun::Pending(pending) => pending,
         };
+        self.settle_origins()?;
         if action.reads_artifacts() || step.mounted {
-            self.artifacts.materialise()?;
+            self.materialise()?;
         }
         let view = if action.changes().write { Some(self.view(step, action)?) } else { None };
         let nowhere = self.scratch.join("root");
@@ -418,10 +498,7 @@ impl Run<'_> {
         disk: Option<&Disk>,
         own: &Path,
     ) -> Result<(String, Option<PathBuf>)> {
-        let system = match !action.works_on_disk() && ostree::is_sysroot(root) {
-            true => root.join(ostree::deployment(root)?),
-            false => root.to_owned(),
-        };
+        let system = if action.works_on_disk() { root.to_owned() } else { system(root)? };
         let mut cx = self.context(step, &system, disk, own);
         action.run(&mut cx).map_err(|error| self.store.explain_work(error))?;
         Ok((cx.detail, cx.origin))
@@ -459,16 +536,6 @@ impl Run<'_> {
             previous: step.previous.as_ref(),
             detail: String::new(),
         }
-    }
-
-    fn keep_origin(&mut self, step: &PlanStep, action: &dyn Action, tree: crate::store::Tree) {
-        if action.changes().write {
-            self.writes.insert(step.number, tree.path.join(&tree.record.origin));
-        }
-        if let Some(name) = action.origin_name() {
-            self.downloads.insert(name.to_owned(), tree.path.join(&tree.record.origin));
-        }
-        self.origins.push(tree);
     }
 
     fn finished(&self, step: &PlanStep, outcome: Outcome, seconds: f64, detail: String) {

@@ -76,8 +76,8 @@ pub fn courses(steps: &[Facts]) -> Vec<Course> {
 mod tests {
     use super::*;
 
-    const ROOT: Changes = Changes { root: true, artifacts: false, origin: false, write: false, outside: false };
-    const PACK: Changes = Changes { root: false, artifacts: true, origin: false, write: false, outside: false };
+    const ROOT: Changes = Changes::ROOT;
+    const PACK: Changes = Changes::ARTIFACTS;
     const HOST_RUN: Changes = Changes { root: true, artifacts: true, origin: false, write: false, outside: false };
 
     fn courses(steps: &[(Changes, Kept)]) -> Vec<Course> {
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn what_is_done_outside_is_done_in_every_build() {
-        let push = Changes { outside: true, ..Changes::default() };
+        let push = Changes::OUTSIDE;
         let step = |changes, reads_root, kept| Facts { changes, reads_root, makes_root: false, kept };
         let (root, pack) = (step(ROOT, true, Kept::Nothing), step(PACK, true, Kept::Whole));
         assert_eq!(
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn bytes_for_an_image_are_made_where_the_image_is_written() {
-        let raw = Changes { write: true, ..Changes::default() };
+        let raw = Changes::WRITE;
         let step = |changes, kept| Facts { changes, reads_root: false, makes_root: false, kept };
         let (image, raw) = (|kept| step(PACK, kept), step(raw, Kept::Nothing));
         assert_eq!(super::courses(&[raw, image(Kept::Nothing)]), [Course::Run, Course::Run]);

@@ -31,7 +31,7 @@ pub fn needs(recipe: &Recipe) -> Vec<(String, Needs)> {
     let needs = steps.map(|(step, action)| match step.image.filter(|_| step.action == WRITE_IMAGE) {
         Some(spec) => {
             let tools = crate::build::image::programs(&spec).into_iter().collect();
-            ("image-partition".to_owned(), Needs { tools, ..Needs::default() })
+            ("image-partition".to_owned(), Needs { tools, network: false, emulation: false })
         }
         None => (step.action, action.needs()),
     });

@@ -50,6 +50,8 @@ pub(super) struct Loading<'a> {
     artifacts: Vec<String>,
     has_root: bool,
     any_artifacts: bool,
+    /// Release of Debian that the root is of.
+    release: Option<String>,
     pub(super) image: ImageWalk,
     /// The action that needs the image's bytes, so that what follows it comes too late for them.
     pub(super) image_for: &'static str,
@@ -124,6 +126,7 @@ impl<'a> Loading<'a> {
             artifacts: Vec::new(),
             has_root: false,
             any_artifacts: false,
+            release: None,
             image: ImageWalk::default(),
             image_for: "",
             late: None,
@@ -438,6 +441,7 @@ impl<'a> Loading<'a> {
             image: self.image.spec(),
             has_root: self.has_root,
             any_artifacts: self.any_artifacts,
+            release: self.release.as_deref(),
             lenient: scope.lenient,
         };
         self.wants_device |= scope.dialect == Dialect::Go && !self.mounts_images && action.wants_device(&cx);
@@ -455,6 +459,7 @@ impl<'a> Loading<'a> {
         self.follow_image(action.as_ref(), kind, architecture, sector_size, image_bytes);
         self.note_late(kind, action.as_ref(), &properties, &spans);
         let artifacts = action.artifacts();
+        self.release = action.release_after(self.release.take());
         self.has_root |= changes.root;
         self.any_artifacts |= changes.artifacts && artifacts.is_empty();
         self.artifacts.extend(artifacts);

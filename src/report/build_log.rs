@@ -81,7 +81,12 @@ impl BuildLog {
                 }
                 let _ = self.file.flush();
             }
-            Event::Started { .. } | Event::Cleared { .. } | Event::Progress { .. } | Event::Terminal { .. } => {}
+            Event::Started { .. }
+            | Event::Cleared { .. }
+            | Event::Verified { .. }
+            | Event::Asked { .. }
+            | Event::Progress { .. }
+            | Event::Terminal { .. } => {}
         }
     }
 

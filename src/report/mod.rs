@@ -147,8 +147,11 @@ impl Report {
                 self.print("");
                 self.fault = Some((*step, fault.clone()));
             }
-            Event::Console { .. } => {}
-            Event::Started { .. } | Event::Cleared { .. } | Event::Finished { fault: None, .. } => {}
+            Event::Console { .. } | Event::Asked { .. } => {}
+            Event::Started { .. }
+            | Event::Cleared { .. }
+            | Event::Verified { .. }
+            | Event::Finished { fault: None, .. } => {}
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use super::Store;
 use super::lock::check_cancelled;
@@ -159,6 +160,32 @@ pub(super) fn contents_digest(path: &Path) -> Result<[u8; 32]> {
     Ok(*hasher.finalize().as_bytes())
 }
 
+/// A part of a hole.
+static HOLE: [u8; 1 << 16] = [0; 1 << 16];
+
+/// SHA-256 of a file's contents, in lower-case hex; what is a hole is not read, only counted.
+pub fn sha256(path: &Path) -> Result<String> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; PIECE.min(length) as usize]);
+    let mut at = 0;
+    for (start, end) in data_ranges(&file, length)?.into_iter().chain(std::iter::once((length, length))) {
+        check_cancelled()?;
+        while at < start {
+            let part = (start - at).min(HOLE.len() as u64);
+            hasher.update(&HOLE[..part as usize]);
+            at += part;
+        }
+        while at < end {
+            let part = (end - at).min(PIECE) as usize;
+            file.read_exact_at(&mut buffer[..part], at)?;
+            hasher.update(&buffer[..part]);
+            at += part as u64;
+        }
+    }
+    Ok(hex::encode(hasher.finalize()))
+}
+
 /// Digest of a piece of zeros.
 static ZEROS: LazyLock<blake3::Hash> = LazyLock::new(|| blake3::hash(&vec![0; PIECE as usize]));
 
@@ -168,5 +195,24 @@ fn piece_digest(file: &File, start: u64, end: u64) -> Result<blake3::Hash> {
         Ok(()) => Ok(blake3::hash(&buffer)),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => bail!("the file changed while it was read"),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_count_as_zeros() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut plain = vec![0; (5 << 20) + 123];
+        for at in [0, (2 << 20) + 77, plain.len() - 1] {
+            plain[at] = 7;
+            file.as_file().write_all_at(&[7], at as u64).unwrap();
+        }
+        assert_eq!(sha256(file.path()).unwrap(), hex::encode(Sha256::digest(&plain)));
+        file.as_file().set_len((6 << 20) + 1).unwrap();
+        plain.resize((6 << 20) + 1, 0);
+        assert_eq!(sha256(file.path()).unwrap(), hex::encode(Sha256::digest(&plain)));
     }
 }

@@ -26,7 +26,7 @@ const MUCH: u64 = 32 << 20;
 const VALIDATORS: usize = 4096;
 
 /// The kinds of entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A layer of a root, or an unpacked download.
@@ -84,6 +84,13 @@ pub struct Listed {
     synced: bool,
     #[serde(skip)]
     made: SystemTime,
+}
+
+impl Listed {
+    /// Where it stands.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 fn unix_seconds<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
@@ -200,6 +207,12 @@ impl Store {
             }
         }
         Ok(cleared)
+    }
+
+    /// Removes an entry that is of no use to anybody; false where a build holds it.
+    pub(super) fn remove_damaged(&self, entry: &Listed) -> Result<bool> {
+        // What opening it has dropped already is gone, too.
+        self.remove_entry(entry, None)
     }
 
     /// Whether the entry is gone.

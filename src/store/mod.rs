@@ -12,6 +12,7 @@ mod facts;
 pub mod fetch;
 mod files;
 mod http;
+mod listing;
 mod lock;
 mod machine_disk;
 mod outputs;
@@ -27,6 +28,7 @@ pub mod size;
 mod stat_cache;
 mod state;
 mod trees;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -44,10 +46,12 @@ pub use elsewhere::Elsewhere;
 pub use evict::{Cleared, Kind, Listed, Surplus};
 pub use lock::set_cancelled;
 pub use machine_disk::DiskLock;
+pub use outputs::Outputs;
 pub use overlay::MountedRoot;
 pub use scratch::Scratch;
 pub use state::StateDir;
 pub use trees::{Begun, PendingTree, Tree};
+pub use verify::{Damaged, Verified};
 
 use crate::diagnostics::Fault;
 
@@ -97,6 +101,30 @@ pub struct TreeRecord {
     pub secrets: BTreeMap<String, bool>,
     /// Where a download or unpacked archive stands inside the tree; empty for root layers.
     pub origin: PathBuf,
+    /// What was there when it was made.
+    #[serde(default)]
+    pub made_on: MadeOn,
+}
+
+/// The state that a step's result was made on. Its id says what that is made of; this says which bytes came of
+/// that, which may be others where a step is run again that does not do the same each time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MadeOn {
+    /// Digest of the layers below; empty where it is not known, as where nothing is kept of them.
+    #[serde(default)]
+    pub root: String,
+    /// Digest of the artifacts so far; empty for a step that sees none.
+    #[serde(default)]
+    pub artifacts: String,
+}
+
+impl MadeOn {
+    /// Whether what was made on this fits what there is: what is not known on either side says nothing.
+    pub fn fits(&self, now: &Self) -> bool {
+        let fits = |one: &str, other: &str| one.is_empty() || other.is_empty() || one == other;
+        fits(&self.root, &now.root) && fits(&self.artifacts, &now.artifacts)
+    }
 }
 
 /// The store at one place of the disk. Clones are the same store.

@@ -1,6 +1,6 @@
 //! Artifacts of steps: images, archives, whatever a build leaves beside the root.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -8,11 +8,13 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::copy::copy_file;
-use super::digest::contents_digest;
+use super::digest::{contents_digest, sha256};
 use super::lock::{MakeLock, check_cancelled};
 use super::trees::id_name;
+use super::verify::UNREADABLE;
 use super::{EntryId, Store, TreeRecord, random_name};
 
 /// Below an entry: the files themselves.
@@ -29,6 +31,34 @@ struct Manifest {
     names: Vec<PathBuf>,
     /// These and, where they are directories, all that is below.
     parts: Vec<Part>,
+    /// Artifacts of earlier steps that the step took away.
+    removed: Vec<PathBuf>,
+}
+
+/// What a step did to the artifacts.
+#[derive(Debug, Clone, Default)]
+pub struct Outputs {
+    /// Files and links that it made or changed: size, and SHA-256 in lower-case hex (of a link, of its target).
+    pub files: BTreeMap<PathBuf, (u64, String)>,
+    /// Artifacts of earlier steps that it took away.
+    pub removed: Vec<PathBuf>,
+    /// What was sealed beside them.
+    pub record: TreeRecord,
+}
+
+impl Outputs {
+    fn new(manifest: &Manifest, record: TreeRecord) -> Self {
+        let files = manifest.parts.iter().filter_map(|part| match &part.kind {
+            PartKind::Directory { .. } => None,
+            PartKind::Link(target) => Some((part.path.clone(), (0, sha256_of_link(target)))),
+            PartKind::File { size, sha256, .. } => Some((part.path.clone(), (*size, sha256.clone()))),
+        });
+        Self { files: files.collect(), removed: manifest.removed.clone(), record }
+    }
+}
+
+fn sha256_of_link(target: &Path) -> String {
+    hex::encode(Sha256::digest(target.as_os_str().as_encoded_bytes()))
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -42,7 +72,7 @@ struct Part {
 enum PartKind {
     Directory { mode: u32 },
     Link(PathBuf),
-    File { digest: String, size: u64 },
+    File { digest: String, size: u64, sha256: String },
 }
 
 /// A file as it was when its contents were known.
@@ -80,6 +110,37 @@ impl Store {
         self.output_dir(id).ok().and_then(|dir| self.open_entry::<Manifest>(&dir).ok()).is_some_and(|e| e.is_some())
     }
 
+    /// What a step did to the artifacts, if the store has it; its files are looked at when they are
+    /// [restored](Store::restore_outputs).
+    pub fn outputs(&self, id: &EntryId) -> Result<Option<Outputs>> {
+        let sealed = self.open_entry::<Manifest>(&self.output_dir(id)?)?;
+        Ok(sealed.map(|(_lock, sealed)| Outputs::new(&sealed.contents, sealed.record)))
+    }
+
+    /// What is no longer as it was sealed in the artifacts of a step, every byte read.
+    pub(super) fn outputs_damage(&self, id: &EntryId) -> Result<Option<String>> {
+        let dir = self.output_dir(id)?;
+        let Some((_lock, sealed)) = self.open_entry::<Manifest>(&dir)? else { return Ok(Some(UNREADABLE.to_owned())) };
+        for part in &sealed.contents.parts {
+            check_cancelled()?;
+            // Links and modes of directories are in the record itself.
+            let PartKind::File { digest, .. } = &part.kind else { continue };
+            let stored = dir.join(FILES).join(&part.path);
+            if !stored.is_file() {
+                return Ok(Some(format!("`{}` is gone", part.path.display())));
+            }
+            if hex::encode(contents_digest(&stored)?) != *digest {
+                return Ok(Some(format!("`{}` has other contents", part.path.display())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Drops artifacts of a step that are of no use; false where another build holds them.
+    pub fn drop_outputs(&self, id: &EntryId) -> Result<bool> {
+        self.discard(&self.output_dir(id)?)
+    }
+
     /// Sealed artifacts of a step: restores them into the directory `into` (reflink where the file
     /// system can, else copy, sparse files kept) and returns their paths relative to it; `None`
     /// where the store does not have them. Damaged entries are dropped and count as absent. Files
@@ -104,12 +165,27 @@ impl Store {
         Ok(Some(manifest.names))
     }
 
-    /// Seals artifacts of a step: `files` are relative to `from`, and stay there.
-    pub fn save_outputs(&self, id: &EntryId, from: &Path, files: &[PathBuf], record: &TreeRecord) -> Result<()> {
-        self.try_save_outputs(id, from, files, record).map_err(|error| self.explain(error))
+    /// Seals artifacts of a step: `files` are relative to `from`, and stay there; `removed` are those of
+    /// earlier steps that it took away.
+    pub fn save_outputs(
+        &self,
+        id: &EntryId,
+        from: &Path,
+        files: &[PathBuf],
+        removed: &[PathBuf],
+        record: &TreeRecord,
+    ) -> Result<Outputs> {
+        self.try_save_outputs(id, from, files, removed, record).map_err(|error| self.explain(error))
     }
 
-    fn try_save_outputs(&self, id: &EntryId, from: &Path, files: &[PathBuf], record: &TreeRecord) -> Result<()> {
+    fn try_save_outputs(
+        &self,
+        id: &EntryId,
+        from: &Path,
+        files: &[PathBuf],
+        removed: &[PathBuf],
+        record: &TreeRecord,
+    ) -> Result<Outputs> {
         let target = self.output_dir(id)?;
         let _claim = MakeLock::take(self.dir("locks").join(format!("output-{id}")), &mut || {})?;
         let scratch = self.scratch()?;
@@ -141,18 +217,20 @@ impl Store {
         // A repository has tens of thousands of small files.
         let parts: Result<Vec<Part>> =
             found.into_par_iter().map(|found| found.save(from, &entry.join(FILES))).collect();
-        let manifest = Manifest { names: files.to_vec(), parts: parts? };
+        let manifest = Manifest { names: files.to_vec(), parts: parts?, removed: removed.to_vec() };
+        let outputs = Outputs::new(&manifest, record.clone());
         // Where they stand now, they are as good as restored.
         note(&entry, from, &manifest, Vec::new());
         self.write_record(&entry, record.clone(), &manifest)?;
         while target.exists() {
             // The same step ran again: its new outputs take the place of the old ones.
             if !self.discard(&target)? {
-                // Somebody restores the old ones just now, which are as good.
-                return Ok(());
+                // Somebody restores the old ones just now: those stay for later builds, these are published.
+                return Ok(outputs);
             }
         }
-        std::fs::rename(&entry, &target).with_context(|| format!("sealing {}", target.display()))
+        std::fs::rename(&entry, &target).with_context(|| format!("sealing {}", target.display()))?;
+        Ok(outputs)
     }
 
     /// Remembers that the outputs of a step, just saved or restored, now stand in `dir` unchanged
@@ -206,7 +284,10 @@ impl Found {
             PartKind::Link(std::fs::read_link(&source).with_context(context)?)
         } else if stat.is_file() {
             copy_file(&source, &copy).with_context(context)?;
-            PartKind::File { digest: hex::encode(contents_digest(&copy).with_context(context)?), size: stat.len() }
+            // The digest that people know is no faster for holes and has a processor of its own.
+            let (digest, sha256) = rayon::join(|| contents_digest(&copy), || sha256(&copy));
+            let (digest, sha256) = (hex::encode(digest.with_context(context)?), sha256.with_context(context)?);
+            PartKind::File { digest, size: stat.len(), sha256 }
         } else {
             bail!("the artifact {} is neither a file nor a directory nor a link", path.display());
         };
@@ -232,7 +313,7 @@ fn restore_part(stored: &Path, part: &Part, to: &Path, placed: &HashSet<&Seen>, 
                 std::fs::rename(&fresh, to).with_context(context)?;
             }
         }
-        PartKind::File { digest, size } => {
+        PartKind::File { digest, size, .. } => {
             if Seen::at(to).is_some_and(|seen| placed.contains(&seen)) {
                 return Ok(true);
             }

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::entry::Claimed;
+use super::listing;
 use super::remove::remove_tree;
-use super::trees::id_name;
+use super::trees::{Contents, id_name};
+use super::verify::UNREADABLE;
 use super::{EntryId, Store, TreeRecord};
 
 /// Below an entry: the directory itself.
@@ -31,18 +33,19 @@ impl Store {
         let entry = self.dir("state").join(kind).join(id_name(key)?);
         let path = entry.join(TREE);
         // Mostly it is there, and then nobody has to wait for anybody.
-        if let Some((lock, _)) = self.open_entry::<()>(&entry)? {
+        if let Some((lock, _)) = self.open_entry::<Contents>(&entry)? {
             return Ok(StateDir { path, _lock: lock });
         }
-        let _claim = match self.claim::<()>(&state_lock(kind, &key.0), &entry, &mut || {})? {
+        let _claim = match self.claim::<Contents>(&state_lock(kind, &key.0), &entry, &mut || {})? {
             Claimed::Sealed(lock, _) => return Ok(StateDir { path, _lock: lock }),
             Claimed::Ours(claim) => claim,
         };
         std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         let made = make(&path).and_then(|()| {
             let record = TreeRecord { detail: kind.to_owned(), ..TreeRecord::default() };
-            self.write_record(&entry, record, ())?;
-            self.open_entry::<()>(&entry)?.context("the record of a new directory cannot be read back")
+            let digest = self.write_listing(&entry, &path)?;
+            self.write_record(&entry, record, Contents { digest })?;
+            self.open_entry::<Contents>(&entry)?.context("the record of a new directory cannot be read back")
         });
         match made {
             Ok((lock, _)) => Ok(StateDir { path, _lock: lock }),
@@ -52,6 +55,17 @@ impl Store {
                 }
                 Err(error)
             }
+        }
+    }
+}
+
+impl Store {
+    /// What is no longer as it was sealed in a directory, every byte read.
+    pub(super) fn state_damage(&self, entry: &Path) -> Result<Option<String>> {
+        let Some((_lock, sealed)) = self.open_entry::<Contents>(entry)? else { return Ok(Some(UNREADABLE.to_owned())) };
+        match listing::read(entry, &sealed.contents.digest)? {
+            Ok(listing) => listing.lacks(&entry.join(TREE)),
+            Err(damage) => Ok(Some(damage.to_owned())),
         }
     }
 }

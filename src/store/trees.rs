@@ -5,14 +5,23 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 
-use super::entry::Claimed;
+use super::entry::{Claimed, Sealed};
+use super::listing::{Depth, Verdict};
 use super::lock::MakeLock;
 use super::scratch::Scratch;
 use super::{EntryId, IdMap, Store, TreeRecord};
 
 /// Below an entry: the files themselves.
 const TREE: &str = "tree";
+
+/// What a record says of the files.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Contents {
+    /// See [`Tree::digest`].
+    pub(super) digest: String,
+}
 
 /// A sealed tree; as long as it lives, the store does not evict it.
 #[derive(Debug)]
@@ -23,6 +32,8 @@ pub struct Tree {
     pub path: PathBuf,
     /// What was sealed beside it.
     pub record: TreeRecord,
+    /// Of all its files: names, contents, owners, modes, dates and attributes; BLAKE3, in hex.
+    pub digest: String,
     _lock: File,
 }
 
@@ -58,24 +69,43 @@ impl Store {
     /// A sealed tree, if the store has it; marks it as used now.
     pub fn tree(&self, map: &IdMap, id: &EntryId) -> Result<Option<Tree>> {
         let dir = self.tree_dir(map, id)?;
-        Ok(self.open_entry::<()>(&dir)?.map(|(lock, sealed)| Tree {
-            id: id.clone(),
-            path: dir.join(TREE),
-            record: sealed.record,
-            _lock: lock,
-        }))
+        let Some((lock, sealed)) = self.open_entry::<Contents>(&dir)? else { return Ok(None) };
+        let tree = Tree::opened(id, &dir, lock, sealed);
+        if !tree.path.is_dir() {
+            drop(tree);
+            self.discard(&dir)?;
+            return Ok(None);
+        }
+        Ok(Some(tree))
+    }
+
+    /// What is no longer as it was sealed in a tree; `None` for a whole one. Files that look untouched are not read.
+    pub fn damage(&self, tree: &Tree) -> Result<Option<String>> {
+        self.tree_damage(tree, Depth::Changed)
+    }
+
+    pub(super) fn tree_damage(&self, tree: &Tree, depth: Depth) -> Result<Option<String>> {
+        let entry = tree.path.parent().context("a tree without a place")?;
+        Ok(match self.compare_listing(entry, &tree.path, &tree.digest, depth)? {
+            Verdict::Whole | Verdict::Touched => None,
+            Verdict::Damaged(what) => Some(what),
+        })
+    }
+
+    /// Drops a tree that is of no use; false where another build holds it.
+    pub fn drop_tree(&self, map: &IdMap, tree: Tree) -> Result<bool> {
+        let dir = self.tree_dir(map, &tree.id)?;
+        drop(tree);
+        self.discard(&dir)
     }
 
     /// Claims the making of a tree. Where another build is making it, `waiting` is called once and
     /// this waits for it; if that build fails or dies, the claim passes on.
     pub fn begin(&self, map: &IdMap, id: &EntryId, waiting: &mut dyn FnMut()) -> Result<Begun> {
         let target = self.tree_dir(map, id)?;
-        let claim = match self.claim::<()>(&format!("tree-{}-{id}", map_name(map)), &target, waiting)? {
+        let claim = match self.claim::<Contents>(&format!("tree-{}-{id}", map_name(map)), &target, waiting)? {
             Claimed::Ours(claim) => claim,
-            Claimed::Sealed(lock, sealed) => {
-                let (id, path) = (id.clone(), target.join(TREE));
-                return Ok(Begun::Sealed(Tree { id, path, record: sealed.record, _lock: lock }));
-            }
+            Claimed::Sealed(lock, sealed) => return Ok(Begun::Sealed(Tree::opened(id, &target, lock, sealed))),
         };
         let scratch = self.scratch()?;
         let entry = scratch.path.join("entry");
@@ -94,17 +124,25 @@ impl Store {
     }
 }
 
+impl Tree {
+    fn opened(id: &EntryId, entry: &Path, lock: File, sealed: Sealed<Contents>) -> Self {
+        let Sealed { record, contents: Contents { digest }, .. } = sealed;
+        Self { id: id.clone(), path: entry.join(TREE), record, digest, _lock: lock }
+    }
+}
+
 impl PendingTree {
     /// Makes the tree visible to all builds, under its name, at once.
     pub fn seal(self, record: TreeRecord) -> Result<Tree> {
-        self.store.write_record(&self.entry, record, ())?;
+        let digest = self.store.write_listing(&self.entry, &self.path)?;
+        self.store.write_record(&self.entry, record, Contents { digest })?;
         let parent = self.target.parent().context("a tree without a place")?;
         std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
         // Open before it is visible, so that nobody evicts it in between.
         let (lock, sealed) =
-            self.store.open_entry::<()>(&self.entry)?.context("the record of a new tree cannot be read back")?;
+            self.store.open_entry::<Contents>(&self.entry)?.context("the record of a new tree cannot be read back")?;
         std::fs::rename(&self.entry, &self.target).with_context(|| format!("sealing {}", self.target.display()))?;
-        Ok(Tree { id: self.id.clone(), path: self.target.join(TREE), record: sealed.record, _lock: lock })
+        Ok(Tree::opened(&self.id, &self.target, lock, sealed))
     }
 }
 

@@ -85,7 +85,7 @@ fn make_everything(store: &Store) {
         let from = work.path.join(round.to_string());
         std::fs::create_dir(&from).unwrap();
         fill(&from, number);
-        store.save_outputs(&id(number), &work.path, &[round.to_string().into()], &TreeRecord::default()).unwrap();
+        store.save_outputs(&id(number), &work.path, &[round.to_string().into()], &[], &TreeRecord::default()).unwrap();
         let package = from.join("0");
         store.add_package(&package, &hex::encode(Sha256::digest(text(number, 0)))).unwrap();
         store

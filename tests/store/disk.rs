@@ -30,7 +30,7 @@ fn a_full_disk_is_said_and_leaves_nothing_that_counts() {
     std::fs::write(large.path().join("file"), vec![7; 4 << 20]).unwrap();
 
     let files = ["file".into()];
-    let error = store.save_outputs(&id(1), large.path(), &files, &TreeRecord::default()).unwrap_err();
+    let error = store.save_outputs(&id(1), large.path(), &files, &[], &TreeRecord::default()).unwrap_err();
     assert!(fault_of(&error).message.contains("is full"), "{error:#}");
     assert!(!store.has_outputs(&id(1)));
 

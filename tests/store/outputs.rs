@@ -9,7 +9,7 @@ use super::{id, store};
 
 fn save(store: &Store, from: &Path, files: &[&str]) {
     let files: Vec<PathBuf> = files.iter().map(PathBuf::from).collect();
-    store.save_outputs(&id(1), from, &files, &TreeRecord::default()).unwrap();
+    store.save_outputs(&id(1), from, &files, &[], &TreeRecord::default()).unwrap();
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn paths_out_of_the_artifacts_are_refused() {
     let from = tempfile::tempdir().unwrap();
     for path in ["../x", "/etc/passwd", "."] {
         let files = [PathBuf::from(path)];
-        assert!(store.save_outputs(&id(1), from.path(), &files, &TreeRecord::default()).is_err(), "{path}");
+        assert!(store.save_outputs(&id(1), from.path(), &files, &[], &TreeRecord::default()).is_err(), "{path}");
     }
 }
 

@@ -5,6 +5,7 @@ mod escapes;
 mod full_disk;
 mod mirrors;
 pub mod places;
+mod plan_and_execution;
 mod secrets;
 mod stopped;
 mod together;

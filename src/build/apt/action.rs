@@ -108,10 +108,8 @@ pub fn add_inputs(cx: &mut InputContext<'_>, own: Sources, logins: Logins, unaut
     for tool in ["apt", "dpkg"] {
         cx.add(format!("tool {tool}"), host::package_version(tool).unwrap_or_default());
     }
-    let mut sources =
-        Sources::from_deb822(cx.apt_sources.unwrap_or_default()).context("reading the root's repositories")?;
-    // The root may get other keys before the step is reached; only then it is known what counts.
-    sources.0.iter_mut().for_each(|source| source.signed_by = None);
+    let root = cx.apt_sources.context("what the root's repositories are was asked before the root was there")?;
+    let mut sources = Sources::from_deb822(root).context("reading the root's repositories")?;
     sources.0.extend(own.0);
     let trust = Trust { keys: Keys::Later, unauthenticated, expired: false, logins };
     add_repositories(cx, &sources, &trust)

@@ -124,6 +124,9 @@ _debforge() {
             debforge__subcmd__help__subcmd__store,size)
                 cmd="debforge__subcmd__help__subcmd__store__subcmd__size"
                 ;;
+            debforge__subcmd__help__subcmd__store,verify)
+                cmd="debforge__subcmd__help__subcmd__store__subcmd__verify"
+                ;;
             debforge__subcmd__store,clear)
                 cmd="debforge__subcmd__store__subcmd__clear"
                 ;;
@@ -139,6 +142,9 @@ _debforge() {
             debforge__subcmd__store,size)
                 cmd="debforge__subcmd__store__subcmd__size"
                 ;;
+            debforge__subcmd__store,verify)
+                cmd="debforge__subcmd__store__subcmd__verify"
+                ;;
             debforge__subcmd__store__subcmd__help,clear)
                 cmd="debforge__subcmd__store__subcmd__help__subcmd__clear"
                 ;;
@@ -153,6 +159,9 @@ _debforge() {
                 ;;
             debforge__subcmd__store__subcmd__help,size)
                 cmd="debforge__subcmd__store__subcmd__help__subcmd__size"
+                ;;
+            debforge__subcmd__store__subcmd__help,verify)
+                cmd="debforge__subcmd__store__subcmd__help__subcmd__verify"
                 ;;
             *)
                 ;;
@@ -703,7 +712,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__help__subcmd__store)
-            opts="size list prune clear"
+            opts="size list verify prune clear"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -759,6 +768,20 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__help__subcmd__store__subcmd__size)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        debforge__subcmd__help__subcmd__store__subcmd__verify)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1043,7 +1066,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__store)
-            opts="-h --store --json --help size list prune clear help"
+            opts="-h --store --json --help size list verify prune clear help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1079,7 +1102,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__store__subcmd__help)
-            opts="size list prune clear help"
+            opts="size list verify prune clear help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1162,6 +1185,20 @@ _debforge() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        debforge__subcmd__store__subcmd__help__subcmd__verify)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         debforge__subcmd__store__subcmd__list)
             opts="-h --kind --store --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1221,6 +1258,24 @@ _debforge() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        debforge__subcmd__store__subcmd__verify)
+            opts="-h --store --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --store)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -200,14 +200,15 @@ complete -c debforge -n "__fish_debforge_using_subcommand shell" -l machine-root
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l show-boot -d 'Show what the machine\'s kernel says'
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -l disable-fakemachine -d 'The same as `--backend local`'
 complete -c debforge -n "__fish_debforge_using_subcommand shell" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
-complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -l json -d 'Print JSON'
-complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -s h -l help -d 'Print help'
-complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -f -a "size" -d 'Show how much the store holds of each kind, and its bound'
-complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -f -a "list" -d 'List the entries, most recently used first'
-complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -f -a "prune" -d 'Remove what was used least recently, down to a size (the bound, without arguments) or an age'
-complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -f -a "clear" -d 'Remove everything that no running build uses'
-complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list prune clear help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list verify prune clear help" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list verify prune clear help" -l json -d 'Print JSON'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list verify prune clear help" -s h -l help -d 'Print help'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list verify prune clear help" -f -a "size" -d 'Show how much the store holds of each kind, and its bound'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list verify prune clear help" -f -a "list" -d 'List the entries, most recently used first'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list verify prune clear help" -f -a "verify" -d 'Look at every byte, and remove what is not as it was kept'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list verify prune clear help" -f -a "prune" -d 'Remove what was used least recently, down to a size (the bound, without arguments) or an age'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list verify prune clear help" -f -a "clear" -d 'Remove everything that no running build uses'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and not __fish_seen_subcommand_from size list verify prune clear help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from size" -l set -d 'Keep the store to this size from now on, such as 40G' -r
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from size" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from size" -l json -d 'Print JSON'
@@ -216,6 +217,9 @@ complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from list" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from list" -l json -d 'Print JSON'
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from verify" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from verify" -l json -d 'Print JSON'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help'
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from prune" -l to -d 'Leave at most so much, such as 5G' -r
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from prune" -l older-than -d 'Remove what was not used for so long, such as 30d, 12h or 2w' -r
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from prune" -l store -d 'Directory that keeps layers, packages and downloads [default: ~/.cache/debforge]' -r -F
@@ -227,6 +231,7 @@ complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from clear" -s h -l help -d 'Print help'
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from help" -f -a "size" -d 'Show how much the store holds of each kind, and its bound'
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from help" -f -a "list" -d 'List the entries, most recently used first'
+complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from help" -f -a "verify" -d 'Look at every byte, and remove what is not as it was kept'
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from help" -f -a "prune" -d 'Remove what was used least recently, down to a size (the bound, without arguments) or an age'
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from help" -f -a "clear" -d 'Remove everything that no running build uses'
 complete -c debforge -n "__fish_debforge_using_subcommand store; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -301,5 +306,6 @@ complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_s
 complete -c debforge -n "__fish_debforge_using_subcommand help; and not __fish_seen_subcommand_from build boot check import inspect diff lint-bootc plan shell store test-atomic doctor actions schema completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c debforge -n "__fish_debforge_using_subcommand help; and __fish_seen_subcommand_from store" -f -a "size" -d 'Show how much the store holds of each kind, and its bound'
 complete -c debforge -n "__fish_debforge_using_subcommand help; and __fish_seen_subcommand_from store" -f -a "list" -d 'List the entries, most recently used first'
+complete -c debforge -n "__fish_debforge_using_subcommand help; and __fish_seen_subcommand_from store" -f -a "verify" -d 'Look at every byte, and remove what is not as it was kept'
 complete -c debforge -n "__fish_debforge_using_subcommand help; and __fish_seen_subcommand_from store" -f -a "prune" -d 'Remove what was used least recently, down to a size (the bound, without arguments) or an age'
 complete -c debforge -n "__fish_debforge_using_subcommand help; and __fish_seen_subcommand_from store" -f -a "clear" -d 'Remove everything that no running build uses'

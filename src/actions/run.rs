@@ -31,7 +31,8 @@ use crate::diagnostics::Diagnostics;
 /// same shell: `script: scripts/setup.sh --fast "$ROOTDIR"`.
 ///
 /// **In the root** (`chroot: true`) it sees the root and nothing of the host: its own /dev, /proc,
-/// /tmp and processes, and a machine that is the same on every host. A script's directory is at `/tmp/script`, so it can use the files beside it.
+/// /tmp and processes, and a machine that is the same on every host.
+/// A script's directory is at `/tmp/script`, so it can use the files beside it.
 /// Services are not started.
 ///
 /// **On the host** (neither `chroot` nor `postprocess`) it sees the host's system read-only, a /tmp of

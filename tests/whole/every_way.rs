@@ -167,16 +167,25 @@ fn digest(path: &Path) -> String {
     }
 }
 
-/// The ways, and what one needs to go them.
-fn ways() -> Vec<(&'static str, Result<User, String>, Vec<String>, &'static str)> {
+/// A way of building, and what it takes to go it.
+struct Way {
+    name: &'static str,
+    user: Result<User, String>,
+    /// Words before the command.
+    before: Vec<String>,
+    backend: &'static str,
+}
+
+fn ways() -> Vec<Way> {
     let root = || User::root().ok_or_else(|| "needs root".to_owned());
+    let way = |name, user, before, backend| Way { name, user, before, backend };
     vec![
-        ("root", root(), Vec::new(), "local"),
-        ("a user with subordinate ids", User::ordinary(), Vec::new(), "local"),
-        ("a user without", User::without_ranges(), Vec::new(), "auto"),
-        ("a container without mounts", root(), confinement::without_devices(), "local"),
-        ("UML", root(), Vec::new(), "uml"),
-        ("QEMU", root(), Vec::new(), "qemu"),
+        way("root", root(), Vec::new(), "local"),
+        way("a user with subordinate ids", User::ordinary(), Vec::new(), "local"),
+        way("a user without", User::without_ranges(), Vec::new(), "auto"),
+        way("a container without mounts", root(), confinement::without_devices(), "local"),
+        way("UML", root(), Vec::new(), "uml"),
+        way("QEMU", root(), Vec::new(), "qemu"),
     ]
 }
 
@@ -190,7 +199,7 @@ fn the_same_bytes_in_every_way_of_building() {
     needs_program!("xorriso", "xorriso");
     let recipe = include_str!("every_way.yaml");
     let mut table: BTreeMap<&str, BTreeMap<&str, String>> = BTreeMap::new();
-    for (way, user, before, backend) in ways() {
+    for Way { name: way, user, before, backend } in ways() {
         let project = Project::of(user.unwrap_or_else(|reason| panic!("{way}: {reason}"))).recipe(recipe);
         // A kind of its own keeps its kernel; a user without ids is given a machine, too.
         let project = match backend {

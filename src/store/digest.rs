@@ -122,12 +122,30 @@ fn attributes(path: &Path) -> Result<Vec<(std::ffi::OsString, Vec<u8>)>> {
     for name in names {
         let text = name.to_string_lossy();
         if text.starts_with("user.") || text.starts_with("system.posix_acl_") || text == "security.capability" {
-            let value = xattr::get(path, &name)?.unwrap_or_default();
+            let mut value = xattr::get(path, &name)?.unwrap_or_default();
+            if text.starts_with("system.posix_acl_") && !*ALL_IDS {
+                forget_ids(&mut value);
+            }
             found.push((name, value));
         }
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether this process and those that it starts see all ids as they are. In a user namespace an ACL's show as
+/// others, or as nobody's, so neither there nor before they count: a copy could not have them either.
+static ALL_IDS: LazyLock<bool> = LazyLock::new(|| {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    nix::unistd::geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
+});
+
+/// Leaves of an ACL the tags and permissions: a version, then entries of two, two and four bytes
+/// (linux/posix_acl_xattr.h).
+fn forget_ids(acl: &mut [u8]) {
+    for entry in acl.get_mut(4..).unwrap_or_default().chunks_exact_mut(8) {
+        entry[4..].fill(0);
+    }
 }
 
 /// BLAKE3 over a file's length and the BLAKE3 digests of its pieces. A hole counts as the zeros

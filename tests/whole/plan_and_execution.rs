@@ -198,6 +198,14 @@ impl Place {
     }
 }
 
+macro_rules! needs_root {
+    () => {
+        if dpkg_root().is_none() || !is_root() {
+            skip!("needs root, for a place without layers, and the programs of a small root");
+        }
+    };
+}
+
 #[test]
 fn a_build_publishes_what_a_fresh_one_would() {
     if dpkg_root().is_none() || !is_root() {
@@ -228,18 +236,17 @@ fn a_build_publishes_what_a_fresh_one_would() {
     }
 }
 
+#[test]
+fn what_came_as_a_dependency_is_installed_by_name() {
+    needs_root!();
+    let archive = Archive::new();
+    Place::new(&archive, &[Step::Apt("two"), Step::Apt("one")], true).build();
+}
+
 /// The recipe whose second build once published an empty archive: it installs from a repository, whose date its
 /// last step takes over.
 fn dated(archive: &Archive, layers: bool) -> Place {
     Place::new(archive, &[Step::Apt("two"), Step::Chroot(1)], layers)
-}
-
-macro_rules! needs_root {
-    () => {
-        if dpkg_root().is_none() || !is_root() {
-            skip!("needs root, for a place without layers, and the programs of a small root");
-        }
-    };
 }
 
 #[test]

@@ -188,6 +188,15 @@ impl<'a> Apt<'a> {
     /// Runs a command of apt that only reads, on the host, and returns its output.
     fn ask(&self, state: &Path, base: Base, mut argv: Vec<String>, doing: &str) -> Result<Vec<String>> {
         let mut environment = self.cx.process_environment();
+        if let Base::Root = base {
+            // Even where apt is only asked, it notes which packages were wanted by name.
+            let (noted, copy) = (self.cx.root.join("var/lib/apt/extended_states"), self.directory.join("noted"));
+            match fs::copy(&noted, &copy) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.with_context(|| format!("reading {}", noted.display()))?),
+            }
+            argv.insert(1, format!("--option=Dir::State::extended_states={}", copy.display()));
+        }
         self.configure(state, base, "ask", &[], &mut argv, &mut environment)?;
         let command = Command {
             argv,

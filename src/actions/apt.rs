@@ -111,7 +111,7 @@ impl Action for Apt {
             version: 2,
             changes: Changes::ROOT,
             root: RootUse::Used,
-            reads: Reads::APT_SOURCES,
+            reads: Reads::REPOSITORIES,
             needs: Needs { tools: apt::TOOLS.into(), network: true, emulation: true },
             artifacts: Vec::new(),
             removes: Vec::new(),

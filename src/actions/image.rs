@@ -23,7 +23,7 @@ impl Action for WriteImage {
             version: 2,
             changes: Changes::ARTIFACTS,
             root: RootUse::SpoiltForImage,
-            reads: Reads { artifacts: true, apt_sources: false, image: true, host: false },
+            reads: Reads { artifacts: true, repositories: false, image: true, host: false },
             // Those of the image that it writes: `plan::needs`.
             needs: Needs::NOTHING,
             artifacts: Vec::new(),

@@ -143,7 +143,7 @@ impl Action for InstallDeb {
             root: RootUse::Used,
             reads: Reads {
                 artifacts: Origin::named(&self.origin).is_made(),
-                apt_sources: true,
+                repositories: true,
                 image: false,
                 host: false,
             },

@@ -99,9 +99,9 @@ impl RootUse {
 pub struct Reads {
     /// Artifacts or downloads: then it depends on all earlier steps, else only on those that changed the root.
     pub artifacts: bool,
-    /// The apt repositories that the root is set up for, in the state in which they are now. Only the root
+    /// The repositories of packages that the root is set up for, in the state in which they are now. Only the root
     /// itself can tell which those are; until it is there the step has no id.
-    pub apt_sources: bool,
+    pub repositories: bool,
     /// The whole description of the image. What is read of parts of it are inputs.
     pub image: bool,
     /// The system of the host, whatever of it commands may see: its packages, /usr/local, settings. Programs that
@@ -111,11 +111,11 @@ pub struct Reads {
 
 impl Reads {
     /// Nothing: the root, the properties and the inputs say all.
-    pub const NOTHING: Self = Self { artifacts: false, apt_sources: false, image: false, host: false };
+    pub const NOTHING: Self = Self { artifacts: false, repositories: false, image: false, host: false };
     /// Artifacts or downloads alone.
-    pub const ARTIFACTS: Self = Self { artifacts: true, apt_sources: false, image: false, host: false };
-    /// The root's apt repositories alone.
-    pub const APT_SOURCES: Self = Self { artifacts: false, apt_sources: true, image: false, host: false };
+    pub const ARTIFACTS: Self = Self { artifacts: true, repositories: false, image: false, host: false };
+    /// The root's repositories alone.
+    pub const REPOSITORIES: Self = Self { artifacts: false, repositories: true, image: false, host: false };
 }
 
 /// What a step needs of the machine, checked before anything runs.

@@ -150,7 +150,7 @@ impl Action for Overlay {
             root: RootUse::Used,
             reads: Reads {
                 artifacts: Origin::named(&self.origin).is_made(),
-                apt_sources: false,
+                repositories: false,
                 image: false,
                 host: false,
             },

@@ -22,8 +22,8 @@ use crate::diagnostics::{Diagnostics, Fault};
 ///
 /// The host's pacman does what `pacman -Su PACKAGES` would do in the root, with the root's own
 /// /etc/pacman.conf. The states of the repositories are those that `pacstrap` left in the root, so that all
-/// packages of a build fit together; where the root has none, they are those of the moment, and a change of
-/// them is not noticed (`--from` runs the step again).
+/// packages of a build fit together; where the root has none, they are asked for when the build is planned, or when
+/// the root is there to say which they are.
 ///
 /// As after `pacstrap`, no packages and logs are left in the root, and no keyring.
 ///
@@ -61,6 +61,17 @@ impl Pacman {
     }
 }
 
+/// The repositories of a root of which it has no database, as one configuration; empty where there are none.
+pub fn without_databases(root: &Path) -> Result<String> {
+    let files = RootFiles::open(root)?;
+    if !files.has(CONFIGURATION) {
+        return Ok(String::new());
+    }
+    let mut config = Pacman::read(root)?;
+    config.repositories.retain(|repository| !pacman::has_database(&files, repository));
+    Ok(if config.repositories.is_empty() { String::new() } else { config.text("auto") })
+}
+
 impl Action for Pacman {
     fn check(&self, cx: &CheckContext<'_>, out: &mut Diagnostics) {
         check_architecture(cx, out);
@@ -75,10 +86,10 @@ impl Action for Pacman {
 
     fn nature(&self) -> Nature {
         Nature {
-            version: 1,
+            version: 2,
             changes: Changes::ROOT,
             root: RootUse::Used,
-            reads: Reads::NOTHING,
+            reads: Reads::REPOSITORIES,
             needs: Needs { tools: pacman::TOOLS.into(), network: true, emulation: true },
             artifacts: Vec::new(),
             removes: Vec::new(),
@@ -105,7 +116,9 @@ impl Action for Pacman {
 
     fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
         pacman::add_inputs(cx);
-        Ok(())
+        let text = cx.pacman.context("what the root's repositories are was asked before the root was there")?;
+        let config = Config::parse(text, &mut |_| Ok(Vec::new())).context("reading the root's repositories")?;
+        Session::add_states(cx, &config, own_name(cx.architecture)?)
     }
 
     fn run(&self, cx: &mut BuildContext<'_>) -> Result<()> {

@@ -276,7 +276,7 @@ impl Action for Run {
                 outside: false,
             },
             root: if self.postprocess { RootUse::Unused } else { RootUse::Used },
-            reads: Reads { artifacts: !self.chroot, apt_sources: false, image: false, host: !self.chroot },
+            reads: Reads { artifacts: !self.chroot, repositories: false, image: false, host: !self.chroot },
             needs: Needs { tools: Vec::new(), network: self.network, emulation: self.chroot },
             artifacts: Vec::new(),
             removes: Vec::new(),

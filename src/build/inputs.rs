@@ -44,6 +44,8 @@ pub struct InputContext<'a> {
     /// `apt_sources` of the root that the step starts from, once that root was made; always there for an
     /// action whose nature is to read them.
     pub apt_sources: Option<&'a str>,
+    /// pacman's repositories of which that root has no database, as one configuration; likewise.
+    pub pacman: Option<&'a str>,
     /// The image as the steps before this one describe it.
     pub image: Option<&'a Spec>,
     /// What no other plan has: the state of what nobody can tell.

@@ -176,7 +176,9 @@ fn system(root: &Path) -> Result<PathBuf> {
 
 /// What later steps want to know of a system.
 fn facts(system: &Path) -> Result<RootFacts> {
-    Ok(RootFacts { apt_sources: crate::build::apt::sources_of_root(system)? })
+    // A configuration that cannot be read is a fault of the step that wants it, if one does.
+    let pacman = crate::actions::pacman::without_databases(system).unwrap_or_default();
+    Ok(RootFacts { apt_sources: crate::build::apt::sources_of_root(system)?, pacman })
 }
 
 /// The state of a build between steps.
@@ -383,6 +385,7 @@ impl Run<'_> {
                 let known = self::facts(&system)?;
                 known.remember(self.store, id);
                 record.apt_sources.clone_from(&known.apt_sources);
+                record.pacman.clone_from(&known.pacman);
                 facts = Some(known);
             }
             record.seconds = started.elapsed().as_secs_f64();

@@ -211,7 +211,7 @@ pub fn plan(recipe: &Recipe, request: Request<'_>) -> Result<Plan> {
     }
     for (mut step, action) in order::order(recipe) {
         resolver.resolve(&mut step, action, request.progress).map_err(|error| at(error, &step))?;
-        if step.id.is_none() && action.nature().reads.apt_sources {
+        if step.id.is_none() && action.nature().reads.repositories {
             resolver.preview(&step, action, request.progress).map_err(|error| at(error, &step))?;
         }
         if !step.hit {

@@ -20,12 +20,15 @@ use crate::store::{Elsewhere, EntryId, IdMap, Store};
 pub struct RootFacts {
     /// apt's sources in it, as one deb822 text.
     pub apt_sources: String,
+    /// pacman's repositories that it has no database of, as one configuration; empty where there are none.
+    #[serde(default)]
+    pub pacman: String,
 }
 
 impl RootFacts {
     /// Of the empty root that stands before the first step.
     fn of_nothing() -> Self {
-        Self { apt_sources: String::new() }
+        Self { apt_sources: String::new(), pacman: String::new() }
     }
 
     /// Keeps the facts of the root that the step `id` leaves.
@@ -40,9 +43,9 @@ impl RootFacts {
     }
 }
 
-/// 2: of a mounted image, and of the deployment in a root of OSTree's, the system that steps work in tells them.
+/// 3: with pacman's repositories. 2: of a mounted image, and of the deployment in a root of OSTree's, the system that steps work in tells them.
 fn key(id: &EntryId) -> String {
-    format!("root-2-{id}")
+    format!("root-3-{id}")
 }
 
 fn salt_key(plain: &EntryId) -> String {
@@ -155,6 +158,7 @@ impl<'a> Resolver<'a> {
             planned_artifacts: &self.planned_artifacts,
             image: step.image.as_ref(),
             apt_sources: facts.map(|facts| facts.apt_sources.as_str()),
+            pacman: facts.map(|facts| facts.pacman.as_str()),
             moment: &self.plan.moment,
             releases: &mut self.plan.releases,
             progress,
@@ -243,7 +247,7 @@ impl<'a> Resolver<'a> {
 
     /// Whether the next step depends on facts that only the root before it can tell.
     pub fn lacks_facts(&self, action: &dyn Action) -> bool {
-        action.nature().reads.apt_sources && self.heads.as_ref().is_some_and(|heads| heads.facts.is_none())
+        action.nature().reads.repositories && self.heads.as_ref().is_some_and(|heads| heads.facts.is_none())
     }
 
     /// Takes the facts of the root that stands before the next step.

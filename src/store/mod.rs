@@ -97,6 +97,9 @@ pub struct TreeRecord {
     pub seconds: f64,
     /// apt repositories that the root is set up for after the step, as one deb822 text.
     pub apt_sources: String,
+    /// pacman's repositories of which the root has no database after the step, as one configuration.
+    #[serde(default)]
+    pub pacman: String,
     /// Secrets in the root: paths, and whether the build has made each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, bool>,

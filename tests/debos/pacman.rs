@@ -158,6 +158,29 @@ fn a_changed_repository_makes_the_root_anew() {
 }
 
 #[test]
+fn a_root_without_databases_gets_those_of_its_repositories_as_inputs() {
+    needs_pacman!();
+    let Some(base) = base() else { skip!("needs a static busybox") };
+    let served = tempfile::tempdir().unwrap();
+    let own = served.path().join("own");
+    repository(&own, &[base, Package::new("tool", vec![("usr/share/tool", "tool".into())])]);
+    let server = Server::new(served.path());
+    let configuration =
+        PACMAN_CONF.replace("Include = /etc/pacman.d/mirrorlist", &format!("Server = {}/$repo", server.url("")));
+    let Some(project) = Project::new().file("files/etc/pacman.conf", configuration).tiny(
+        "  - { action: overlay, source: files }\n  - { action: pacman, packages: [tool] }\n  - { action: pack, file: root.tar, compression: none }\n",
+    ) else {
+        skip!("needs a static busybox")
+    };
+    project.build([]).success();
+    assert_eq!(project.build(["--json"]).success().outcomes(), ["cached"; 4]);
+    let newer = Package { version: "2-1", ..Package::new("tool", vec![("usr/share/tool", "newer".into())]) };
+    repository(&own, &[newer]);
+    assert_eq!(project.build(["--json"]).success().outcomes(), ["cached", "cached", "ran", "ran"]);
+    assert!(String::from_utf8_lossy(&fs::read(project.path("out/root.tar")).unwrap()).contains("newer"));
+}
+
+#[test]
 fn signatures_are_verified_with_the_keys_of_the_root() {
     needs_pacman!();
     needs_program!("gpg", "gnupg");

@@ -375,7 +375,7 @@ fn every_action_states_its_nature() {
         ]);
         let reads = yes(&[
             ("artifacts", reads.artifacts),
-            ("apt-sources", reads.apt_sources),
+            ("repositories", reads.repositories),
             ("image", reads.image),
             ("host", reads.host),
         ]);

@@ -11,4 +11,4 @@ mod first_start;
 mod session;
 
 pub use config::{Config, MIRROR_LIST, Repository, architecture_name};
-pub use session::{Session, TOOLS, add_inputs};
+pub use session::{Session, TOOLS, add_inputs, has_database};

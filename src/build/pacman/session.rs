@@ -82,7 +82,7 @@ pub fn add_inputs(cx: &mut InputContext<'_>) {
 
 impl<'a> Session<'a> {
     /// Adds the states of all repositories, which come into the store.
-    pub fn add_databases(cx: &mut InputContext<'_>, config: &Config, architecture: &str) -> Result<()> {
+    pub fn add_states(cx: &mut InputContext<'_>, config: &Config, architecture: &str) -> Result<()> {
         for repository in &config.repositories {
             (cx.progress)(&format!("asking for the database of {}", repository.name));
             let name = format!("{}.db", repository.name);
@@ -91,6 +91,12 @@ impl<'a> Session<'a> {
             })?;
             cx.add(format!("{}{url}", input(repository)), fetched.sha256);
         }
+        Ok(())
+    }
+
+    /// The same with the keys that a bootstrap verifies them by.
+    pub fn add_databases(cx: &mut InputContext<'_>, config: &Config, architecture: &str) -> Result<()> {
+        Self::add_states(cx, config, architecture)?;
         let keyrings: Vec<PathBuf> = KEYRINGS.iter().flat_map(|place| keyrings(Path::new(place))).collect();
         match config.highest_level() {
             SignatureLevel::Never => return Ok(()),
@@ -120,12 +126,11 @@ impl<'a> Session<'a> {
     }
 
     /// Puts the databases into the root in the states that the step's id was made from. Of a repository
-    /// that has none there, the one in the root counts, else the one of this moment.
+    /// that has none there, the one in the root counts.
     pub fn place_databases(&mut self) -> Result<()> {
         let files = RootFiles::open(self.cx.root)?;
         for repository in &self.config.repositories {
-            let name = format!("{}.db", repository.name);
-            let inside = format!("{DATABASE}/sync/{name}");
+            let (name, inside) = (format!("{}.db", repository.name), database_file(repository));
             let planned = self.cx.inputs.iter().find_map(|planned| {
                 let url = planned.what.strip_prefix(&input(repository))?;
                 Some((vec![url.to_owned()], Some(planned.state.as_str())))
@@ -135,7 +140,7 @@ impl<'a> Session<'a> {
                 self.databases.insert(repository.name.clone(), database::read(&path)?);
                 continue;
             }
-            let (urls, sha256) = planned.unwrap_or_else(|| (repository.urls(self.architecture, &name), None));
+            let (urls, sha256) = planned.with_context(|| format!("nothing was planned of the database {name}"))?;
             let (url, fetched) = first(&urls, &name, |url| self.fetch(&request(url, sha256)))?;
             files.write(&inside, fs::read(&fetched.path).with_context(|| format!("reading {name}"))?)?;
             if self.config.database_level(repository) != SignatureLevel::Never {
@@ -317,6 +322,16 @@ fn dated(text: &str, epoch: i64) -> String {
         Some(date) => text.replacen(&format!("%INSTALLDATE%\n{date}\n"), &format!("%INSTALLDATE%\n{epoch}\n"), 1),
         None => text.to_owned(),
     }
+}
+
+/// Where a root has a repository's database.
+fn database_file(repository: &Repository) -> String {
+    format!("{DATABASE}/sync/{}.db", repository.name)
+}
+
+/// Whether a root has a repository's database.
+pub fn has_database(files: &RootFiles, repository: &Repository) -> bool {
+    files.has(&database_file(repository))
 }
 
 /// How the input of a repository's database is named, before its address.

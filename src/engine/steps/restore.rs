@@ -74,7 +74,7 @@ impl Run<'_> {
         if changes.root {
             let record = self.root.restore(id, &now)?.ok_or_else(gone)?;
             self.secrets.restored(&record.secrets);
-            facts = Some(RootFacts { apt_sources: record.apt_sources });
+            facts = Some(RootFacts { apt_sources: record.apt_sources, pacman: record.pacman });
             detail = record.detail;
         }
         Ok((detail, facts))

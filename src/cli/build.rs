@@ -116,11 +116,11 @@ pub(super) fn carry_out(
         }
         note(report.event(event));
     };
-    if let Some(end) = attempt(ready, args, &plan, &adjust, &mut show)? {
+    if let Some(end) = attempt(ready, args, &plan, false, &adjust, &mut show)? {
         let end = match renewed(ready, args, &plan, &asked) {
             Ok(Some(renewed)) => {
                 note(report.renew(&renewed, &ready.machine, &moved(&asked, &plan, &renewed)));
-                attempt(ready, args, &renewed, &adjust, &mut |event| note(report.event(event)))?
+                attempt(ready, args, &renewed, true, &adjust, &mut |event| note(report.event(event)))?
             }
             Ok(None) => Some(end),
             Err(error) => Some(Event::Finished { fault: Some(fault_of(&error)), step: None }),
@@ -140,6 +140,7 @@ fn attempt(
     ready: &Ready,
     args: &RecipeArgs,
     plan: &Plan,
+    replanned: bool,
     adjust: &impl Fn(&mut Build),
     show: &mut dyn FnMut(&Event),
 ) -> Result<Option<Event>> {
@@ -152,6 +153,7 @@ fn attempt(
         checkpoints: Checkpoints::None,
         id_map: ready.machine.id_map(),
         environment: args.proxies(),
+        replanned,
         until: None,
         shell: None,
         debug_shell: None,

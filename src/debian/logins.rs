@@ -66,7 +66,10 @@ impl Logins {
                 }
                 ("login", Some(login)) => login.user = value(),
                 ("password", Some(login)) => login.password = value(),
-                // `default` would send a password to whoever is asked.
+                // It would send a password to whoever is asked: an entry for no server.
+                ("default", _) => {
+                    all.push(Login { machine: String::new(), user: String::new(), password: String::new() });
+                }
                 _ => {}
             }
         }

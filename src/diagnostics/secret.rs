@@ -11,7 +11,15 @@ const WHOLE: [&str; 5] = ["auth", "key", "pass", "pwd", "sig"];
 
 /// Whether an address in a text holds a login.
 pub fn has_login(text: &str) -> bool {
-    secrets(text).iter().any(|(_, kind)| *kind == Kind::Login)
+    secrets(text).iter().any(|(_, kind)| *kind == Kind::Login) || text.split_whitespace().any(is_let_in)
+}
+
+/// Whether clients, which read addresses more leniently than people write them, would log in with this one.
+fn is_let_in(word: &str) -> bool {
+    const SCHEMES: [&str; 6] = ["http:", "https:", "ftp:", "socks:", "socks5:", "ssh:"];
+    let lower = word.to_ascii_lowercase();
+    SCHEMES.iter().any(|scheme| lower.starts_with(scheme))
+        && url::Url::parse(word).is_ok_and(|url| !url.username().is_empty() || url.password().is_some())
 }
 
 /// A text whose addresses let nobody in: logins are left out, and the values of parameters that sign are `…`.
@@ -53,7 +61,12 @@ fn secrets(text: &str) -> Vec<(Range<usize>, Kind)> {
             let ends = |c: char| c.is_whitespace() || c.is_control() || "\"'`<>|\\".contains(c) || stops(c);
             text[from..].find(ends).map_or(text.len(), |length| from + length)
         };
-        let host_end = end(start, &|c| "/?#".contains(c));
+        // A password may have what else ends an address; then the login counts, rather than what it ends.
+        let wide = |c: char| c.is_whitespace() || c.is_control() || "/?#".contains(c);
+        let widest = text[start..].find(wide).map_or(text.len(), |length| start + length);
+        let narrow = end(start, &|c| "/?#".contains(c));
+        let host_end =
+            if text[narrow..widest].contains('@') && !text[start..narrow].contains('.') { widest } else { narrow };
         if let Some(login) = text[start..host_end].rfind('@') {
             found.push((start..start + login + 1, Kind::Login));
         }
@@ -101,6 +114,20 @@ mod tests {
             assert_eq!(redacted(expected), expected, "twice is once");
         }
         assert_eq!(masked("x http://u:p@h/"), "x http://****h/");
+    }
+
+    #[test]
+    fn logins_are_found_as_clients_find_them() {
+        for text in [
+            "http:user:hunter2@host/f",
+            "http:/user:hunter2@host/f",
+            "http:///user:hunter2@host/f",
+            "http://user:hun'ter2@host/f",
+            "HTTPS://me@host",
+        ] {
+            assert!(has_login(text), "{text}");
+        }
+        assert_eq!(redacted("http://user:hun'ter2@host/f"), "http://host/f");
     }
 
     #[test]

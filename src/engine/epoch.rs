@@ -14,6 +14,8 @@ const TICK: Duration = Duration::from_millis(20);
 pub(super) fn settle(top: &Path, started: SystemTime, epoch: i64) -> Result<()> {
     let since = started.checked_sub(TICK).unwrap_or(started);
     let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
+    // Programs that copy dates may know them only by the second (tar), or by two (zip).
+    let since = Duration::from_secs(since.as_secs() & !1);
     let date = FileTime::from_unix_time(epoch, 0);
     // Contents first: dating a file does not touch its directory.
     for entry in WalkDir::new(top).contents_first(true).same_file_system(true) {

@@ -110,6 +110,9 @@ pub struct Build {
     pub id_map: IdMap,
     /// For every process: proxies, which enter no id, beside the plan's environment.
     pub environment: std::collections::BTreeMap<String, String>,
+    /// Whether it is the second plan of one build, since what the first was made from had changed.
+    #[serde(default)]
+    pub replanned: bool,
     /// Stop after this step, without publishing artifacts.
     pub until: Option<usize>,
     /// Open a shell in the root when that is reached.

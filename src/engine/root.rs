@@ -114,6 +114,11 @@ impl<'a> Root<'a> {
         Ok(())
     }
 
+    /// What was sealed beside the layer on top.
+    pub(super) fn record(&self) -> Option<&TreeRecord> {
+        self.layers.last().map(|tree| &tree.record)
+    }
+
     /// A layer that stands on top now.
     fn push(&mut self, tree: Tree) {
         self.made_by.push(tree.id.clone());

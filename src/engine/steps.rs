@@ -41,6 +41,8 @@ pub(super) fn build(mut build: Build, reporter: &dyn Reporter, at: &mut Option<u
             Err(error) => error,
         };
         let Some(Lost { id, why }) = error.downcast_ref() else { return Err(error) };
+        // What is left of it would be taken for all of it.
+        store.drop_all(&build.id_map, id)?;
         if !lost.insert((id.clone(), why.clone())) {
             // It was made again and lost again.
             return Err(error);
@@ -260,8 +262,11 @@ impl Run<'_> {
             self.root_steps.clear();
             self.secrets.restored(&BTreeMap::new());
         }
+        if self.resolver.keeps_nothing() {
+            step.id = None;
+        }
         let open = step.id.is_none();
-        if course == Course::Run && self.resolver.lacks_facts(action) {
+        if (course == Course::Run || open) && self.resolver.lacks_facts(action) {
             self.look_at_root(step)?;
         }
         if open {
@@ -270,7 +275,8 @@ impl Run<'_> {
         let started = Instant::now();
         // What stands in the plan is done as it says there; what is resolved only now is a hit or not.
         let cached = match course {
-            Course::Run if !(open && step.hit) => None,
+            _ if open && !step.hit => None,
+            Course::Run if !open => None,
             Course::RestoreArtifacts => Some(self.cached(step, action, true)?),
             _ => Some(self.cached(step, action, false)?),
         };
@@ -335,7 +341,7 @@ impl Run<'_> {
         let workspace = if changes.root {
             match self.begin(step, id)? {
                 Some(workspace) => Some(workspace),
-                None => return Ok((None, "made by another build".into())),
+                None => return self.made_elsewhere(step, action, &made_on),
             }
         } else if action.reads_root() || step.mounted {
             Some(self.view(step, action)?)
@@ -361,9 +367,9 @@ impl Run<'_> {
             shell::run(workspace.path(), told, self.build, &self.environment, shell, self.reporter)?;
         }
         let (detail, _) = done?;
-        if step.inputs.iter().any(|input| input.what.starts_with("file ")) {
+        if step.inputs.iter().any(|input| input.what.starts_with("file ")) && !self.resolver.keeps_nothing() {
             // What was read in the meantime may be neither what it was nor what it is.
-            self.confirm(step, action)?;
+            self.unchanged(step, action)?;
         }
         fs::remove_dir_all(&own).context("removing the step's scratch directory")?;
         let mut record = TreeRecord { detail: detail.clone(), made_on, ..TreeRecord::default() };
@@ -393,6 +399,10 @@ impl Run<'_> {
                 facts = Some(known);
             }
             record.seconds = started.elapsed().as_secs_f64();
+            if changes.root && changes.artifacts {
+                // Before the layer: whoever waits for that finds these, too.
+                self.artifacts.save(id, &before, &record)?;
+            }
             match changes.root {
                 true => self.root.seal(id, workspace, record.clone())?,
                 false => self.root.discard(workspace)?,
@@ -401,7 +411,7 @@ impl Run<'_> {
                 crate::build::image::extract_partitions(spec, &self.artifacts.staging)?;
             }
         }
-        if changes.artifacts {
+        if changes.artifacts && !changes.root {
             self.artifacts.save(id, &before, &record)?;
         }
         Ok((facts, detail))

@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::step_id::{self, Identity};
-use super::{EPOCH_WITHOUT_REPOSITORY, Plan, PlanStep, in_store};
+use super::{EPOCH_WITHOUT_REPOSITORY, Fresh, Plan, PlanStep, in_store};
 use crate::actions::Action;
 use crate::build::inputs::ReleaseState;
 use crate::build::{Input, InputContext};
@@ -62,6 +62,8 @@ pub struct Resolver<'a> {
     heads: Option<Heads>,
     epoch: i64,
     planned_artifacts: Vec<String>,
+    /// Whether what is made from here on is of no use to later builds.
+    keeps_nothing: bool,
     /// Which store is asked for hits, where it is not this one.
     elsewhere: Option<&'a Elsewhere>,
 }
@@ -79,7 +81,17 @@ impl<'a> Resolver<'a> {
         let plan = Plan { steps: Vec::new(), ..plan.clone() };
         let (epoch, facts) = (plan.epoch.unwrap_or(EPOCH_WITHOUT_REPOSITORY), Some(RootFacts::of_nothing()));
         let heads = Some(Heads { root: step_id::nothing(), all: step_id::nothing(), facts });
-        Self { plan, store, map, artifact_dir, heads, epoch, planned_artifacts: Vec::new(), elsewhere: None }
+        Self {
+            plan,
+            store,
+            map,
+            artifact_dir,
+            heads,
+            epoch,
+            planned_artifacts: Vec::new(),
+            keeps_nothing: false,
+            elsewhere: None,
+        }
     }
 
     /// The same, with hits in another store.
@@ -218,9 +230,24 @@ impl<'a> Resolver<'a> {
     /// A step has been run: if it was asked to be run anew, later builds take its result rather than the one
     /// before.
     pub fn made(&mut self, step: &PlanStep, action: &dyn Action) {
+        if self.keeps_nothing {
+            return;
+        }
         let (Some(salt), Some(previous), Some(epoch)) = (self.anew(step), &step.previous, step.epoch) else { return };
         let plain = self.identity(step, action, previous, epoch).id();
         self.store.remember(&salt_key(&plain), &salt.into());
+    }
+
+    /// Gives steps from `number` on ids that no other build has: what they read changes while they are run.
+    pub fn keep_nothing(&mut self, number: usize) {
+        let salt = format!("not kept {}", self.plan.moment);
+        self.plan.fresh = Some(Fresh { from: number, salt });
+        self.keeps_nothing = true;
+    }
+
+    /// Whether that was said.
+    pub fn keeps_nothing(&self) -> bool {
+        self.keeps_nothing
     }
 
     /// Goes past a step. `facts` are those of the root it has just made; `None` looks for what was

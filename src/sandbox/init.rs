@@ -25,7 +25,9 @@ use serde::{Deserialize, Serialize};
 
 use super::place::Created;
 use super::supervisor::{HandOver, handlers};
-use super::{Command, Exit, Input, Isolation, Told, View, constant, descendants, filter, limits, view};
+use super::{
+    Command, Exit, Input, Isolation, Told, View, constant, descendants, filter, in_initial_user_namespace, limits, view,
+};
 use crate::sys::process::{self, Fork};
 
 /// What the process gets to know.
@@ -265,6 +267,10 @@ fn become_command(job: &Job, hand_over: Option<HandOver>, reports: &OwnedFd) -> 
     fail(reports, &error)
 }
 
+/// Capabilities over the machine itself, which no product needs (linux/capability.h): sys_module, sys_rawio,
+/// sys_boot, sys_time, syslog, wake_alarm, perfmon, bpf.
+const OF_THE_MACHINE: [u32; 8] = [16, 17, 22, 25, 34, 35, 38, 39];
+
 fn try_become(job: &Job, hand_over: Option<HandOver>) -> Result<std::convert::Infallible> {
     let command = &job.command;
     let directory = command.directory.as_deref().unwrap_or(Path::new("/"));
@@ -279,6 +285,16 @@ fn try_become(job: &Job, hand_over: Option<HandOver>) -> Result<std::convert::In
     // In namespaces it has a network of its own.
     if !command.network && job.isolation == Isolation::Chroot && !forbid(&filter::no_network()) {
         bail!("the network cannot be kept from it");
+    }
+    if !command.remounts {
+        for capability in OF_THE_MACHINE {
+            // In a user namespace they are of no effect.
+            if let Err(error) = process::drop_capability(capability)
+                && in_initial_user_namespace()
+            {
+                bail!("the capability {capability} over this machine cannot be taken from it: {error}");
+            }
+        }
     }
     process::reset_signals();
     let argv = strings(command.argv.iter().cloned())?;

@@ -119,6 +119,12 @@ impl Store {
         Ok(Begun::Pending(PendingTree { id, path, work, store, entry, target, _scratch: scratch, _claim: claim }))
     }
 
+    /// Drops all that is kept under an id; what another build holds stays.
+    pub fn drop_all(&self, map: &IdMap, id: &EntryId) -> Result<()> {
+        self.discard(&self.tree_dir(map, id)?)?;
+        self.drop_outputs(id).map(drop)
+    }
+
     fn tree_dir(&self, map: &IdMap, id: &EntryId) -> Result<PathBuf> {
         Ok(self.dir("trees").join(map_name(map)).join(id_name(id)?))
     }

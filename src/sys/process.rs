@@ -170,3 +170,18 @@ pub fn on_termination(call: fn(Signal)) -> Result<()> {
     TERMINATION.get_or_init(|| call);
     handle(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP], note_termination)
 }
+/// Takes a capability (linux/capability.h) out of what programs that this process becomes can have; one that they
+/// cannot have anyway is no error.
+pub fn drop_capability(number: u32) -> Result<()> {
+    let number = libc::c_ulong::from(number);
+    // SAFETY: both options of prctl(2) take a number and touch no memory.
+    match unsafe { libc::prctl(libc::PR_CAPBSET_READ, number, 0, 0, 0) } {
+        1 => {}
+        _ => return Ok(()),
+    }
+    // SAFETY: as above.
+    match unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(Error::last_os_error()),
+    }
+}

@@ -349,3 +349,129 @@ fn what_changes_while_a_build_goes_on_is_planned_anew() {
     let text = String::from_utf8_lossy(&fs::read(project.path("out/out.tar")).unwrap()).into_owned();
     assert!(text.contains("after\n") && !text.contains("before\n"));
 }
+
+/// A tiny recipe in a place that keeps layers.
+fn tiny(actions: &str) -> Option<Project> {
+    Project::new().tiny(actions)
+}
+
+#[test]
+fn a_layer_without_its_artifacts_is_no_result() {
+    let Some(project) = tiny(
+        "  - { action: run, command: 'echo hi > $ARTIFACTDIR/x.txt; echo hi > $ROOTDIR/etc/hi' }\n  - { action: pack, file: out.tar, compression: none }\n",
+    ) else {
+        skip!("no static busybox");
+    };
+    project.build([]).success();
+    let first = artifacts(&project.path("out"));
+    assert!(first.contains_key("x.txt"), "{first:?}");
+    for kind in ["gone", "damaged"] {
+        fs::remove_dir_all(project.path("out")).unwrap();
+        for entry in fs::read_dir(project.store().join("v1/outputs")).unwrap().flatten() {
+            match (kind, entry.path().join("files/x.txt")) {
+                ("gone", file) if file.exists() => fs::remove_dir_all(entry.path()).unwrap(),
+                (_, file) if file.exists() => fs::write(file, "ho\n").unwrap(),
+                _ => {}
+            }
+        }
+        project.build([]).success();
+        assert_eq!(artifacts(&project.path("out")), first, "{kind}");
+    }
+}
+
+#[test]
+fn builds_that_meet_at_a_step_leave_the_same() {
+    let Some(project) = tiny(
+        "  - { action: run, command: 'sleep 1; echo hi > $ARTIFACTDIR/x.txt; echo hi > $ROOTDIR/etc/hi' }\n  - { action: pack, file: out.tar, compression: none }\n",
+    ) else {
+        skip!("no static busybox");
+    };
+    let running: Vec<_> =
+        ["a", "b", "c"].into_iter().map(|out| project.start(["build", "recipe.yaml", "--artifactdir", out])).collect();
+    running.into_iter().for_each(|running| drop(running.finish().success()));
+    let first = artifacts(&project.path("a"));
+    assert_eq!(first.len(), 2, "{first:?}");
+    for out in ["b", "c"] {
+        assert_eq!(artifacts(&project.path(out)), first);
+    }
+}
+
+#[test]
+fn an_artifact_may_be_moved_by_a_later_step() {
+    let Some(project) = tiny(
+        "  - { action: pack, file: out.tar, compression: none }\n  - { action: run, postprocess: true, command: 'mv $ARTIFACTDIR/out.tar $ARTIFACTDIR/other.tar' }\n",
+    ) else {
+        skip!("no static busybox");
+    };
+    for _ in 0..2 {
+        project.build([]).success();
+        assert_eq!(artifacts(&project.path("out")).into_keys().collect::<Vec<_>>(), ["other.tar"]);
+    }
+}
+
+#[test]
+fn a_log_beside_the_recipe_does_not_end_a_build() {
+    let Some(project) = tiny(
+        "  - { action: run, command: 'echo hi > $ROOTDIR/etc/hi; sleep 1' }\n  - { action: pack, file: out.tar, compression: none }\n",
+    ) else {
+        skip!("no static busybox");
+    };
+    let log = project.path("build.log");
+    let mut last = Vec::new();
+    for _ in 0..2 {
+        let log = fs::File::create(&log).unwrap();
+        let running = project.start_with(["build", "recipe.yaml", "--artifactdir", "out"], |command| {
+            command.stdout(log.try_clone().unwrap()).stderr(log);
+        });
+        running.finish().success();
+        let now = fs::read(project.path("out/out.tar")).unwrap();
+        assert!(last.is_empty() || last == now);
+        last = now;
+    }
+    assert!(
+        project.read("build.log").contains("build.log changes while the build goes on"),
+        "{}",
+        project.read("build.log")
+    );
+}
+
+#[test]
+fn what_a_step_copies_with_its_date_by_the_second_is_dated_by_the_plan() {
+    let actions = "  - action: run\n    chroot: true\n    command: mkdir /tmp/b; echo x > /tmp/b/f; touch -d \"$(date '+%Y-%m-%d %H:%M:%S')\" /etc/f\n  - { action: pack, file: out.tar, compression: none }\n";
+    let Some(project) = tiny(actions) else { skip!("no static busybox") };
+    project.build([]).success();
+    let first = artifacts(&project.path("out"));
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    project.build(["--no-cache"]).success();
+    assert_eq!(artifacts(&project.path("out")), first);
+}
+
+#[test]
+fn a_file_that_the_user_put_among_the_artifacts_is_taken_as_it_stands() {
+    let Some(project) = tiny(
+        "  - { action: run, command: 'cp $ARTIFACTDIR/app.conf $ROOTDIR/etc/; echo built >> $ARTIFACTDIR/app.conf' }\n  - { action: pack, file: out.tar, compression: none }\n",
+    ) else {
+        skip!("no static busybox");
+    };
+    for text in ["one\n", "two\n"] {
+        project.write("out/app.conf", text);
+        project.build([]).success();
+        assert_eq!(project.read("out/app.conf"), format!("{text}built\n"));
+        let packed = String::from_utf8_lossy(&fs::read(project.path("out/out.tar")).unwrap()).into_owned();
+        assert!(packed.contains(text), "{text}");
+        project.build([]).success().says("cached");
+    }
+}
+
+#[test]
+fn a_step_cannot_set_the_clock_of_the_machine() {
+    needs_root!();
+    let Some(project) =
+        tiny("  - { action: run, chroot: true, command: 'date -s 2001-01-01 2>&1 | grep permitted' }\n")
+    else {
+        skip!("no static busybox");
+    };
+    let before = std::time::SystemTime::now();
+    project.build([]).success();
+    assert!(before.elapsed().is_ok_and(|elapsed| elapsed < std::time::Duration::from_secs(600)));
+}

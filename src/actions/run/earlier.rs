@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 
 use crate::build::{BuildContext, InputContext};
+use crate::store::digest::sha256;
 
 /// Paths behind `$ARTIFACTDIR/` in a shell's text, each as far as it is plain.
 fn named(text: &str) -> Vec<PathBuf> {
@@ -37,12 +38,12 @@ fn shown(path: &Path) -> String {
 }
 
 /// What became of the named files when the command was last run after the same: those that the build
-/// itself made, with the state that they had as inputs.
-type Made = BTreeMap<PathBuf, Option<String>>;
+/// itself made, with the state that they had as inputs and the digest of what it left.
+type Made = BTreeMap<PathBuf, (Option<String>, String)>;
 
 /// Where that is kept: `who` tells commands apart.
 fn key(previous: &crate::store::EntryId, who: &str) -> String {
-    format!("earlier-{previous}-{}", blake3::hash(who.as_bytes()))
+    format!("earlier-2-{previous}-{}", blake3::hash(who.as_bytes()))
 }
 
 /// Adds the files that the command names and the artifact directory has. Of those that this build makes
@@ -51,13 +52,15 @@ pub(super) fn add(cx: &mut InputContext<'_>, text: &str, who: &str) -> Result<()
     let made: Made =
         cx.store.recall(&key(cx.previous, who)).and_then(|made| serde_json::from_value(made).ok()).unwrap_or_default();
     for path in named(text) {
-        if let Some(state) = made.get(&path) {
+        let there = cx.artifact_dir.join(&path);
+        if let Some((state, left)) = made.get(&path)
+            && (!there.is_file() || sha256(&there)? == *left)
+        {
             if let Some(state) = state {
                 cx.add(format!("file {}", shown(&path)), state);
             }
             continue;
         }
-        let there = cx.artifact_dir.join(&path);
         if there.is_file() && !path.to_str().is_none_or(|path| cx.is_planned(path)) {
             cx.add_tree(&shown(&path), &there)?;
         }
@@ -129,8 +132,13 @@ impl Earlier {
             .named
             .iter()
             .filter(|path| here(path) && !lent.contains(path))
-            .map(|path| (path.clone(), cx.input(&format!("file {}", shown(path))).map(str::to_owned)))
-            .collect();
+            .map(|path| {
+                let before = cx.input(&format!("file {}", shown(path))).map(str::to_owned);
+                let left = cx.artifacts.join(path);
+                let left = if left.is_file() { sha256(&left)? } else { String::new() };
+                Ok((path.clone(), (before, left)))
+            })
+            .collect::<Result<_>>()?;
         if let (Some(previous), false) = (cx.previous, made.is_empty()) {
             cx.store.remember(&key(previous, who), &serde_json::to_value(&made)?);
         }

@@ -33,7 +33,7 @@ pub(super) fn read(root: &Path) -> Result<(Sources, Vec<u8>)> {
         }
         let found = keyring::with_fingerprints(found, &fingerprints).context("reading the root's keyrings")?;
         if !found.is_empty() {
-            source.signed_by = Some(SignedBy::Key(keyring::armoured(&found)));
+            source.signed_by = Some(SignedBy::Key(keyring::armoured(&found).trim_end().to_owned()));
         }
     }
     Ok((sources, trusted))

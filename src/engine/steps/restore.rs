@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 
 use super::{DAMAGED, Run, facts, mount, system};
 use crate::actions::Action;
+use crate::build::Event;
 use crate::diagnostics::{Fault, Remedy};
 use crate::engine::Lost;
 use crate::engine::root::Workspace;
@@ -26,14 +27,28 @@ impl Run<'_> {
     }
 
     /// Sees to it that a step reads what the plan says that it reads.
-    pub(super) fn confirm(&mut self, step: &PlanStep, action: &dyn Action) -> Result<()> {
+    ///
+    /// Where something changes all the time, as a log that is written beside the recipe, a new plan is of no use:
+    /// then the step is run, and neither it nor what follows is kept for later builds.
+    pub(super) fn confirm(&mut self, step: &mut PlanStep, action: &dyn Action) -> Result<()> {
         let changed = self.resolver.changed(step, action)?;
         let Some(first) = changed.first() else { return Ok(()) };
-        let more = if changed.len() > 1 { format!(" and {} more", changed.len() - 1) } else { String::new() };
-        Err(Fault::failed(format!("{first}{more} changed after the build was planned"))
-            .hint("build again: nothing was published")
-            .remedy(Remedy::PlanAnew)
-            .into())
+        if self.build.replanned {
+            let message = format!("{first} changes while the build goes on: what is made from here on is not kept");
+            self.reporter.report(Event::Warning { step: Some(step.number), message });
+            self.resolver.keep_nothing(step.number);
+            step.id = None;
+            return self.resolve(step, action);
+        }
+        Err(outdated(&changed).into())
+    }
+
+    /// Sees to it that what a step has read is still what the plan says.
+    pub(super) fn unchanged(&mut self, step: &PlanStep, action: &dyn Action) -> Result<()> {
+        match self.resolver.changed(step, action)? {
+            changed if changed.is_empty() => Ok(()),
+            changed => Err(outdated(&changed).into()),
+        }
     }
 
     /// What a step's result would be made on now.
@@ -80,6 +95,24 @@ impl Run<'_> {
         Ok((detail, facts))
     }
 
+    /// Takes what another build made of a step meanwhile, whose layer is on the root already.
+    pub(super) fn made_elsewhere(
+        &mut self,
+        step: &PlanStep,
+        action: &dyn Action,
+        made_on: &MadeOn,
+    ) -> Result<(Option<RootFacts>, String)> {
+        let id = step.id.as_ref().context("a step without an id was reached")?;
+        if step.changes(action).artifacts && self.artifacts.restore(id, made_on)?.is_none() {
+            // Its layer is sealed first: another build may be about to keep the rest, or was killed before.
+            return Err(Lost { id: id.clone(), why: DAMAGED.into() }.into());
+        }
+        let record = self.root.record().context("another build's layer is not there")?;
+        self.secrets.restored(&record.secrets);
+        let facts = RootFacts { apt_sources: record.apt_sources.clone(), pacman: record.pacman.clone() };
+        Ok((Some(facts), "made by another build".into()))
+    }
+
     /// Puts the artifacts so far where steps see them.
     pub(super) fn materialise(&mut self) -> Result<()> {
         match self.artifacts.materialise()? {
@@ -109,4 +142,12 @@ impl Run<'_> {
         }
         self.origins.push(tree);
     }
+}
+
+fn outdated(changed: &[String]) -> Fault {
+    let first = changed.first().map(String::as_str).unwrap_or_default();
+    let more = if changed.len() > 1 { format!(" and {} more", changed.len() - 1) } else { String::new() };
+    Fault::failed(format!("{first}{more} changed after the build was planned"))
+        .hint("build again: nothing was published; what is written during a build goes beside the recipe's directory")
+        .remedy(Remedy::PlanAnew)
 }

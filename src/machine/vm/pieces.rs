@@ -88,7 +88,10 @@ mod tests {
             }
         };
         assert!(children(i32::try_from(process::id()).unwrap()).contains(&shell));
-        assert!(pieces(sleeping) > 5);
+        // It may be a shell's copy still, on its way to becoming the program.
+        while pieces(sleeping) <= 5 {
+            assert!(started.elapsed() < Duration::from_secs(20));
+        }
         kill(Pid::from_raw(sleeping), Signal::SIGKILL).unwrap();
         child.wait().unwrap();
         assert_eq!((children(shell), pieces(shell)), (Vec::new(), 0));

@@ -116,13 +116,16 @@ fn how(caller: &Caller<'_>, at: u64) -> Result<[u64; 3], Errno> {
 
 impl Furnished {
     fn is_inside(&self, caller: &Caller<'_>) -> bool {
-        self.all_inside || fs::read_link(format!("/proc/{}/root", caller.pid())).is_ok_and(|root| root == self.root)
+        self.all_inside
+            || caller
+                .as_itself(|| fs::read_link(format!("/proc/{}/root", caller.pid())))
+                .is_ok_and(|root| root == self.root)
     }
 
     /// fstatfs(2): the cover of /proc says that it is one.
     fn open_file_system(&self, call: &Call, caller: &Caller<'_>) -> Result<Verdict, Errno> {
         let [fd, to, ..] = call.arguments;
-        let open = fs::read_link(format!("/proc/{}/fd/{}", caller.pid(), fd as i32));
+        let open = caller.as_itself(|| fs::read_link(format!("/proc/{}/fd/{}", caller.pid(), fd as i32)));
         match open.is_ok_and(|open| open.starts_with(self.root.join("proc"))) && self.is_inside(caller) {
             true => carry_out::file_system(caller, Path::new("/proc"), to),
             false => Ok(Verdict::Pass),
@@ -139,7 +142,7 @@ impl Furnished {
             libc::AT_FDCWD => format!("/proc/{pid}/cwd"),
             fd => format!("/proc/{pid}/fd/{fd}"),
         };
-        let base = fs::read_link(base).ok()?;
+        let base = caller.as_itself(|| fs::read_link(base)).ok()?;
         // A directory of /proc that was given.
         if base.starts_with("/proc") && !self.root.starts_with("/proc") {
             return Some(base.join(path));

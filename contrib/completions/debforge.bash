@@ -1288,7 +1288,7 @@ _debforge() {
             return 0
             ;;
         debforge__subcmd__test__subcmd__atomic)
-            opts="-v -t -e -b -m -c -h --image --repository --update --fast --stage --firmware --secure-boot --guest-memory --timeout --log --verbose --json --template-var --artifactdir --environ-var --templatedir --template --strict --lenient --impure --backend --memory --cpus --scratchsize --kernel --machine-root --show-boot --disable-fakemachine --store --help"
+            opts="-v -t -e -b -m -c -h --image --repository --update --fast --stage --firmware --accel --secure-boot --guest-memory --timeout --log --verbose --json --template-var --artifactdir --environ-var --templatedir --template --strict --lenient --impure --backend --memory --cpus --scratchsize --kernel --machine-root --show-boot --disable-fakemachine --store --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1312,6 +1312,10 @@ _debforge() {
                     ;;
                 --firmware)
                     COMPREPLY=($(compgen -W "auto efi bios u-boot" -- "${cur}"))
+                    return 0
+                    ;;
+                --accel)
+                    COMPREPLY=($(compgen -W "auto kvm tcg" -- "${cur}"))
                     return 0
                     ;;
                 --guest-memory)

@@ -250,6 +250,9 @@ complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l firmwa
 efi\t'UEFI'
 bios\t'BIOS (amd64, i386)'
 u-boot\t'U-Boot, which reads extlinux.conf and boot scripts'"
+complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l accel -d 'How the tested machine\'s processor runs' -r -f -a "auto\t'KVM where it works, else emulation'
+kvm\t'This machine\'s processor'
+tcg\t'Emulation'"
 complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l guest-memory -d 'Memory of the tested machine, such as 2G [default: 1G]' -r
 complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l timeout -d 'Seconds that the system may take to start, and a command in it to be done' -r
 complete -c debforge -n "__fish_debforge_using_subcommand test-atomic" -l log -d 'Keep the log here [default: a file in the store]' -r -F

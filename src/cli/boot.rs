@@ -21,6 +21,7 @@ use crate::machine::qemu::console::{Ending, Session};
 use crate::machine::qemu::{self, Accelerator, Code, Firmware, Flash, Forward, Guest, Medium, Preparation, Serial};
 use crate::machine::qemu::{preparation::shell_line, sifive};
 use crate::report;
+use crate::store::Store;
 use crate::store::size::parse;
 
 /// How long `--expect` waits where nobody says how long.
@@ -136,13 +137,24 @@ pub(super) enum FirmwareArg {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum AccelArg {
+pub(super) enum AccelArg {
     /// KVM where it works, else emulation
     Auto,
     /// This machine's processor
     Kvm,
     /// Emulation
     Tcg,
+}
+
+impl AccelArg {
+    /// What a machine of an architecture gets.
+    pub(super) fn accelerator(self, architecture: Architecture, program: &Path, store: &Store) -> Accelerator {
+        match self {
+            Self::Auto => Accelerator::find(architecture, program, store),
+            Self::Kvm => Accelerator::Kvm,
+            Self::Tcg => Accelerator::tcg(),
+        }
+    }
 }
 
 impl FirmwareArg {
@@ -214,11 +226,7 @@ pub fn run(args: &Args) -> Result<u8> {
         }
         None => None,
     };
-    let accelerator = match args.accel {
-        AccelArg::Auto => Accelerator::find(architecture, &program, &args.store.open()?),
-        AccelArg::Kvm => Accelerator::Kvm,
-        AccelArg::Tcg => Accelerator::tcg(),
-    };
+    let accelerator = args.accel.accelerator(architecture, &program, &args.store.open()?);
     let guest = Guest {
         architecture,
         board: card.map(|(board, _)| board).or_else(|| args.machine.clone()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::boot::FirmwareArg;
+use super::boot::{AccelArg, FirmwareArg};
 use super::build::carry_out;
 use super::machine::mebibytes;
 use super::recipe::{RecipeArgs, RecipeOptions};
@@ -65,6 +65,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "auto")]
     firmware: FirmwareArg,
 
+    /// How the tested machine's processor runs.
+    #[arg(long, value_enum, default_value = "auto")]
+    accel: AccelArg,
+
     /// Start only what is signed, with Microsoft's keys as computers are sold with.
     #[arg(long)]
     secure_boot: bool,
@@ -121,7 +125,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let architecture = disk.bootable.architecture().context("the image does not show what machine it is for")?;
     let program = qemu::program(architecture)?;
     let firmware = if args.fast { None } else { Some(args.code(architecture, &disk, &scratch.path)?) };
-    let accelerator = Accelerator::find(architecture, &program, &store);
+    let accelerator = args.accel.accelerator(architecture, &program, &store);
     let how = firmware.as_ref().map_or("kernel", |code| code.name);
     let what = format!("testing {} → {} · {architecture}, {how}", short(&origin.commit), short(&to.0));
     let note = match &accelerator {

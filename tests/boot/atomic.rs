@@ -114,7 +114,7 @@ fn stages(finished: &Finished) -> Vec<(String, String)> {
 }
 
 fn test(project: &Project, more: &[&str]) -> Vec<(String, String)> {
-    let words = ["test-atomic", "a.yaml", "b.yaml", "--json", "--log", "log", "--timeout", "900"];
+    let words = ["test-atomic", "a.yaml", "b.yaml", "--json", "--log", "log", "--timeout", "900", "--accel", "tcg"];
     let finished = project.run(words.into_iter().chain(more.iter().copied())).success();
     for event in finished.events().iter().filter(|event| event["event"] == "stage-finished") {
         eprintln!("{} {} s: {}", event["stage"], event["seconds"], event["detail"]);

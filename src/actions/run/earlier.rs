@@ -38,8 +38,9 @@ fn shown(path: &Path) -> String {
 }
 
 /// What became of the named files when the command was last run after the same: those that the build
-/// itself made, with the state that they had as inputs and the digest of what it left.
-type Made = BTreeMap<PathBuf, (Option<String>, String)>;
+/// itself made, with the state that they had as inputs, and the digests of what it left and of what stood in the
+/// artifact directory meanwhile, which stays there where the build fails later.
+type Made = BTreeMap<PathBuf, (Option<String>, [String; 2])>;
 
 /// Where that is kept: `who` tells commands apart.
 fn key(previous: &crate::store::EntryId, who: &str) -> String {
@@ -53,8 +54,8 @@ pub(super) fn add(cx: &mut InputContext<'_>, text: &str, who: &str) -> Result<()
         cx.store.recall(&key(cx.previous, who)).and_then(|made| serde_json::from_value(made).ok()).unwrap_or_default();
     for path in named(text) {
         let there = cx.artifact_dir.join(&path);
-        if let Some((state, left)) = made.get(&path)
-            && (!there.is_file() || sha256(&there)? == *left)
+        if let Some((state, known)) = made.get(&path)
+            && (!there.is_file() || known.contains(&sha256(&there)?))
         {
             if let Some(state) = state {
                 cx.add(format!("file {}", shown(&path)), state);
@@ -134,9 +135,9 @@ impl Earlier {
             .filter(|path| here(path) && !lent.contains(path))
             .map(|path| {
                 let before = cx.input(&format!("file {}", shown(path))).map(str::to_owned);
-                let left = cx.artifacts.join(path);
-                let left = if left.is_file() { sha256(&left)? } else { String::new() };
-                Ok((path.clone(), (before, left)))
+                let digest = |file: PathBuf| if file.is_file() { sha256(&file) } else { Ok(String::new()) };
+                let known = [digest(cx.artifacts.join(path))?, digest(cx.artifact_dir.join(path))?];
+                Ok((path.clone(), (before, known)))
             })
             .collect::<Result<_>>()?;
         if let (Some(previous), false) = (cx.previous, made.is_empty()) {

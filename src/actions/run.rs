@@ -138,21 +138,18 @@ impl Run {
 
     /// What it sees of the recipe's files, and where.
     fn shown(&self, cx: &BuildContext<'_>, hidden: &Hidden) -> Result<Vec<(PathBuf, PathBuf)>> {
-        let mounts = cx.sandbox.isolation == Isolation::Namespaces;
         if self.chroot {
             let Some((_, directory)) = self.script_directory(cx.recipe_dir) else { return Ok(Vec::new()) };
-            // What stands in the place of a mount is a copy.
-            return match mounts {
-                true => surroundings::lay_out(&directory, Path::new(SCRIPTS), hidden, &cx.scratch.join("script"), &[]),
-                false => Ok(vec![(directory, SCRIPTS.into())]),
-            };
+            return surroundings::lay_out(&directory, Path::new(SCRIPTS), hidden, &cx.scratch.join("script"), &[]);
         }
         let sight = Sight::of(&self.directories(cx.recipe_dir), hidden)?;
         // The recipe may be named by a path that has links in it.
         let tops: Vec<&Path> = sight.tops().collect();
         let mut all = Vec::new();
-        if !mounts {
-            all.extend(tops.iter().map(|top| ((*top).to_owned(), (*top).to_owned())));
+        if cx.sandbox.isolation == Isolation::Chroot {
+            // They are where they are, and what is hidden is left out in another way.
+            let elsewhere = sight.elsewhere().map(surroundings::Elsewhere::path);
+            all.extend(tops.iter().copied().chain(elsewhere).map(|path| (path.to_owned(), path.to_owned())));
             return Ok(all);
         }
         let places = [cx.scratch, cx.artifacts, cx.root];
@@ -299,7 +296,8 @@ impl Action for Run {
 
     fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
         let text = self.text(cx.recipe_dir);
-        let hidden = Hidden::from(&text, cx.recipe_dir, cx.artifact_dir, cx.store.root(), cx.recipe_files)?;
+        let always = [cx.artifact_dir, cx.store.root()].into_iter().chain(cx.products.iter().map(PathBuf::as_path));
+        let hidden = Hidden::from(&text, cx.recipe_dir, always, cx.recipe_files)?;
         if self.chroot {
             let Some((shown, directory)) = self.script_directory(cx.recipe_dir) else { return Ok(()) };
             // Links that lead out of it lead to files of the root.
@@ -316,7 +314,8 @@ impl Action for Run {
         })?;
         let doing = format!("running {}", self.label.clone().unwrap_or_else(|| format!("`{}`", self.short())));
         let text = self.text(cx.recipe_dir);
-        let hidden = Hidden::from(&text, cx.recipe_dir, cx.artifact_dir, cx.store.root(), cx.recipe_files)?;
+        let always = [cx.artifact_dir, cx.store.root()].into_iter().chain(cx.products.iter().map(PathBuf::as_path));
+        let hidden = Hidden::from(&text, cx.recipe_dir, always, cx.recipe_files)?;
         let mut runner = if self.chroot {
             cx.chroot(words)
         } else if self.postprocess {
@@ -340,7 +339,7 @@ impl Action for Run {
                 .env("ARTIFACTDIR", cx.artifacts.display().to_string())
                 .env("RECIPEDIR", cx.recipe_dir.display().to_string())
                 .writable(cx.artifacts)
-                .programs_only(&settings);
+                .programs_only(&settings, hidden.all_in(&self.directories(cx.recipe_dir)));
         }
         for (name, value) in &self.environment {
             runner = runner.env(name, value);

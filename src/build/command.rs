@@ -1,7 +1,7 @@
 //! Commands of actions: run in the sandbox, logged, and explained when they fail.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
@@ -143,11 +143,11 @@ impl Runner<'_> {
     }
 
     /// Shows it programs of the host's system alone, and in /etc only what `settings` has: the rest of what it sees
-    /// is bound to it ([`BuildContext::host`] and its like only).
+    /// is bound to it, without what is hidden ([`BuildContext::host`] and its like only).
     #[must_use]
-    pub fn programs_only(mut self, settings: &Path) -> Self {
+    pub fn programs_only(mut self, settings: &Path, hidden: Vec<PathBuf>) -> Self {
         if let View::Host { root, writable } = self.command.view {
-            self.command.view = View::HostPrograms { root, writable };
+            self.command.view = View::HostPrograms { root, writable, settings: settings.into(), hidden };
         }
         match self.cx.sandbox.isolation {
             Isolation::Namespaces => self.bind(settings, "/etc", true),

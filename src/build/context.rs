@@ -32,6 +32,8 @@ pub struct BuildContext<'a> {
     pub recipe_dir: &'a Path,
     /// The files that the recipe was read from.
     pub recipe_files: &'a [PathBuf],
+    /// What earlier builds left in the artifact directory.
+    pub products: &'a [PathBuf],
     /// Where this build gathers artifacts: moved into the artifact directory when the build is done.
     pub artifacts: &'a Path,
     /// The user's artifact directory, for artifacts of earlier builds; not to be written.

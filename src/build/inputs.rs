@@ -36,6 +36,8 @@ pub struct InputContext<'a> {
     /// The files that the recipe was read from. Steps that can see its whole directory do not depend
     /// on them: what the recipe says to a step is in the step's properties.
     pub recipe_files: &'a [PathBuf],
+    /// What earlier builds left in the artifact directory, which is not what stands beside the recipe.
+    pub products: &'a [PathBuf],
     /// For digests and fetched files.
     pub store: &'a Store,
     /// Files that earlier steps of this plan leave in the artifact directory (their contents follow

@@ -10,7 +10,7 @@ use crate::build::inputs::ReleaseState;
 use crate::diagnostics::{Remedy, fault_of};
 use crate::engine::Build;
 use crate::machine::{Machine, vm};
-use crate::plan::{History, Plan};
+use crate::plan::{History, Plan, products};
 use crate::report::{BuildLog, Report, Style};
 use crate::sandbox::{Isolation, Sandbox};
 use crate::store::Checkpoints;
@@ -128,6 +128,7 @@ pub(super) fn carry_out(
         end.iter().for_each(|end| note(report.event(end)));
     }
     History::remember(&ready.store, &args.recipe, plan.architecture, report.finished());
+    products::remember(&ready.store, &args.recipe, &ready.artifact_dir, &report.left());
     report.finish(&args.again())?;
     match broken {
         Some(error) => Err(error),

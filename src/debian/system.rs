@@ -1,6 +1,8 @@
 //! The system whose programs do the work, as commands may see it: its packages, what was put beside them, and the
 //! settings that programs want to find.
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -55,14 +57,20 @@ pub const DATABASES: [&str; 2] = ["/var/lib/dpkg", "/var/lib/ca-certificates"];
 /// packages are what their versions say.
 pub fn state() -> Result<Vec<(&'static str, String)>> {
     let status = host::status();
-    let packages = match installed(&status) {
-        // Not Debian's: names, sizes and dates of all that a package may have brought.
-        packages if packages.is_empty() => tree_state(Path::new("/usr"))?,
-        packages => digest(packages.as_bytes()),
-    };
-    let mut parts = vec![("packages of the host", packages)];
+    let packages = installed(&status);
+    let mut parts = Vec::new();
     // Another system's /usr and /etc follow from its packages.
-    if !host::is_elsewhere() {
+    let here = !host::is_elsewhere();
+    if packages.is_empty() {
+        // Not Debian's: names, sizes and dates of all that a package may have brought.
+        parts.push(("packages of the host", tree_state(Path::new("/usr"))?));
+    } else {
+        parts.push(("packages of the host", digest(packages.as_bytes())));
+        if here {
+            parts.push(("files of the host that no package has", others_state(Path::new("/"))?));
+        }
+    }
+    if here {
         parts.push(("/usr/local of the host", tree_state(Path::new("/usr/local"))?));
         parts.push(("settings of the host", settings_state()?));
     }
@@ -165,6 +173,58 @@ fn setting(name: &Path, give: &mut dyn FnMut(&Path, &Path, Setting) -> Result<()
     names.iter().try_for_each(|below| setting(&name.join(below), give))
 }
 
+/// Where dpkg keeps the names of packages' files.
+const LISTS: &str = "var/lib/dpkg/info";
+/// What Python makes of its programs, and looks at no more when one of them is another.
+const COMPILED: &str = "__pycache__";
+
+/// A digest as [`tree_state`] is one, of what no package of the system at `top` has: links to alternatives, what was
+/// put beside the packages, what their scripts made. /usr/local is left out.
+fn others_state(top: &Path) -> Result<String> {
+    let owned = owned(top)?;
+    let mut hasher = blake3::Hasher::new();
+    for directory in PROGRAMS.iter().map(|name| top.join(name)).filter(|path| !path.is_symlink() && path.is_dir()) {
+        let walk = walkdir::WalkDir::new(&directory).sort_by_file_name().into_iter();
+        let local = top.join("usr/local");
+        for entry in walk.filter_entry(|entry| entry.file_name() != COMPILED && entry.path() != local) {
+            let entry = match entry {
+                Err(error) if error.io_error().is_some_and(|error| is_out_of_reach(error.kind())) => continue,
+                entry => entry.with_context(|| format!("reading {}", directory.display()))?,
+            };
+            let name = entry.path().strip_prefix(top).unwrap_or(entry.path());
+            if !owned.contains(name.as_os_str().as_bytes()) {
+                add_entry(&mut hasher, &entry)?;
+            }
+        }
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// The files of all packages, by their paths below `top`.
+fn owned(top: &Path) -> Result<HashSet<Vec<u8>>> {
+    let lists = top.join(LISTS);
+    let doing = || format!("reading {}", lists.display());
+    // A package may say /bin where that is a link to /usr/bin.
+    let merged: Vec<&str> = PROGRAMS.into_iter().filter(|name| top.join(name).is_symlink()).collect();
+    let mut all = HashSet::new();
+    for entry in fs::read_dir(&lists).with_context(doing)? {
+        let path = entry.with_context(doing)?.path();
+        if path.extension() != Some(OsStr::new("list")) {
+            continue;
+        }
+        let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        for line in text.split(|byte| *byte == b'\n') {
+            let name = line.strip_prefix(b"/").unwrap_or(line);
+            let first = name.split(|byte| *byte == b'/').next().unwrap_or_default();
+            match merged.iter().any(|merged| merged.as_bytes() == first) {
+                true => all.insert([b"usr/", name].concat()),
+                false => all.insert(name.to_vec()),
+            };
+        }
+    }
+    Ok(all)
+}
+
 /// A digest of the names, kinds, sizes, dates and link targets of a tree: as compilers are known to ccache, and
 /// programs to make.
 fn tree_state(top: &Path) -> Result<String> {
@@ -174,13 +234,18 @@ fn tree_state(top: &Path) -> Result<String> {
             Err(error) if error.io_error().is_some_and(|error| is_out_of_reach(error.kind())) => continue,
             entry => entry.with_context(|| format!("reading {}", top.display()))?,
         };
-        let meta = entry.metadata().with_context(|| format!("reading {}", entry.path().display()))?;
-        hasher.update(entry.path().as_os_str().as_bytes());
-        hasher.update(&[0]);
-        hasher.update(of_entry(&meta, entry.path()).as_bytes());
-        hasher.update(&[0]);
+        add_entry(&mut hasher, &entry)?;
     }
     Ok(hasher.finalize().to_hex().to_string())
+}
+
+fn add_entry(hasher: &mut blake3::Hasher, entry: &walkdir::DirEntry) -> Result<()> {
+    let meta = entry.metadata().with_context(|| format!("reading {}", entry.path().display()))?;
+    for field in [entry.path().as_os_str().as_bytes(), of_entry(&meta, entry.path()).as_bytes()] {
+        hasher.update(field);
+        hasher.update(&[0]);
+    }
+    Ok(())
 }
 
 fn of_entry(meta: &Metadata, path: &Path) -> String {
@@ -188,7 +253,10 @@ fn of_entry(meta: &Metadata, path: &Path) -> String {
         return fs::read_link(path).unwrap_or_default().display().to_string();
     }
     // Neither a directory's size nor its date says anything of what is in it that its entries do not.
-    if meta.is_dir() { "directory".to_owned() } else { format!("{} {} {}", meta.mode(), meta.size(), meta.mtime()) }
+    match meta.is_dir() {
+        true => "directory".to_owned(),
+        false => format!("{} {} {}.{}", meta.mode(), meta.size(), meta.mtime(), meta.mtime_nsec()),
+    }
 }
 
 fn is_out_of_reach(kind: ErrorKind) -> bool {
@@ -232,6 +300,26 @@ mod tests {
         copy_settings(&etc, "nameserver 192.0.2.1\n").unwrap();
         assert!(etc.join("passwd").is_file() && etc.join("resolv.conf").is_file());
         assert!(!etc.join("shadow").exists() && !etc.join("ssl/private").exists());
+    }
+
+    #[test]
+    fn what_no_package_has_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["var/lib/dpkg/info", "usr/bin", "usr/local", "usr/lib/python3/__pycache__"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        symlink("usr/bin", dir.path().join("bin")).unwrap();
+        fs::write(dir.path().join("var/lib/dpkg/info/base.list"), "/.\n/bin\n/bin/true\n/usr/bin/sum\n").unwrap();
+        let state = || others_state(dir.path()).unwrap();
+        let first = state();
+        for none in ["usr/bin/true", "usr/bin/sum", "usr/local/x", "usr/lib/python3/__pycache__/x.pyc"] {
+            fs::write(dir.path().join(none), "").unwrap();
+            assert_eq!(state(), first, "{none}");
+        }
+        fs::write(dir.path().join("usr/bin/tool"), "one").unwrap();
+        let with = state();
+        fs::write(dir.path().join("usr/bin/tool"), "two").unwrap();
+        assert!(first != with && with != state());
     }
 
     #[test]

@@ -116,6 +116,11 @@ fn placed(error: anyhow::Error, step: &PlanStep) -> anyhow::Error {
     if error.is::<Lost>() { error } else { plan::at(error, step) }
 }
 
+/// Where what was said of a product's secrets is kept.
+fn secrets_key(id: &EntryId) -> String {
+    format!("secrets of {id}")
+}
+
 /// Why artifacts of the store are of no use.
 const DAMAGED: &str = "its artifacts are gone or damaged";
 
@@ -282,6 +287,7 @@ impl Run<'_> {
         };
         match cached {
             Some((detail, facts)) => {
+                self.name_known_secrets(step);
                 self.finished(step, Outcome::Cached, started.elapsed().as_secs_f64(), detail);
                 self.pass(step, action, facts);
             }
@@ -352,7 +358,7 @@ impl Run<'_> {
         let own = self.scratch.join(format!("step-{number}"));
         fs::create_dir(&own).context("making a place for the step")?;
         if let Some(workspace) = workspace.as_ref().filter(|_| changes.artifacts && !changes.root && !step.mounted) {
-            self.name_secrets(number, workspace.path())?;
+            self.name_secrets(step, workspace.path())?;
         }
         let nowhere = self.scratch.join("root");
         let path = workspace.as_ref().map_or(nowhere.as_path(), Workspace::path).to_owned();
@@ -383,7 +389,7 @@ impl Run<'_> {
                 self.secrets.written(&step.action, workspace.written())?;
             }
             if step.mounted && action.changes().root {
-                self.name_secrets(number, workspace.path())?;
+                self.name_secrets(step, workspace.path())?;
             }
             if changes.root {
                 record.secrets = self.secrets.record();
@@ -418,11 +424,22 @@ impl Run<'_> {
     }
 
     /// Names the private keys that all copies of a product will share.
-    fn name_secrets(&mut self, step: usize, root: &Path) -> Result<()> {
+    fn name_secrets(&mut self, step: &PlanStep, root: &Path) -> Result<()> {
         if let Some(message) = self.secrets.warning(root)? {
-            self.reporter.report(Event::Warning { step: Some(step), message });
+            if let Some(id) = &step.id {
+                self.store.remember(&secrets_key(id), &message.as_str().into());
+            }
+            self.reporter.report(Event::Warning { step: Some(step.number), message });
         }
         Ok(())
+    }
+
+    /// Names them again where the product comes from the store.
+    fn name_known_secrets(&self, step: &PlanStep) {
+        let said = step.id.as_ref().and_then(|id| self.store.recall(&secrets_key(id)));
+        if let Some(message) = said.as_ref().and_then(serde_json::Value::as_str) {
+            self.reporter.report(Event::Warning { step: Some(step.number), message: message.to_owned() });
+        }
     }
 
     /// A root for a step that changes it; `None` where another build has made the step's result meanwhile.
@@ -521,6 +538,7 @@ impl Run<'_> {
             architecture: self.build.plan.architecture,
             recipe_dir: &step.recipe_dir,
             recipe_files: &self.build.plan.recipe_files,
+            products: &self.build.plan.products,
             artifacts: &self.artifacts.staging,
             artifact_dir: &self.build.artifact_dir,
             downloads: &self.downloads,

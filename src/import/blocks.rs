@@ -480,7 +480,7 @@ impl Over {
 
     fn element(self, kind: &Kind) -> Kind {
         match kind {
-            Kind::List(kind) => (**kind).clone(),
+            Kind::List(kind) => (**kind).clone().without_gap().0,
             Kind::Parts => Kind::Text,
             Kind::Int => Kind::Int,
             Kind::Map(fields) => fields.values().fold(Kind::Nothing, |kind, field| kind.join(field.kind.clone())),

@@ -133,11 +133,12 @@ impl Writer<'_> {
             "or" | "coalesce" => {
                 call.at_least(1)?;
                 let terms = std::mem::take(&mut call.arguments).into_iter();
-                Ok(terms.reduce(or_else).unwrap_or_else(|| call.gives(Jinja::None, Kind::Unknown)))
+                let chosen = terms.reduce(|value, otherwise| self.or_else(value, otherwise));
+                Ok(chosen.unwrap_or_else(|| call.gives(Jinja::None, Kind::Unknown)))
             }
             "default" => {
                 let [otherwise, value] = call.exactly()?;
-                Ok(or_else(value, otherwise))
+                Ok(self.or_else(value, otherwise))
             }
             "and" | "all" | "any" => {
                 call.at_least(1)?;
@@ -162,9 +163,13 @@ impl Writer<'_> {
             "ternary" => {
                 let [yes, no, condition] = call.exactly()?;
                 let kind = yes.kind.clone().join(no.kind.clone());
+                let (optional, missing) = (yes.optional || no.optional, yes.missing || no.missing);
+                let inputs = yes.inputs.union(&no.inputs).cloned().collect();
+                [&yes, &no].into_iter().for_each(|branch| self.passes_on(branch));
                 let (yes, no) = (self.text(yes), self.text(no));
                 let condition = self.truth(condition);
-                Ok(call.gives(Jinja::Ternary(Box::new(yes), Box::new(condition), Box::new(no)), kind))
+                let jinja = Jinja::Ternary(Box::new(yes), Box::new(condition), Box::new(no));
+                Ok(Term { optional, missing, inputs, ..call.gives(jinja, kind) })
             }
             _ => {
                 let [message] = call.exactly()?;
@@ -276,6 +281,8 @@ impl Writer<'_> {
                 call.at_least(1)?;
                 let mut all: Option<Jinja> = None;
                 for value in std::mem::take(&mut call.arguments) {
+                    // What is missing is left out, and an empty text is not.
+                    self.passes_on(&value);
                     let value = self.text(value);
                     let quoted = match call.name {
                         "quote" => value.filter("quote", []),
@@ -400,6 +407,34 @@ impl Writer<'_> {
         }
     }
 
+    /// What stands for a value that is missing or empty.
+    fn or_else(&mut self, value: Term, otherwise: Term) -> Term {
+        self.passes_on(&otherwise);
+        let kind = match value.kind.clone().join(otherwise.kind.clone()) {
+            // Each of them is empty or something else; what is known of both is known of the result.
+            Kind::Unknown if value.kind == Kind::Nothing => otherwise.kind.clone(),
+            kind => kind,
+        };
+        // Jinja's `or` looks no further either, but takes nothing that is missing.
+        let jinja = if !value.missing {
+            value.jinja.binary(Operator::Or, otherwise.jinja)
+        } else if otherwise.jinja == Jinja::text("") && value.kind == Kind::Text {
+            value.jinja.filter("default", [otherwise.jinja])
+        } else {
+            value.jinja.filter("default", [otherwise.jinja, Jinja::Bool(true)])
+        };
+        let inputs = value.inputs.into_iter().chain(otherwise.inputs).collect();
+        Term {
+            jinja,
+            kind,
+            optional: otherwise.optional,
+            missing: otherwise.missing,
+            inputs,
+            source: None,
+            at: value.at,
+        }
+    }
+
     /// The value as a whole number.
     pub(super) fn number(&mut self, term: Term, call: &Call) -> Result<Jinja> {
         match term.kind {
@@ -413,25 +448,6 @@ impl Writer<'_> {
             kind => Err(call.fault(format!("`{}` of {}", call.name, kind.called()))),
         }
     }
-}
-
-/// What stands for a value that is missing or empty.
-fn or_else(value: Term, otherwise: Term) -> Term {
-    let kind = match value.kind.clone().join(otherwise.kind.clone()) {
-        // Each of them is empty or something else; what is known of both is known of the result.
-        Kind::Unknown if value.kind == Kind::Nothing => otherwise.kind.clone(),
-        kind => kind,
-    };
-    // Jinja's `or` looks no further either, but takes nothing that is missing.
-    let jinja = if !value.missing {
-        value.jinja.binary(Operator::Or, otherwise.jinja)
-    } else if otherwise.jinja == Jinja::text("") && value.kind == Kind::Text {
-        value.jinja.filter("default", [otherwise.jinja])
-    } else {
-        value.jinja.filter("default", [otherwise.jinja, Jinja::Bool(true)])
-    };
-    let inputs = value.inputs.into_iter().chain(otherwise.inputs).collect();
-    Term { jinja, kind, optional: otherwise.optional, missing: otherwise.missing, inputs, source: None, at: value.at }
 }
 
 fn textual(term: &Term, call: &Call) -> Result<()> {

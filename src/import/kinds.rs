@@ -16,6 +16,8 @@ pub(super) enum Kind {
     /// Text or a number.
     Scalar,
     List(Box<Kind>),
+    /// In a list: an element that may be missing, which Go leaves out where it makes text of a list.
+    Gap(Box<Kind>),
     /// What `split` gives: a list to Jinja, to Go a map with the keys `_0`, `_1`, …
     Parts,
     /// With the keys that are known.
@@ -39,6 +41,9 @@ impl Kind {
         match (self, other) {
             (Self::Nothing, kind) | (kind, Self::Nothing) => kind,
             (one, other) if one == other => one,
+            (Self::Gap(kind), other) | (other, Self::Gap(kind)) => {
+                Self::Gap(Box::new(kind.join(other.without_gap().0)))
+            }
             (Self::Text | Self::Int | Self::Scalar, Self::Text | Self::Int | Self::Scalar) => Self::Scalar,
             (Self::List(one), Self::List(other)) => Self::List(Box::new(one.join(*other))),
             (Self::Map(one), Self::Map(other)) => Self::Map(join_fields(one, other)),
@@ -47,10 +52,19 @@ impl Kind {
         }
     }
 
+    /// What it is where it is there, and whether it may be missing.
+    pub(super) fn without_gap(self) -> (Self, bool) {
+        match self {
+            Self::Gap(kind) => (*kind, true),
+            kind => (kind, false),
+        }
+    }
+
     /// How a person calls it.
     pub(super) fn called(&self) -> &'static str {
         match self {
             Self::Nothing | Self::Unknown => "a value that is not known here",
+            Self::Gap(kind) => kind.called(),
             Self::Root => "the map of all variables",
             Self::Text => "text",
             Self::Int => "a number",

@@ -23,7 +23,7 @@ impl Writer<'_> {
             }
             "append" | "push" | "prepend" => {
                 let [list, item] = call.exactly()?;
-                let kind = Kind::List(Box::new(element(&list, &call)?.join(item.kind.clone())));
+                let kind = Kind::List(Box::new(element(&list, &call)?.join(self.entry(&item))));
                 let list = self.text(list);
                 let item = Jinja::list([self.text(item)]);
                 let (left, right) = if call.name == "prepend" { (item, list) } else { (list, item) };
@@ -44,7 +44,7 @@ impl Writer<'_> {
             "first" | "last" => {
                 let filter = if call.name == "first" { "first" } else { "last" };
                 let [list] = call.exactly()?;
-                let kind = element(&list, &call)?;
+                let (kind, _) = element(&list, &call)?.without_gap();
                 let jinja = self.text(list).filter(filter, []);
                 Ok(call.gives(jinja, kind))
             }
@@ -60,8 +60,11 @@ impl Writer<'_> {
             }
             "reverse" | "uniq" | "compact" | "sortAlpha" => {
                 let [list] = call.exactly()?;
-                let kind = element(&list, &call)?;
-                let list = self.text(list);
+                let mut kind = element(&list, &call)?;
+                let mut list = self.text(list);
+                if matches!(call.name, "compact" | "sortAlpha") {
+                    (kind, list) = filled(kind, list);
+                }
                 let exact = Jinja::Named("case_sensitive".into(), Box::new(Jinja::Bool(true)));
                 let jinja = match call.name {
                     "reverse" => list.filter("reverse", []),
@@ -114,10 +117,11 @@ impl Writer<'_> {
                     return Ok(call.gives(self.text(list), Kind::Text));
                 }
                 let kind = element(&list, &call)?;
+                let (kind, list) = filled(kind, self.text(list));
                 if !matches!(kind, Kind::Text | Kind::Int | Kind::Scalar | Kind::Nothing) {
                     return Err(call.fault(format!("`join` of a list of {}", kind.called())));
                 }
-                let (separator, list) = (self.text(separator), self.text(list));
+                let separator = self.text(separator);
                 Ok(call.gives(list.filter("join", [separator]), Kind::Text))
             }
             _ => {
@@ -138,11 +142,20 @@ impl Writer<'_> {
         let mut kind = Kind::Nothing;
         let mut all = Vec::with_capacity(terms.len());
         for term in terms {
-            kind = kind.join(term.kind.clone());
+            kind = kind.join(self.entry(&term));
             all.push((self.lead(term.at.start), self.text(term)));
         }
         let tail = last.and_then(|last| self.tail(last));
         call.gives(Jinja::List(Items { all, tail }), Kind::List(Box::new(kind)))
+    }
+
+    /// What a term is as an element.
+    fn entry(&mut self, term: &Term) -> Kind {
+        if !term.optional {
+            return term.kind.clone();
+        }
+        self.passes_on(term);
+        Kind::Gap(Box::new(term.kind.clone()))
     }
 
     /// The white space before an argument that stands on a line of its own.
@@ -187,6 +200,14 @@ impl Writer<'_> {
 
 fn numbers() -> Kind {
     Kind::List(Box::new(Kind::Int))
+}
+
+/// A list without what is missing in it, as Go makes text of its elements.
+fn filled(kind: Kind, list: Jinja) -> (Kind, Jinja) {
+    match kind.without_gap() {
+        (kind, true) => (kind, list.filter("select", [Jinja::text("defined")])),
+        (kind, false) => (kind, list),
+    }
 }
 
 /// What is in a list.

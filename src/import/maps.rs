@@ -74,7 +74,7 @@ impl Writer<'_> {
                 .hint("write an `if` for each name that it may have")),
             (Kind::Map(_) | Kind::Parts, Jinja::Text(name)) => self.field(of, &name.clone()),
             (Kind::List(kind), _) => {
-                let kind = (**kind).clone();
+                let (kind, _) = (**kind).clone().without_gap();
                 let jinja = Jinja::Item(Box::new(self.text(of)), Box::new(self.number(key, call)?));
                 Ok(call.gives(jinja, kind))
             }

@@ -264,6 +264,13 @@ impl Writer<'_> {
         }
     }
 
+    /// Notes that what is missing there is missing in something else, too, where an empty text is not the same.
+    pub(super) fn passes_on(&mut self, term: &Term) {
+        if let (true, Some(Source::Variable(declared))) = (term.optional, &term.source) {
+            self.facts.variables.entry(*declared).or_default().absence_matters = true;
+        }
+    }
+
     fn asked(&mut self, term: &Term, absence_matters: bool) {
         if let (true, Some(Source::Variable(declared))) = (term.optional, &term.source) {
             let variable = self.facts.variables.entry(*declared).or_default();

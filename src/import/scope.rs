@@ -207,9 +207,12 @@ impl Scopes {
     /// Whether setting the name here would change a variable that Go keeps apart.
     fn shadows(&self, name: &str) -> bool {
         let mut frames = self.frames.iter().rev();
-        // In the same block, or right in a loop's, it is a new variable to Jinja as well.
+        // Right in a loop's block, or where the last one of the same block has the name, it is a new variable to
+        // Jinja as well.
         let Some(own) = frames.next() else { return false };
-        if own.boundary != Boundary::None || own.variables.iter().any(|(known, _)| known == name) {
+        let before = own.variables.iter().rev().find(|(known, _)| known == name);
+        let has_it = before.and_then(|(_, declared)| self.names.get(declared)).is_some_and(|chosen| chosen == name);
+        if own.boundary != Boundary::None || has_it {
             return false;
         }
         for frame in frames {
@@ -277,6 +280,7 @@ mod tests {
         scopes.open(Boundary::None, 100);
         assert_eq!(scopes.declare("x", 10, 10, &facts), "x_2");
         assert_eq!(scopes.find("x").unwrap().name, "x_2");
+        assert_eq!(scopes.declare("x", 20, 20, &facts), "x_3");
         scopes.close();
         assert_eq!(scopes.find("x").unwrap().name, "x");
         scopes.open(Boundary::Loop, 200);

@@ -7,6 +7,7 @@
 mod history;
 mod needed;
 mod order;
+pub mod products;
 mod resolve;
 mod step_id;
 
@@ -45,6 +46,9 @@ pub struct Plan {
     pub recipe: String,
     /// The files that the recipe was read from.
     pub recipe_files: Vec<PathBuf>,
+    /// What earlier builds of it left in the artifact directory.
+    #[serde(default)]
+    pub products: Vec<PathBuf>,
     /// What is built.
     pub architecture: Architecture,
     /// Of disk images, in bytes.
@@ -195,6 +199,7 @@ pub fn plan(recipe: &Recipe, request: Request<'_>) -> Result<Plan> {
         version: 1,
         recipe: recipe.path.display().to_string(),
         recipe_files: recipe.files.clone(),
+        products: products::recall(request.store, &recipe.path, request.artifact_dir),
         architecture: recipe.architecture,
         sector_size: recipe.sector_size,
         environment: request.environment,

@@ -166,6 +166,7 @@ impl<'a> Resolver<'a> {
             variables: &step.variables,
             render: crate::recipe::render_file,
             recipe_files: &self.plan.recipe_files,
+            products: &self.plan.products,
             store: self.store,
             planned_artifacts: &self.planned_artifacts,
             image: step.image.as_ref(),

@@ -175,6 +175,11 @@ impl Report {
         &self.steps[..self.finished]
     }
 
+    /// The files that were left in the artifact directory.
+    pub fn left(&self) -> Vec<PathBuf> {
+        self.artifacts.iter().map(|(path, _, _)| path.clone()).collect()
+    }
+
     fn explained(&self, mut fault: Fault, step: Option<usize>, arguments: &str) -> Fault {
         if let Some(log) = &self.log {
             fault.hints.push(format!("the whole log is {}", from_home(log.path())));

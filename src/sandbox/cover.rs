@@ -10,9 +10,10 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::mount::{MntFlags, umount2};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, futimens, mkdirat};
+use nix::sys::time::TimeSpec;
 
-use super::constant::{Answer, files_of, lookup};
+use super::constant::{Answer, MOMENT, files_of, lookup};
 use super::view::held;
 use crate::sys;
 
@@ -107,7 +108,10 @@ pub(super) fn fill(top: &OwnedFd, of: &str) -> Result<()> {
             directory = make(&directory, part.as_os_str(), SFlag::S_IFDIR)?;
         }
         let file = make(&directory, path.file_name().unwrap_or_default(), SFlag::S_IFREG)?;
-        File::from(file).write_all(text)?;
+        let mut file = File::from(file);
+        file.write_all(text)?;
+        let moment = TimeSpec::new(MOMENT, 0);
+        futimens(&file, &moment, &moment)?;
     }
     Ok(())
 }

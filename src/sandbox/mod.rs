@@ -59,12 +59,16 @@ pub enum View {
         writable: Vec<PathBuf>,
     },
     /// As [`View::Host`], but of the host's system programs alone, and what dpkg knows of them: all else is empty,
-    /// /etc too. Where nothing can be mounted nothing can be hidden, and it is the same as that.
+    /// /etc too.
     HostPrograms {
         /// The target root on the host, or where a bind shows it.
         root: Option<PathBuf>,
         /// Other host paths that stay writable.
         writable: Vec<PathBuf>,
+        /// A directory with what is to be in /etc. Where something can be mounted, it is bound there.
+        settings: PathBuf,
+        /// What is left out of what binds show, where nothing can be mounted; elsewhere binds are made of the rest.
+        hidden: Vec<PathBuf>,
     },
 }
 

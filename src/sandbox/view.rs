@@ -68,7 +68,7 @@ pub(super) fn enter(command: &Command, report: &mut dyn FnMut(&[Created])) -> Re
     let result = match view {
         View::Chroot { root } => builder.chroot(root, taken),
         View::Host { root, writable } => builder.host(root.as_deref(), writable, taken, false),
-        View::HostPrograms { root, writable } => builder.host(root.as_deref(), writable, taken, true),
+        View::HostPrograms { root, writable, .. } => builder.host(root.as_deref(), writable, taken, true),
     };
     builder.created.retain(|made| !builder.private.contains(&made.device()));
     report(&builder.created);

@@ -31,6 +31,11 @@ const LOOKS_AROUND: &str = "
       cat /etc/mtab /proc/cpuinfo /proc/filesystems /proc/sys/kernel/hostname > /srv/machine
       { busybox nproc; busybox uname -a; hostname; } > /srv/calls
       ! cat /proc/kcore /proc/config.gz
+      busybox cp /proc/version /proc/cpuinfo /proc/sys/kernel/osrelease /srv/
+      busybox stat -c '%n %a %u %s %Y' /proc/version /proc/meminfo /proc/sys/kernel/osrelease /sys/devices/system/cpu/online > /srv/stated
+      ! test /proc/version -ef /proc/meminfo
+      test /proc/version -ef /proc/version
+      ! echo > /proc/version
       head -c 7 /dev/zero > /srv/zeros
       test -n \"$(head -c 7 /dev/urandom)\"
       ! echo full > /dev/full
@@ -77,10 +82,14 @@ fn programs_find_the_same_kernel_in_every_way_of_building() {
 }
 
 /// What a step does, and what is said where it cannot.
-const CANNOT: [(&str, &str); 3] = [
+const CANNOT: [(&str, &str); 4] = [
     ("mkdir /m; mount -t tmpfs tmpfs /m || true", "the command mounts something on /m"),
     ("mknod /srv/node c 1 3 || true", "the command makes the device node /srv/node"),
     ("hostname elsewhere || true", "the command sets the host name"),
+    (
+        "cp /bin/busybox /srv/busybox-of-33; chown 33:33 /srv/busybox-of-33; chmod 4755 /srv/busybox-of-33; /srv/busybox-of-33 id",
+        "the command runs /srv/busybox-of-33, which is set-user-id",
+    ),
 ];
 
 #[test]

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use debforge::actions;
 use serde_json::{Value, json};
 
-use crate::harness::Project;
 use crate::harness::fixture::{archive, dpkg_files, dpkg_root};
 use crate::harness::http::Server;
 use crate::harness::project::Finished;
 use crate::harness::repository::{Deb, Repository};
 use crate::harness::user::work_dir;
+use crate::harness::{Project, User, confinement};
 
 fn dated(day: u32) -> String {
     let weekday = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"][(day as usize + 6) % 7];
@@ -285,7 +286,86 @@ fn a_command_of_the_host_does_not_see_what_it_does_not_depend_on() {
     fs::rename(project.path("recipe.yaml"), project.path("recipe.yml")).unwrap();
     let text = project.read("recipe.yml").replace("recipe.yml ", "");
     project.write("recipe.yml", text);
-    project.run(["build", "recipe.yml", "--artifactdir", "out"]).success();
+    for inside in [Vec::new(), confinement::without_mounts()] {
+        project.run_inside(&inside, ["build", "recipe.yml", "--artifactdir", "out", "--no-cache"]).success();
+    }
+    assert!(!Path::new("/srv/x").exists());
+}
+
+#[test]
+fn the_host_is_read_only_where_nothing_can_be_mounted() {
+    needs_root!();
+    needs_program!("setpriv", "util-linux");
+    let outside = tempfile::tempdir_in(work_dir()).unwrap();
+    let recipe = format!(
+        "  - action: run\n    script: scripts/touch.sh {0}\n  - action: run\n    chroot: true\n    script: scripts/touch.sh /srv\n",
+        outside.path().display()
+    );
+    let Some(project) = Project::new().tiny(&recipe) else { skip!("needs a static busybox") };
+    let script = "#!/bin/sh\nhere=${0%/*}\n! touch \"$here/new\" && ! mkdir \"$here/new\" && ! ln -s x \"$here/new\"\n\
+                  ! echo more >> \"$here/beside\"\n! rm \"$here/beside\"\n! mv \"$here/beside\" \"$here/other\"\n! chmod 600 \"$here/beside\"\n\
+                  mkdir -p \"$here\"\ntest \"$(cat \"$here/beside\")\" = here\n! test -e \"$here/.git\"\n\
+                  if test \"$1\" = /srv; then mkdir -p /srv && touch /srv/new; else ! touch \"$1/new\"; fi\n";
+    project.write("scripts/touch.sh", script);
+    project.chmod("scripts/touch.sh", 0o755);
+    project.write("scripts/beside", "here");
+    project.write("scripts/.git/HEAD", "");
+    for inside in [Vec::new(), confinement::without_mounts()] {
+        project.run_inside(&inside, ["build", "recipe.yaml", "--artifactdir", "out", "--no-cache"]).success();
+        assert_eq!(project.read("scripts/beside"), "here");
+    }
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_no_package_has_is_an_input() {
+    needs_root!();
+    needs_program!("unshare", "util-linux");
+    let Some(project) = Project::new().tiny("  - {action: run, command: 'true'}\n") else {
+        skip!("needs a static busybox");
+    };
+    // The host's own directory is covered for the builds.
+    let place = Path::new("/usr/share/info");
+    if !place.is_dir() || !Path::new("/var/lib/dpkg/info").is_dir() {
+        skip!("needs a Debian with /usr/share/info");
+    }
+    let ours = tempfile::tempdir_in(work_dir()).unwrap();
+    let script = format!("mount --bind {} {} && exec \"$@\"", ours.path().display(), place.display());
+    let inside = ["unshare", "--mount", "sh", "-c", &script, "sh"].map(str::to_owned);
+    let build = || {
+        let finished = project.run_inside(&inside, ["build", "recipe.yaml", "--artifactdir", "out", "--json"]);
+        finished.success().outcomes()
+    };
+    assert_eq!(build(), ["ran", "ran"]);
+    assert_eq!(build(), ["cached", "cached"]);
+    fs::write(ours.path().join("tool"), "1").unwrap();
+    assert_eq!(build(), ["cached", "ran"]);
+    assert_eq!(build(), ["cached", "cached"]);
+}
+
+#[test]
+fn what_a_build_left_beside_its_recipe_is_no_input() {
+    let recipe = "  - {action: run, command: 'test ! -e $RECIPEDIR/out.tar; ls -A $RECIPEDIR > $ARTIFACTDIR/listing; date +%N >> $ARTIFACTDIR/listing'}\n  - {action: pack, file: out.tar}\n";
+    let Some(project) = Project::new().tiny(recipe) else { skip!("needs a static busybox") };
+    let build = || project.run(["build", "recipe.yaml", "--json"]).success().outcomes();
+    assert_eq!(build(), ["ran", "ran", "ran"]);
+    assert_eq!(build(), ["cached", "cached", "cached"]);
+    // What somebody puts in its place is theirs.
+    project.write("listing", "mine");
+    assert_eq!(build()[1], "ran");
+}
+
+#[test]
+fn a_link_to_what_the_user_may_not_read_leads_nowhere() {
+    let Ok(user) = User::ordinary() else { skip!("needs a user with subordinate ids") };
+    let secret = tempfile::tempdir_in(work_dir()).unwrap();
+    fs::create_dir(secret.path().join("inner")).unwrap();
+    fs::set_permissions(secret.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let Some(project) = Project::of(user).tiny("  - {action: run, command: '! ls linked/'}\n") else {
+        skip!("needs a static busybox");
+    };
+    symlink(secret.path(), project.path("linked")).unwrap();
+    project.build([]).success();
 }
 
 #[test]

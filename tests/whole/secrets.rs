@@ -179,6 +179,8 @@ fn private_keys_that_a_build_has_made_are_named() {
     let project = tiny!(&format!("{make}{given}{PACK}")).file("given.key", PEM);
     let said = project.build([]).success();
     said.says("the build has made /etc/ssl/private/made.key, which all copies").says("`keep`");
+    // From the store, too.
+    project.build([]).success().says("the build has made /etc/ssl/private/made.key, which all copies");
     // From a root that the store has, too; not where it is gone, nor where it is meant.
     project.set_actions(&format!("{make}{given}{}", PACK.replace("out.tar", "other.tar")));
     project.build([]).success().says("the build has made /etc/ssl/private/made.key, which all copies");

@@ -17,7 +17,7 @@ const MOST_FILES: usize = 20_000;
 const GIT: &str = ".git";
 
 /// What is kept out of sight in a directory, because it would be another for every build: the artifact directory
-/// and the store; and, unless the command names them, the recipe's own files (what they say to a step is in its
+/// (where that has the recipe, what earlier builds left there) and the store; and, unless the command names them, the recipe's own files (what they say to a step is in its
 /// properties) and what git keeps.
 pub(super) struct Hidden {
     paths: Vec<PathBuf>,
@@ -26,17 +26,16 @@ pub(super) struct Hidden {
 
 impl Hidden {
     /// For a command or script that says this.
-    pub(super) fn from(
+    /// `always` is hidden whatever it says.
+    pub(super) fn from<'a>(
         text: &str,
         recipe_dir: &Path,
-        artifact_dir: &Path,
-        store: &Path,
+        always: impl Iterator<Item = &'a Path>,
         recipe_files: &[PathBuf],
     ) -> Result<Self> {
         let recipe_dir = recipe_dir.canonicalize().with_context(|| format!("looking for {}", recipe_dir.display()))?;
         let unnamed = |path: &&PathBuf| !names(text, path.file_name().unwrap_or_default());
-        let always = [artifact_dir, store].into_iter().map(Path::to_owned);
-        let paths = always.chain(recipe_files.iter().filter(unnamed).cloned());
+        let paths = always.map(Path::to_owned).chain(recipe_files.iter().filter(unnamed).cloned());
         // Artifacts may lie beside the recipe.
         let paths = paths.filter_map(|path| path.canonicalize().ok()).filter(|path| !recipe_dir.starts_with(path));
         Ok(Self { paths: paths.collect(), git: !names_git(text) })
@@ -51,6 +50,15 @@ impl Hidden {
     pub(super) fn has(&self, path: &Path) -> bool {
         (self.git && path.file_name() == Some(OsStr::new(GIT)))
             || self.paths.iter().any(|other| path.starts_with(other))
+    }
+
+    /// All that is hidden, with what git keeps in these directories.
+    pub(super) fn all_in(&self, directories: &[(String, PathBuf)]) -> Vec<PathBuf> {
+        let git = directories.iter().filter(|_| self.git).flat_map(|(_, directory)| {
+            let walk = walkdir::WalkDir::new(directory).into_iter().filter_map(Result::ok);
+            walk.filter(|entry| entry.file_name() == GIT).map(walkdir::DirEntry::into_path)
+        });
+        self.paths.iter().cloned().chain(git).collect()
     }
 
     /// Whether anything in a directory is hidden.
@@ -131,7 +139,14 @@ impl Sight {
         let mut sight = Self { tops: tops_found.clone(), elsewhere: BTreeMap::new(), files: 0 };
         let mut queue = tops_found;
         while let Some((shown, top)) = queue.pop() {
-            queue.extend(sight.walk(&shown, &top, hidden)?);
+            match sight.walk(&shown, &top, hidden) {
+                Ok(found) => queue.extend(found),
+                // To the command that is not its own either: the link leads nowhere for it.
+                Err(error) if sight.elsewhere.contains_key(&top) && is_refused(&error) => {
+                    sight.elsewhere.remove(&top);
+                }
+                Err(error) => return Err(error),
+            }
             if sight.is_too_large() {
                 break;
             }
@@ -203,6 +218,12 @@ impl Sight {
         }
         Ok(())
     }
+}
+
+/// Whether something is not for this user to read.
+fn is_refused(error: &anyhow::Error) -> bool {
+    let kind = |error: &walkdir::Error| error.io_error().map(std::io::Error::kind);
+    error.downcast_ref::<walkdir::Error>().and_then(kind) == Some(std::io::ErrorKind::PermissionDenied)
 }
 
 /// Whether a path is of what is shown of the host's system anyway, or of what each command has of its own.

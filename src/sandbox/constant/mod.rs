@@ -16,6 +16,9 @@ use std::path::Path;
 pub use kernel::{NODE_NAME, RELEASE, VERSION};
 pub use machine::{MEMORY, PROCESSORS, UPTIME};
 
+/// When the stated files were written, in seconds: what is copied from them has a date that is the same everywhere.
+pub const MOMENT: i64 = 315_532_800;
+
 /// What a command is told of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]

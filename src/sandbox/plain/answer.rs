@@ -12,13 +12,11 @@ use nix::unistd::{Pid, linkat};
 
 use super::calls::{self, Act, Asked, Follow};
 use super::carry_out::{self, Shown, code};
-use super::resolve::{Found, beside, directory, follow, is_kernels, is_there};
+use super::resolve::{Found, absolute, beside, directory, follow, is_kernels, is_there};
+use super::stated::StatedFiles;
 use crate::sandbox::supervisor::{Caller, Handler, Verdict, Wanted, memory};
 use crate::sandbox::{View, constant};
 use crate::sys::notify::Call;
-
-/// A file of the kernel's /proc that every process may look at and none may write to.
-const ANY_FILE: &str = "/proc/version";
 
 /// A root whose processes are to have /proc and /dev.
 pub(in crate::sandbox) struct Furnished {
@@ -29,6 +27,7 @@ pub(in crate::sandbox) struct Furnished {
     all_inside: bool,
     /// The first of them.
     first: i32,
+    stated: StatedFiles,
 }
 
 impl Furnished {
@@ -38,7 +37,7 @@ impl Furnished {
             View::Chroot { root } => (root, true),
             View::Host { root, .. } | View::HostPrograms { root, .. } => (root.as_ref()?, false),
         };
-        Some(Self { root: root.clone(), opened: None, all_inside, first: 0 })
+        Some(Self { root: root.clone(), opened: None, all_inside, first: 0, stated: StatedFiles::default() })
     }
 }
 
@@ -73,7 +72,7 @@ impl Handler for Furnished {
         if asked.act == Act::Root {
             self.all_inside = false;
         }
-        let Some(path) = self.absolute(call, caller, asked.directory, path) else { return Ok(Verdict::Pass) };
+        let Some(path) = absolute(&self.root, call, caller, asked.directory, path) else { return Ok(Verdict::Pass) };
         let Some(root) = &self.opened else { return Ok(Verdict::Pass) };
         let last = follows(call, caller, asked);
         if !is_kernels(&path) && is_there(root, &path, last) {
@@ -88,7 +87,7 @@ impl Handler for Furnished {
 }
 
 /// Whether a link at the end of the path is followed.
-fn follows(call: &Call, caller: &Caller<'_>, asked: Asked) -> bool {
+pub(super) fn follows(call: &Call, caller: &Caller<'_>, asked: Asked) -> bool {
     let has = |position: usize, bit: i32| call.arguments[position] as i32 & bit != 0;
     match (asked.follow, asked.act) {
         (_, Act::OpenHow(position)) => {
@@ -102,7 +101,7 @@ fn follows(call: &Call, caller: &Caller<'_>, asked: Asked) -> bool {
 }
 
 /// `struct open_how` (openat2(2)): flags, mode, how to resolve.
-fn how(caller: &Caller<'_>, at: u64) -> Result<[u64; 3], Errno> {
+pub(super) fn how(caller: &Caller<'_>, at: u64) -> Result<[u64; 3], Errno> {
     let mut bytes = [0; 24];
     if caller.read(at, &mut bytes)? < bytes.len() {
         return Err(Errno::EFAULT);
@@ -132,26 +131,8 @@ impl Furnished {
         }
     }
 
-    /// A path as one from the command's root; `None` for what lies outside of it.
-    fn absolute(&self, call: &Call, caller: &Caller<'_>, directory: Option<usize>, path: PathBuf) -> Option<PathBuf> {
-        if path.is_absolute() {
-            return Some(path);
-        }
-        let pid = caller.pid();
-        let base = match directory.map_or(libc::AT_FDCWD, |position| call.arguments[position] as i32) {
-            libc::AT_FDCWD => format!("/proc/{pid}/cwd"),
-            fd => format!("/proc/{pid}/fd/{fd}"),
-        };
-        let base = caller.as_itself(|| fs::read_link(base)).ok()?;
-        // A directory of /proc that was given.
-        if base.starts_with("/proc") && !self.root.starts_with("/proc") {
-            return Some(base.join(path));
-        }
-        Some(Path::new("/").join(base.strip_prefix(&self.root).ok()?).join(path))
-    }
-
     fn give(
-        &self,
+        &mut self,
         call: &Call,
         caller: &Caller<'_>,
         asked: Asked,
@@ -171,7 +152,7 @@ impl Furnished {
                 }
                 Ok(Verdict::Pass)
             }
-            Found::Stated(text) => stated(call, caller, asked, text),
+            Found::Stated(named, text) => self.stated.answer(call, caller, asked, named, text),
             Found::Device(name) => {
                 let inside = Path::new("dev").join(name);
                 let own = self.root.join(&inside).symlink_metadata();
@@ -185,7 +166,7 @@ impl Furnished {
     }
 
     fn process(
-        &self,
+        &mut self,
         call: &Call,
         caller: &Caller<'_>,
         asked: Asked,
@@ -200,7 +181,7 @@ impl Furnished {
             };
         }
         if let Some(text) = mounts(named) {
-            return stated(call, caller, asked, &text);
+            return self.stated.answer(call, caller, asked, named, &text);
         }
         let here = self.here(caller, named)?;
         match asked.act {
@@ -270,7 +251,7 @@ impl Furnished {
         (to, name): (usize, usize),
     ) -> Result<Verdict, Errno> {
         let name = caller.path(call.arguments[name])?;
-        let name = self.absolute(call, caller, Some(to), name).ok_or(Errno::EXDEV)?;
+        let name = absolute(&self.root, call, caller, Some(to), name).ok_or(Errno::EXDEV)?;
         let root = self.opened.as_ref().ok_or(Errno::EIO)?;
         let parent = directory(root, name.parent().ok_or(Errno::EEXIST)?)?;
         let target = beside(&parent, name.file_name().ok_or(Errno::EEXIST)?);
@@ -410,30 +391,6 @@ fn mounts(named: &Path) -> Option<Vec<u8>> {
             Some(lines.collect::<String>().into_bytes())
         }
         _ => None,
-    }
-}
-
-/// A call about a file whose text is stated.
-fn stated(call: &Call, caller: &Caller<'_>, asked: Asked, text: &[u8]) -> Result<Verdict, Errno> {
-    let arguments = call.arguments;
-    let here = Path::new(ANY_FILE);
-    match asked.act {
-        Act::Open(flags) => carry_out::open_text(text, arguments[flags] as i32),
-        Act::OpenHow(at) => carry_out::open_text(text, how(caller, arguments[at])?[0] as i32),
-        Act::Stat(to) => carry_out::stat(caller, here, true, Shown::AsIs, arguments[to]),
-        Act::StatExtended(flags, mask, to) => {
-            carry_out::stat_extended(caller, here, true, Shown::AsIs, [flags, mask, to].map(|at| arguments[at]))
-        }
-        Act::Access(mode) => carry_out::access(here, arguments[mode]),
-        Act::FileSystem(to) => carry_out::file_system(caller, here, arguments[to]),
-        Act::ReadLink(..) => Err(Errno::EINVAL),
-        Act::GetAttribute => Err(Errno::ENODATA),
-        Act::ListAttributes => Ok(Verdict::Value(0)),
-        Act::Execute => Err(Errno::EACCES),
-        Act::Enter | Act::Root => Err(Errno::ENOTDIR),
-        Act::Link(..) => Err(Errno::EXDEV),
-        Act::Mode(_) | Act::Owner(..) | Act::Times(_) | Act::Length(_) => Err(Errno::EROFS),
-        Act::SetAttribute | Act::RemoveAttribute => Err(Errno::EROFS),
     }
 }
 

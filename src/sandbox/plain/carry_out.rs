@@ -1,15 +1,12 @@
 //! Calls about files that only the kernel has, carried out in the place of their callers.
 
-use std::fs::File;
-use std::io::{self, Seek, Write};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{AccessFlags, Gid, Uid};
@@ -40,21 +37,6 @@ pub(super) fn open(here: &Path, flags: i32, mode: u32) -> Result<Verdict, Errno>
         fcntl(&file, FcntlArg::F_SETFL(now & !OFlag::O_NONBLOCK))?;
     }
     Ok(Verdict::File(file, close))
-}
-
-/// Opens a file with this text, which cannot be written to.
-pub(super) fn open_text(text: &[u8], flags: i32) -> Result<Verdict, Errno> {
-    if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
-        return Err(Errno::EROFS);
-    }
-    if flags & libc::O_DIRECTORY != 0 {
-        return Err(Errno::ENOTDIR);
-    }
-    let mut file = File::from(memfd_create("stated", MFdFlags::MFD_CLOEXEC)?);
-    file.write_all(text).and_then(|()| file.rewind()).map_err(code)?;
-    let held = crate::sandbox::view::held(&OwnedFd::from(file.try_clone().map_err(code)?));
-    let reader = File::open(held).unwrap_or(file);
-    Ok(Verdict::File(reader.into(), flags & libc::O_CLOEXEC != 0))
 }
 
 /// What is changed in what stat(2) says.

@@ -74,7 +74,7 @@ impl Copies {
             }
             bail!("{} is not empty, and only a mount could cover it", copy.display());
         }
-        copy_over(&bind.source, &copy, bind.read_only)?;
+        copy_over(&bind.source, &copy)?;
         let files = if bind.read_only { HashSet::new() } else { files_below(&copy) };
         self.placed.push(Placed { source: bind.source.clone(), copy, read_only: bind.read_only, files });
         Ok(())
@@ -129,8 +129,8 @@ fn same(one: &Path, other: &Path) -> Result<bool> {
     Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
-/// Copies a file or tree over what stands at `to`. What is only read is linked where it can be.
-fn copy_over(from: &Path, to: &Path, link: bool) -> Result<()> {
+/// Copies a file or tree over what stands at `to`. Nothing is linked: a command of root's could write to the original.
+fn copy_over(from: &Path, to: &Path) -> Result<()> {
     if !from.is_dir() {
         // The mount point stays the same file, by which it is known when it is removed.
         fs::write(to, fs::read(from)?)?;
@@ -143,11 +143,11 @@ fn copy_over(from: &Path, to: &Path, link: bool) -> Result<()> {
         let kind = entry.file_type()?;
         if kind.is_dir() {
             fs::create_dir(&target)?;
-            copy_over(&source, &target, link)?;
+            copy_over(&source, &target)?;
             fs::set_permissions(&target, source.metadata()?.permissions())?;
         } else if kind.is_symlink() {
             std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
-        } else if kind.is_file() && !(link && fs::hard_link(&source, &target).is_ok()) {
+        } else if kind.is_file() {
             copy_file(&source, &target)?;
         }
     }

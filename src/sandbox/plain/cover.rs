@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -170,6 +170,8 @@ fn machine(sys: &Path) -> Result<()> {
             fs::create_dir_all(parent)?;
         }
         fs::write(&path, text)?;
+        File::open(&path)?
+            .set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(constant::MOMENT.cast_unsigned()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o444))?;
     }
     Ok(())

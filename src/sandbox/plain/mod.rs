@@ -6,13 +6,18 @@
 //! the call is carried out here, on the process's own files or on what [`super::constant`] states.
 
 mod answer;
+mod bounds;
 mod calls;
 mod carry_out;
 mod copies;
 mod cover;
 mod refused;
 mod resolve;
+mod set_id;
+mod stated;
 
 pub(super) use self::answer::Furnished;
+pub(super) use self::bounds::Bounds;
 pub(super) use self::copies::Copies;
 pub(super) use self::refused::Refused;
+pub(super) use self::set_id::SetId;

@@ -12,6 +12,8 @@ use nix::sys::stat::Mode;
 
 use crate::sandbox::constant;
 use crate::sandbox::device::{DEVICES, LINKS};
+use crate::sandbox::supervisor::Caller;
+use crate::sys::notify::Call;
 
 /// Links followed before a path counts as circular, as the kernel has it (path_resolution(7)).
 const MOST_LINKS: usize = 40;
@@ -23,8 +25,8 @@ pub(super) enum Found {
     Root,
     /// Into /proc, to what is the kernel's own, by its name in the command's view.
     Process(PathBuf),
-    /// Into /proc, to a file that is stated.
-    Stated(&'static [u8]),
+    /// Into /proc, to a file that is stated: its name in the command's view and its text.
+    Stated(PathBuf, &'static [u8]),
     /// Into /proc, to a directory of the cover, by its name in the command's view.
     Directory(PathBuf),
     /// Into /proc, to nothing.
@@ -51,6 +53,31 @@ pub(super) fn is_there(root: &OwnedFd, path: &Path, follow: bool) -> bool {
 /// Whether an absolute path begins in a directory that the kernel fills.
 pub(super) fn is_kernels(path: &Path) -> bool {
     matches!(path.components().nth(1), Some(Component::Normal(name)) if name == "proc" || name == "dev")
+}
+
+/// A path of a call as one from the caller's root; `None` for what lies outside of it. `directory` is the argument
+/// that says what it is relative to.
+pub(super) fn absolute(
+    root: &Path,
+    call: &Call,
+    caller: &Caller<'_>,
+    directory: Option<usize>,
+    path: PathBuf,
+) -> Option<PathBuf> {
+    if path.is_absolute() {
+        return Some(path);
+    }
+    let pid = caller.pid();
+    let base = match directory.map_or(libc::AT_FDCWD, |position| call.arguments[position] as i32) {
+        libc::AT_FDCWD => format!("/proc/{pid}/cwd"),
+        fd => format!("/proc/{pid}/fd/{fd}"),
+    };
+    let base = caller.as_itself(|| std::fs::read_link(base)).ok()?;
+    // A directory of /proc that was given.
+    if base.starts_with("/proc") && !root.starts_with("/proc") {
+        return Some(base.join(path));
+    }
+    Some(Path::new("/").join(base.strip_prefix(root).ok()?).join(path))
 }
 
 /// Follows an absolute path in a root.
@@ -122,7 +149,7 @@ fn process(left: VecDeque<OsString>, last: bool) -> Found {
         None => Found::Root,
         Some(_) if path == Path::new("/proc") => Found::Directory(path),
         Some(constant::Answer::Own) => Found::Process(path),
-        Some(constant::Answer::File(text)) => Found::Stated(text),
+        Some(constant::Answer::File(text)) => Found::Stated(path, text),
         Some(constant::Answer::Directory) => Found::Directory(path),
         Some(constant::Answer::Nothing) => Found::Nothing,
     }
@@ -188,7 +215,7 @@ mod tests {
         assert_eq!(found("/dev/./../dev/stdout"), Found::Process("/proc/self/fd/1".into()));
         assert_eq!(found("/dev/pts/3"), Found::Device("pts/3".into()));
         assert_eq!(found("/sys/self/../net/dev"), Found::Process("/proc/self/net/dev".into()));
-        assert!(matches!(found("/sys/cpuinfo"), Found::Stated(_)));
+        assert!(matches!(found("/sys/cpuinfo"), Found::Stated(..)));
         assert_eq!(found("/proc/kcore"), Found::Nothing);
         for path in ["/", "/etc/passwd", "/etc/circle", "/dev/shm/file", "/dev", "/proc/../etc", "/dev/sda"] {
             assert_eq!(found(path), Found::Root, "{path}");

@@ -8,13 +8,14 @@ mod hand_over;
 mod watch;
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
 pub(super) use self::caller::{Caller, memory};
 pub(super) use self::hand_over::HandOver;
-use super::plain::{Furnished, Refused};
+use super::plain::{Bounds, Furnished, Refused, SetId};
 use super::stated::Stated;
 use super::uniform::Numbered;
 use super::{Command, Isolation, Told};
@@ -98,11 +99,24 @@ pub(super) enum Verdict {
 pub(super) fn handlers(
     command: &Command,
     isolation: Isolation,
-    refused: impl Fn(String) + Send + 'static,
+    refused: impl Fn(String) + Send + Sync + 'static,
 ) -> Vec<Box<dyn Handler>> {
     let mut all: Vec<Box<dyn Handler>> = Vec::new();
-    if let Some(refused) = Refused::new(&command.view, isolation, refused) {
+    let refused = Arc::new(refused);
+    let tell = {
+        let refused = Arc::clone(&refused);
+        move |what| refused(what)
+    };
+    if let Some(refused) = Refused::new(&command.view, isolation, tell.clone()) {
         all.push(Box::new(refused));
+    }
+    if let Some(set_id) = SetId::new(&command.view, isolation, tell) {
+        all.push(Box::new(set_id));
+    }
+    if isolation == Isolation::Chroot
+        && let Some(bounds) = Bounds::new(command)
+    {
+        all.push(Box::new(bounds));
     }
     if isolation == Isolation::Chroot
         && let Some(furnished) = Furnished::new(&command.view)

@@ -83,23 +83,38 @@ impl Store {
         }
     }
 
-    /// Writes the record of an entry: at once, and as the last of its files.
-    pub(super) fn write_record<T: Serialize>(&self, dir: &Path, record: TreeRecord, contents: T) -> Result<()> {
+    /// Writes the record of an entry that will stand at `target`: at once, and as the last of its files.
+    pub(super) fn write_record<T: Serialize>(
+        &self,
+        dir: &Path,
+        target: &Path,
+        record: TreeRecord,
+        contents: T,
+    ) -> Result<()> {
         let sealed = Sealed::new(dir, record, contents)?;
-        self.write_atomically(&dir.join(RECORD), &serde_json::to_vec(&sealed)?)
+        self.write_atomically(&dir.join(RECORD), &record_text(target, &serde_json::to_vec(&sealed)?))
     }
 
     /// The record of a sealed entry, whose shared lock is the file returned, and marks it as used
     /// now. What is not whole is removed and counts as absent.
     pub(super) fn open_entry<T: DeserializeOwned>(&self, dir: &Path) -> Result<Option<(File, Sealed<T>)>> {
+        self.open_new_entry(dir, dir)
+    }
+
+    /// The same of an entry that does not yet stand at `target`.
+    pub(super) fn open_new_entry<T: DeserializeOwned>(
+        &self,
+        dir: &Path,
+        target: &Path,
+    ) -> Result<Option<(File, Sealed<T>)>> {
         let path = dir.join(RECORD);
         let Some(mut file) = share(&path).with_context(|| format!("opening {}", path.display()))? else {
             return Ok(None);
         };
         let mut text = Vec::new();
         file.read_to_end(&mut text).with_context(|| format!("reading {}", path.display()))?;
-        match serde_json::from_slice::<Sealed<T>>(&text) {
-            Ok(sealed) if sealed.of_this_boot() || dir.join(SYNCED).exists() => {
+        match record(target, &text) {
+            Some(sealed) if sealed.of_this_boot() || dir.join(SYNCED).exists() => {
                 // Failing means a store that can only be read, where nothing is evicted.
                 let _ = file.set_times(FileTimes::new().set_modified(self.use_time()));
                 Ok(Some((file, sealed)))
@@ -130,6 +145,36 @@ impl Store {
         }
         Ok(true)
     }
+}
+
+/// A record's file: a digest of what follows and of the entry's place, so that neither can be another's; then the
+/// record.
+pub(super) fn record_text(target: &Path, record: &[u8]) -> Vec<u8> {
+    [digest_at(target, record).as_bytes(), b"\n", record].concat()
+}
+
+/// What a record's file says; `None` where it is damaged, or of another entry.
+fn record<T: DeserializeOwned>(target: &Path, text: &[u8]) -> Option<Sealed<T>> {
+    let (digest, record) = text.split_at_checked(text.iter().position(|byte| *byte == b'\n')?)?;
+    let record = &record[1..];
+    (digest == digest_at(target, record).as_bytes()).then(|| serde_json::from_slice(record).ok())?
+}
+
+/// The same without a look at whether it is so, for those who list entries.
+pub(super) fn unproved(text: &[u8]) -> Option<Sealed<serde::de::IgnoredAny>> {
+    let newline = text.iter().position(|byte| *byte == b'\n')?;
+    serde_json::from_slice(&text[newline..]).ok()
+}
+
+fn digest_at(target: &Path, record: &[u8]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    // By the last two names an entry is found; the store's directory may be moved.
+    for place in [target.parent().and_then(Path::file_name), target.file_name()] {
+        hasher.update(place.unwrap_or_default().as_encoded_bytes());
+        hasher.update(&[0]);
+    }
+    hasher.update(record);
+    hasher.finalize().to_hex().to_string()
 }
 
 /// Removes what was dropped by processes that could not remove it, or were killed before.

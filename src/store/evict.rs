@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::entry::{RECORD, SYNCED, Sealed};
+use super::entry::{self, RECORD, SYNCED, Sealed};
 use super::facts::forget_oldest;
 use super::fetch::{BLOBS, BLOBS_BY_SHA512};
 use super::files::{is_doubtful, is_synced, mark_synced};
@@ -313,7 +313,7 @@ fn name_of(path: &Path) -> String {
 
 fn listed_entry(kind: Kind, dir: &Path) -> Option<Listed> {
     let record = dir.join(RECORD);
-    let sealed: Sealed<serde::de::IgnoredAny> = serde_json::from_slice(&std::fs::read(&record).ok()?).ok()?;
+    let sealed: Sealed<serde::de::IgnoredAny> = entry::unproved(&std::fs::read(&record).ok()?)?;
     let synced = dir.join(SYNCED).exists();
     Some(Listed {
         kind,

@@ -221,7 +221,7 @@ impl Store {
         let outputs = Outputs::new(&manifest, record.clone());
         // Where they stand now, they are as good as restored.
         note(&entry, from, &manifest, Vec::new());
-        self.write_record(&entry, record.clone(), &manifest)?;
+        self.write_record(&entry, &target, record.clone(), &manifest)?;
         while target.exists() {
             // The same step ran again: its new outputs take the place of the old ones.
             if !self.discard(&target)? {

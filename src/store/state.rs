@@ -44,7 +44,7 @@ impl Store {
         let made = make(&path).and_then(|()| {
             let record = TreeRecord { detail: kind.to_owned(), ..TreeRecord::default() };
             let digest = self.write_listing(&entry, &path)?;
-            self.write_record(&entry, record, Contents { digest })?;
+            self.write_record(&entry, &entry, record, Contents { digest })?;
             self.open_entry::<Contents>(&entry)?.context("the record of a new directory cannot be read back")
         });
         match made {

@@ -141,12 +141,12 @@ impl PendingTree {
     /// Makes the tree visible to all builds, under its name, at once.
     pub fn seal(self, record: TreeRecord) -> Result<Tree> {
         let digest = self.store.write_listing(&self.entry, &self.path)?;
-        self.store.write_record(&self.entry, record, Contents { digest })?;
+        self.store.write_record(&self.entry, &self.target, record, Contents { digest })?;
         let parent = self.target.parent().context("a tree without a place")?;
         std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
         // Open before it is visible, so that nobody evicts it in between.
-        let (lock, sealed) =
-            self.store.open_entry::<Contents>(&self.entry)?.context("the record of a new tree cannot be read back")?;
+        let opened = self.store.open_new_entry::<Contents>(&self.entry, &self.target)?;
+        let (lock, sealed) = opened.context("the record of a new tree cannot be read back")?;
         std::fs::rename(&self.entry, &self.target).with_context(|| format!("sealing {}", self.target.display()))?;
         Ok(Tree::opened(&self.id, &self.target, lock, sealed))
     }
@@ -232,9 +232,10 @@ mod tests {
             let tree = begin(&store, number).seal(TreeRecord::default()).unwrap();
             let entry = tree.path.parent().unwrap().to_owned();
             let text = std::fs::read_to_string(entry.join(RECORD)).unwrap();
-            let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let mut record: serde_json::Value = serde_json::from_str(text.split_once('\n').unwrap().1).unwrap();
             record["boot"] = "another".into();
-            std::fs::write(entry.join(RECORD), record.to_string()).unwrap();
+            let text = crate::store::entry::record_text(&entry, record.to_string().as_bytes());
+            std::fs::write(entry.join(RECORD), text).unwrap();
             if number == 2 {
                 std::fs::write(entry.join(crate::store::entry::SYNCED), "").unwrap();
             }

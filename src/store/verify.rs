@@ -96,7 +96,7 @@ impl Store {
 }
 
 /// Of records.
-pub(super) const UNREADABLE: &str = "its record is damaged, or of an older debforge";
+pub(super) const UNREADABLE: &str = "its record is damaged, of another entry, or of an older debforge";
 
 impl Damaged {
     fn of(entry: &Listed, why: String) -> Self {

@@ -315,6 +315,33 @@ fn damage_is_found_removed_and_named_by_store_verify() {
 }
 
 #[test]
+fn an_entry_at_anothers_place_or_with_a_changed_record_is_no_hit() {
+    needs_root!();
+    let archive = Archive::new();
+    let mut place = dated(&archive, true);
+    let first = place.build();
+    let store = place.project.store().to_owned();
+    let of = |kind: &str| {
+        let all = entries(&store);
+        all.into_iter()
+            .filter(|entry| entry.strip_prefix(store.join("v1")).unwrap().starts_with(kind))
+            .collect::<Vec<_>>()
+    };
+    let trees = of("trees");
+    let aside = trees[0].with_file_name("aside");
+    for (from, to) in [(&trees[0], &aside), (&trees[1], &trees[0]), (&aside, &trees[1])] {
+        fs::rename(from, to).unwrap();
+    }
+    assert_eq!(place.build(), first);
+    place.project.run(["store", "verify"]).success();
+    let record = of("outputs")[0].join("record.json");
+    let text = fs::read_to_string(&record).unwrap().replace("\"removed\":[]", "\"removed\":[\"out.tar\"]");
+    fs::write(&record, text).unwrap();
+    place.project.run(["store", "verify"]).code(1).prints("removed: its record is damaged");
+    assert_eq!(place.build(), first);
+}
+
+#[test]
 fn results_of_older_versions_are_no_hits() {
     needs_root!();
     let archive = Archive::new();
@@ -323,7 +350,8 @@ fn results_of_older_versions_are_no_hits() {
     // As they were sealed before listings were.
     for entry in entries(place.project.store()) {
         let record = entry.join("record.json");
-        let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+        let text = fs::read_to_string(&record).unwrap();
+        let mut value: serde_json::Value = serde_json::from_str(text.split_once('\n').unwrap().1).unwrap();
         value["contents"] = serde_json::Value::Null;
         fs::write(&record, value.to_string()).unwrap();
         let _ = fs::remove_file(entry.join("listing.json"));

@@ -16,6 +16,9 @@ const REPORT: &str = r#"#!/bin/sh
     for key in /etc/ssh/ssh_host_*_key.pub; do
         [ -e "$key" ] && echo "report key $(ssh-keygen -lf "$key")"
     done
+    for key in /etc/ssl/private/*.key /etc/iscsi/initiatorname.iscsi; do
+        [ -e "$key" ] && echo "report key $(sha256sum "$key")"
+    done
     echo "report root $(df --output=size -BM / | tail -n1)"
     echo "report source $(findmnt --noheadings --output SOURCE /)"
     echo "report mapped $(cat /sys/block/dm-*/dm/uuid 2>/dev/null)"

@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 
 use super::surroundings::Hidden;
 use crate::build::BuildContext;
+use crate::diagnostics::Fault;
+use crate::sandbox::Isolation;
 
 /// A directory of the command's own. What it writes there goes with it.
 pub(super) struct Room {
@@ -25,6 +27,13 @@ impl Room {
         let root = path.join("root");
         fs::create_dir_all(&root).context("making a directory for the command")?;
         if looks_beside_root(text) {
+            if cx.sandbox.isolation == Isolation::Chroot && !cx.downloads.is_empty() {
+                // There the root stands where it was made, and only a mount could show it beside them.
+                return Err(Fault::machine("a command that looks for downloads at `$ROOTDIR/..` cannot find them here")
+                    .hint("build in a machine of its own: `--backend uml` needs no privilege")
+                    .hint("or copy what it needs by an `overlay` with the download as its `origin`")
+                    .into());
+            }
             for download in cx.downloads.values() {
                 let name = download.file_name().unwrap_or_default();
                 copy(download, &path.join(name))

@@ -1,5 +1,6 @@
 //! What the steps of a recipe were made from last time: the reason why one is run again.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use serde_json::Value;
 use super::{Fresh, PlanStep};
 use crate::build::Input;
 use crate::debian::Architecture;
+use crate::diagnostics::redacted;
 use crate::store::{EntryId, Store};
 
 /// The steps of a recipe's last build.
@@ -22,7 +24,7 @@ pub struct History {
 #[allow(missing_docs)]
 pub struct HistoryStep {
     pub action: String,
-    pub properties: Value,
+    pub properties: BTreeMap<String, String>,
     pub inputs: Vec<Input>,
     pub id: EntryId,
 }
@@ -43,8 +45,8 @@ impl History {
         let steps = finished.iter().map_while(|step| {
             Some(HistoryStep {
                 action: step.action.clone(),
-                properties: step.properties.clone(),
-                inputs: step.inputs.clone(),
+                properties: properties(step),
+                inputs: inputs(step),
                 id: step.id.clone()?,
             })
         });
@@ -66,11 +68,11 @@ impl History {
         if let Some(last) = self.steps.get(step.number - 1)
             && last.action == step.action
         {
-            if let Some(property) = changed_property(&last.properties, &step.properties) {
+            if let Some(property) = changed_property(&last.properties, &properties(step)) {
                 return format!("`{property}` changed");
             }
             if step.id.is_some()
-                && let Some(input) = changed_input(&last.inputs, &step.inputs)
+                && let Some(input) = changed_input(&last.inputs, &inputs(step))
             {
                 return input;
             }
@@ -92,9 +94,20 @@ fn key(recipe: &Path, architecture: Architecture) -> String {
     format!("recipe-{architecture}-{}", blake3::hash(path.as_os_str().as_encoded_bytes()).to_hex())
 }
 
-fn changed_property<'a>(before: &'a Value, now: &'a Value) -> Option<&'a str> {
-    let (before, now) = (before.as_object()?, now.as_object()?);
-    now.keys().chain(before.keys()).find(|name| before.get(*name) != now.get(*name)).map(String::as_str)
+/// By its name a digest of each property: what it says may be a secret.
+fn properties(step: &PlanStep) -> BTreeMap<String, String> {
+    let digest = |value: &Value| blake3::hash(value.to_string().as_bytes()).to_hex()[..32].to_owned();
+    let all = step.properties.as_object().into_iter().flatten();
+    all.map(|(name, value)| (name.clone(), digest(value))).collect()
+}
+
+fn inputs(step: &PlanStep) -> Vec<Input> {
+    let shown = |input: &Input| Input { what: redacted(&input.what), state: input.state.clone() };
+    step.inputs.iter().map(shown).collect()
+}
+
+fn changed_property(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Option<String> {
+    now.keys().chain(before.keys()).find(|name| before.get(*name) != now.get(*name)).cloned()
 }
 
 fn changed_input(before: &[Input], now: &[Input]) -> Option<String> {

@@ -158,15 +158,22 @@ fn what_a_redirect_or_a_command_says_lets_nobody_in() {
 }
 
 #[test]
-fn what_properties_and_variables_say_is_the_users_alone() {
-    let project =
-        tiny!(&format!("  - action: run\n    chroot: true\n    command: test {{{{ password }}}} = {SECRET}\n{PACK}"));
-    project.build(["-t", &format!("password:{SECRET}")]).success();
-    let kept = found_in(project.store(), SECRET);
-    assert!(!kept.is_empty(), "the properties of steps are remembered, to say why one runs again");
-    for path in kept {
+fn what_properties_and_variables_say_is_in_no_file_but_the_users_log() {
+    let recipe = |word: &str| {
+        format!("  - action: run\n    chroot: true\n    command: test {{{{ password }}}} = {SECRET}{word}\n{PACK}")
+    };
+    let project = tiny!(&recipe(""));
+    let variable = format!("password:{SECRET}");
+    project.build(["-t", &variable]).success();
+    // A log says what was shown, and is the user's alone.
+    for path in found_in(project.store(), SECRET) {
+        assert!(path.contains("/logs/"), "{path}");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0, "{path}");
     }
+    // It is known all the same what is another.
+    project.set_actions(&recipe(" -a x = x"));
+    let plan = project.run(["plan", "recipe.yaml", "-t", &variable]).success();
+    plan.prints("`command` changed");
 }
 
 #[test]

@@ -29,10 +29,12 @@ impl Room {
         if looks_beside_root(text) {
             if cx.sandbox.isolation == Isolation::Chroot && !cx.downloads.is_empty() {
                 // There the root stands where it was made, and only a mount could show it beside them.
-                return Err(Fault::machine("a command that looks for downloads at `$ROOTDIR/..` cannot find them here")
-                    .hint("build in a machine of its own: `--backend uml` needs no privilege")
-                    .hint("or copy what it needs by an `overlay` with the download as its `origin`")
-                    .into());
+                return Err(Fault::machine(
+                    "a command that looks for downloads at `$ROOTDIR/..` cannot find them here",
+                )
+                .hint("build in a machine of its own: `--backend uml` needs no privilege")
+                .hint("or copy what it needs by an `overlay` with the download as its `origin`")
+                .into());
             }
             for download in cx.downloads.values() {
                 let name = download.file_name().unwrap_or_default();

@@ -104,7 +104,9 @@ impl Bounds {
             Rule::ReadOnly(paths) => longest(place, paths).is_none(),
             Rule::Shown(shown) => {
                 if !shown.has(place) {
-                    return Err(Errno::ENOENT);
+                    let makes = matches!(deed, Deed::Make | Deed::Write { makes: true } | Deed::Open { makes: true });
+                    let beside = place.parent().is_some_and(|parent| shown.has(parent));
+                    return Err(if makes && beside { Errno::EROFS } else { Errno::ENOENT });
                 }
                 // As with mounts, what is nearest counts.
                 longest(place, &shown.writable) >= longest(place, &shown.shown)
@@ -131,6 +133,10 @@ impl Shown {
             && let Ok(name) = path.strip_prefix(SETTINGS)
         {
             return self.settings.join(name).symlink_metadata().is_ok();
+        }
+        // Directories at the top are there, and empty.
+        if hidden.is_none() && path.parent() == Some(Path::new("/")) {
+            return true;
         }
         // On the way to something that is shown.
         self.shown.iter().any(|other| other.starts_with(path))
@@ -332,15 +338,19 @@ mod tests {
             let (place, exists) = bounds.place(Path::new(name), true).unwrap();
             bounds.judge(&place, exists, deed)
         };
-        for there in ["/", "/usr/bin", "/home", "/home/recipe/none", "/etc", "/etc/passwd", "/home/recipe/.git/work"] {
+        for there in
+            ["/", "/usr/bin", "/home", "/opt", "/home/recipe/none", "/etc", "/etc/passwd", "/home/recipe/.git/work"]
+        {
             assert_eq!(try_it(there, Deed::Look), Ok(()), "{there}");
         }
-        for gone in ["/opt", "/opt/tool", "/usr/bin/tool", "/home/other", "/home/recipe/.git/HEAD", "/etc/shadow"] {
+        for gone in ["/opt/tool", "/usr/bin/tool", "/home/other", "/home/recipe/.git/HEAD", "/etc/shadow"] {
             assert_eq!(try_it(gone, Deed::Look), Err(Errno::ENOENT), "{gone}");
         }
         assert_eq!(try_it("/home/recipe/out/new", Deed::Make), Ok(()));
         for (name, deed) in [
             ("/home/recipe/new", Deed::Make),
+            ("/home/new", Deed::Make),
+            ("/opt/tool", Deed::Make),
             ("/home/recipe", Deed::Change),
             ("/home/recipe/new", Deed::Write { makes: true }),
             ("/home/recipe/new", Deed::Open { makes: true }),

@@ -22,6 +22,11 @@ const SERVICE: &str = include_str!("grow-partition.service");
 const SCRIPT_PATH: &str = "/usr/lib/debforge/grow-partition";
 const SERVICE_NAME: &str = "grow-partition.service";
 
+/// Grows the file system where the system has no unit for it.
+const GROW_SERVICE: &str = include_str!("grow-file-system.service");
+/// Where a system's own units are.
+const UNITS: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
+
 /// Units are started with this target at each boot.
 const WANTS: &str = "/etc/systemd/system/local-fs.target.wants";
 
@@ -39,7 +44,8 @@ pub(super) fn prepare(cx: &BuildContext<'_>, files: &RootFiles, spec: &Spec, ins
     };
     // Without free space it fails on a partition that it would round up.
     let uses_repart = spec.table == TableKind::Gpt && whole && files.has(REPART);
-    let lacking = if !GROWFS.iter().any(|path| files.has(path)) {
+    let growfs = GROWFS.iter().find(|path| files.has(path));
+    let lacking = if growfs.is_none() {
         Some(("systemd", "systemd-sysv"))
     } else if uses_repart || files.has("/usr/sbin/sfdisk") || files.has("/sbin/sfdisk") {
         None
@@ -64,7 +70,21 @@ pub(super) fn prepare(cx: &BuildContext<'_>, files: &RootFiles, spec: &Spec, ins
     }
     let unit = growfs_unit(&mount.path);
     let template = if mount.path == "/" { unit.as_str() } else { "systemd-growfs@.service" };
-    files.link(&format!("{WANTS}/{unit}"), &format!("/usr/lib/systemd/system/{template}"))?;
+    let mut of_system = UNITS.iter().map(|directory| format!("{directory}/{template}"));
+    let stands = match of_system.find(|path| files.has(path)) {
+        Some(path) => path,
+        // Before systemd 254 only its generators make them, for what fstab says.
+        None => {
+            let path = format!("/etc/systemd/system/{unit}");
+            let service = GROW_SERVICE
+                .replace("@MOUNT@", &mount_unit(&mount.path))
+                .replace("@GROWFS@", growfs.unwrap_or(&GROWFS[0]))
+                .replace("@PATH@", &specifier(&mount.path));
+            files.write(&path, service)?;
+            path
+        }
+    };
+    files.link(&format!("{WANTS}/{unit}"), &stands)?;
     Ok(Some(format!("{} grows", mount.path)))
 }
 
@@ -120,16 +140,33 @@ fn define(files: &RootFiles, spec: &Spec, grown: &Partition) -> Result<()> {
 }
 
 fn install_script(files: &RootFiles, mount: &Mount) -> Result<()> {
-    let mounted = if mount.path == "/" { "-.mount".to_owned() } else { format!("{}.mount", escaped(&mount.path)) };
     let service = SERVICE
-        .replace("@MOUNT@", &mounted)
+        .replace("@MOUNT@", &mount_unit(&mount.path))
         .replace("@GROWFS@", &growfs_unit(&mount.path))
-        .replace("@PATH@", &mount.path);
+        .replace("@PATH@", &specifier(&mount.path));
     files.write(SCRIPT_PATH, SCRIPT)?;
     files.set_executable(SCRIPT_PATH)?;
     let path = format!("/etc/systemd/system/{SERVICE_NAME}");
     files.write(&path, service)?;
     files.link(&format!("{WANTS}/{SERVICE_NAME}"), &path)
+}
+
+/// The unit of a mount point.
+fn mount_unit(path: &str) -> String {
+    if path == "/" { "-.mount".to_owned() } else { format!("{}.mount", escaped(path)) }
+}
+
+/// A path as a word of a unit's command (systemd.service(5), "Command lines").
+fn specifier(path: &str) -> String {
+    let mut word = String::from("\"");
+    for letter in path.chars() {
+        match letter {
+            '"' | '\\' => word.extend(['\\', letter]),
+            '%' | '$' => word.extend([letter, letter]),
+            letter => word.push(letter),
+        }
+    }
+    word + "\""
 }
 
 /// The unit that grows the file system at a mount point.
@@ -167,5 +204,11 @@ mod tests {
     #[case("/.hidden/é", "systemd-growfs@\\x2ehidden-\\xc3\\xa9.service")]
     fn units_are_named_by_paths(#[case] path: &str, #[case] unit: &str) {
         assert_eq!(growfs_unit(path), unit);
+    }
+
+    #[test]
+    fn a_path_is_one_word_of_a_command() {
+        assert_eq!(specifier("/srv/a b"), "\"/srv/a b\"");
+        assert_eq!(specifier("/100%$\"\\"), "\"/100%%$$\\\"\\\\\"");
     }
 }

@@ -24,6 +24,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("var/cache/debconf/templates.dat-old", "a backup of no use"),
     ("var/lib/apt/lists", "mmdebstrap leaves locks, and directories as apt makes them again"),
     ("var/lib/dpkg/diversions-old", "a backup of no use"),
+    ("var/lib/dpkg/statoverride-old", "a backup of no use"),
     ("var/lib/dpkg/status-old", "a backup of no use"),
 ];
 
@@ -108,14 +109,17 @@ fn normalised(path: &str, bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// Builds the same both ways; the differences that are not known.
-fn differences(suite: &str, variant: &str, architecture: &str) -> Result<Vec<String>, String> {
+fn differences(suite: &str, variant: &str, architecture: &str, include: &[&str]) -> Result<Vec<String>, String> {
     let mirror = debforge::debian::host::default_mirror().map_err(|error| format!("no mirror: {error:#}"))?;
     let project = Project::new().shared_store().recipe(&format!(
-        "architecture: {architecture}\nactions:\n  - action: mmdebstrap\n    suite: {suite}\n    variant: {variant}\n    mirrors: ['{mirror}']\n  - action: pack\n    file: ours.tar.zst\n    compression: zstd\n"
+        "architecture: {architecture}\nactions:\n  - action: mmdebstrap\n    suite: {suite}\n    variant: {variant}\n    include: [{}]\n    mirrors: ['{mirror}']\n  - action: pack\n    file: ours.tar.zst\n    compression: zstd\n",
+        include.join(", ")
     ));
     let theirs = project.path("theirs.tar");
     let output = Command::new("mmdebstrap")
-        .args([&format!("--variant={variant}"), &format!("--architectures={architecture}"), suite])
+        .args([&format!("--variant={variant}"), &format!("--architectures={architecture}")])
+        .args(include.iter().map(|package| format!("--include={package}")))
+        .arg(suite)
         .arg(&theirs)
         .arg(&mirror)
         .output()
@@ -135,8 +139,8 @@ fn differences(suite: &str, variant: &str, architecture: &str) -> Result<Vec<Str
         .collect())
 }
 
-fn check(suite: &str, variant: &str, architecture: &str) {
-    match differences(suite, variant, architecture) {
+fn check(suite: &str, variant: &str, architecture: &str, include: &[&str]) {
+    match differences(suite, variant, architecture, include) {
         Ok(differences) => assert!(differences.is_empty(), "{}", differences.join("\n")),
         Err(reason) => skip!("{reason}"),
     }
@@ -146,21 +150,42 @@ fn check(suite: &str, variant: &str, architecture: &str) {
 fn trixie_is_as_mmdebstrap_makes_it() {
     needs_root!();
     needs_program!("mmdebstrap", "mmdebstrap");
-    check("trixie", "minbase", debforge::debian::Architecture::host().name());
+    check("trixie", "minbase", debforge::debian::Architecture::host().name(), &[]);
 }
 
 #[test]
 fn bookworm_is_as_mmdebstrap_makes_it() {
     needs_root!();
     needs_program!("mmdebstrap", "mmdebstrap");
-    check("bookworm", "minbase", debforge::debian::Architecture::host().name());
+    check("bookworm", "minbase", debforge::debian::Architecture::host().name(), &[]);
 }
 
 #[test]
 fn a_whole_system_is_as_mmdebstrap_makes_it() {
     needs_root!();
     needs_program!("mmdebstrap", "mmdebstrap");
-    check("trixie", "important", debforge::debian::Architecture::host().name());
+    check("trixie", "important", debforge::debian::Architecture::host().name(), &[]);
+}
+
+/// Packages whose scripts divert files of others or override their modes, or that replace files of others.
+const DIVERTING: [&str; 10] = [
+    "zutils",
+    "molly-guard",
+    "isc-dhcp-client-ddns",
+    "policy-rcd-declarative",
+    "man-db",
+    "cron",
+    "screen",
+    "openssh-client",
+    "dictionaries-common",
+    "plocate",
+];
+
+#[test]
+fn packages_that_divert_are_as_mmdebstrap_makes_them() {
+    needs_root!();
+    needs_program!("mmdebstrap", "mmdebstrap");
+    check("trixie", "minbase", debforge::debian::Architecture::host().name(), &DIVERTING);
 }
 
 #[test]
@@ -171,7 +196,7 @@ fn a_foreign_system_is_as_mmdebstrap_makes_it() {
     if !Path::new("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists() {
         skip!("needs qemu-user for arm64, registered with the kernel");
     }
-    check("trixie", "minbase", "arm64");
+    check("trixie", "minbase", "arm64", &[]);
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub use self::variant::{VARIANTS, Variant};
 use self::database::Database;
 use self::package::Relations;
 use self::rules::Rules;
-use self::unpack::{Lost, Owners, Unpacked, Unpacker};
+use self::unpack::{Lost, Owners, Unpacked, Unpacker, canonical};
 use crate::build::inside::{Inside, Kind};
 use crate::debian::Architecture;
 
@@ -165,6 +165,7 @@ impl<'a> Target<'a> {
             };
             let (now, later): (Vec<usize>, Vec<usize>) = waiting.iter().copied().partition(ready);
             self.run_preinsts(&now)?;
+            self.divert()?;
             self.unpack(&now)?;
             if later.is_empty() {
                 break;
@@ -305,7 +306,8 @@ impl<'a> Target<'a> {
         for diversion in rules::diversions(&self.root)? {
             let from = PathBuf::from(diversion.from.trim_start_matches('/'));
             let to = PathBuf::from(diversion.to.trim_start_matches('/'));
-            let Some(owner) = owners.get(&from).cloned() else { continue };
+            let (known, becomes) = (canonical(&self.aliases, &from), canonical(&self.aliases, &to));
+            let Some(owner) = owners.get(&known).cloned() else { continue };
             if diversion.by.as_deref() == owner.split(':').next() {
                 continue;
             }
@@ -315,8 +317,8 @@ impl<'a> Target<'a> {
                     .rename(&destination)
                     .with_context(|| format!("diverting {} to {}", diversion.from, diversion.to))?;
             }
-            owners.remove(&from);
-            owners.insert(to, owner);
+            owners.remove(&known);
+            owners.insert(becomes, owner);
         }
         Ok(())
     }

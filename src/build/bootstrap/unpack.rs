@@ -429,15 +429,9 @@ impl<'a> Unpacker<'a> {
         owners.get(&self.canonical(path)).is_some_and(|owner| *owner == package.database_name())
     }
 
-    /// The path as it is behind the top-level links into /usr.
+    /// See [`canonical`].
     fn canonical(&self, path: &Path) -> PathBuf {
-        let mut components = path.components();
-        match components.next().and_then(|first| first.as_os_str().to_str()) {
-            Some(first) if components.next().is_some() && self.aliases.iter().any(|alias| alias == first) => {
-                Path::new("usr").join(path)
-            }
-            _ => path.to_owned(),
-        }
+        canonical(self.aliases, path)
     }
 
     /// Gives the directories that were made their owners, modes and times, the innermost first, and
@@ -453,6 +447,17 @@ impl<'a> Unpacker<'a> {
             futimens(&directory, &time, &time).with_context(doing)?;
         }
         Ok(self.lost.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A path as it is behind top-level links into /usr.
+pub(super) fn canonical(aliases: &[String], path: &Path) -> PathBuf {
+    let mut components = path.components();
+    match components.next().and_then(|first| first.as_os_str().to_str()) {
+        Some(first) if components.next().is_some() && aliases.iter().any(|alias| alias == first) => {
+            Path::new("usr").join(path)
+        }
+        _ => path.to_owned(),
     }
 }
 

@@ -332,12 +332,14 @@ impl Action for Run {
             runner = runner.bind(from, to, true);
         }
         if !self.chroot {
+            let real = cx.recipe_dir.canonicalize().context("looking for the recipe's directory")?;
             let settings = cx.scratch.join("etc");
             let name_server = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
             system::copy_settings(&settings, &name_server).context("laying out the settings that programs want")?;
             runner = runner
                 .env("ARTIFACTDIR", cx.artifacts.display().to_string())
-                .env("RECIPEDIR", cx.recipe_dir.display().to_string())
+                // By its real name: links in it may lead out of it.
+                .env("RECIPEDIR", real.display().to_string())
                 .writable(cx.artifacts)
                 .programs_only(&settings, hidden.all_in(&self.directories(cx.recipe_dir)));
         }

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
@@ -24,7 +24,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::place::Created;
-use super::supervisor::{HandOver, handlers};
+use super::supervisor::{HandOver, Heard, handlers};
 use super::{
     Command, Exit, Input, Isolation, Told, View, constant, descendants, filter, in_initial_user_namespace, limits, view,
 };
@@ -53,6 +53,8 @@ pub(super) enum Report {
     /// The command did something that it cannot do here and could elsewhere, so that its product would be
     /// another: the end of a sentence about it.
     Refused(String),
+    /// The command leaves this in a directory for temporary files, and it has to go with the command.
+    Left(PathBuf),
     /// The command could not be started.
     Failed(String),
     /// The command ended.
@@ -241,7 +243,10 @@ fn set_up(job: &Job, reports: &OwnedFd, alive: &OwnedFd) -> Result<()> {
 /// How the command is going to hand its system calls over, where it is to.
 fn hand_over(job: &Job, reports: &OwnedFd) -> Result<Option<HandOver>> {
     let refused = reports.try_clone()?;
-    let tell = move |what| send(&refused, &Report::Refused(what));
+    let tell = move |heard| match heard {
+        Heard::Refused(what) => send(&refused, &Report::Refused(what)),
+        Heard::Left(path) => send(&refused, &Report::Left(path)),
+    };
     HandOver::new(handlers(&job.command, job.isolation, tell))
 }
 

@@ -225,10 +225,11 @@ impl Started {
         let mut ended = None;
         let mut failed = None;
         let mut refused = None;
-        let mut created = Vec::new();
+        let (mut created, mut left) = (Vec::new(), Vec::new());
         for line in self.reported.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice(line).context("reading how the command ended")? {
                 Report::Created(more) => created.extend(more),
+                Report::Left(path) => left.push(path),
                 Report::Note(why) => on_line(Stream::Note, &why),
                 Report::Refused(what) => refused = refused.or(Some(what)),
                 Report::Failed(why) => failed = failed.or(Some(why)),
@@ -237,6 +238,19 @@ impl Started {
         }
         for made in created.iter().rev() {
             made.remove()?;
+        }
+        for path in left {
+            let removed = if path.is_dir() && !path.is_symlink() {
+                std::fs::remove_dir_all(&path)
+            } else {
+                std::fs::remove_file(&path)
+            };
+            match removed {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    on_line(Stream::Note, &format!("the command has left {}: {error}", path.display()));
+                }
+                _ => {}
+            }
         }
         followed?;
         if let Some(what) = refused {

@@ -111,7 +111,10 @@ impl Builder {
             all.push(Taken::from(path, path)?);
         }
         for path in DATABASES.iter().map(Path::new).filter(|path| programs_only && path.is_dir()) {
-            all.push(Taken::from(path, path)?);
+            let database = Taken::from(path, path)?;
+            sys::mount::make_read_only(&database.tree)
+                .with_context(|| format!("binding {} read-only", path.display()))?;
+            all.push(database);
         }
         outermost_first(&mut all);
         let host = Root::open(Path::new("/"))?;

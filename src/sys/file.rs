@@ -108,3 +108,12 @@ fn told<T>(about: &T) -> &[u8] {
     // SAFETY: only for the structs above, which are integers without gaps, all of them initialised.
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(about).cast(), size_of::<T>()) }
 }
+
+/// The next entries of an open directory as getdents(2) has them; how many bytes they are, none at the end.
+pub fn entries(directory: BorrowedFd<'_>, into: &mut [u8]) -> Result<usize> {
+    // SAFETY: the buffer is as long as is said.
+    let count = unsafe {
+        libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), into.as_mut_ptr(), into.len() as libc::c_uint)
+    };
+    usize::try_from(count).map_err(|_| Error::last_os_error())
+}

@@ -51,6 +51,16 @@ pub fn adopt(fd: RawFd) -> Result<OwnedFd> {
     Ok(owned)
 }
 
+/// Another process's open file, the same and not a copy of it: whoever reads, both have read.
+pub fn open_file_of(pid: i32, fd: RawFd) -> Result<OwnedFd> {
+    // SAFETY: these calls take numbers alone.
+    let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let process = adopt(RawFd::try_from(process).map_err(|_| Error::last_os_error())?)?;
+    // SAFETY: as above.
+    let file = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) };
+    adopt(RawFd::try_from(file).map_err(|_| Error::last_os_error())?)
+}
+
 /// Marks every descriptor from `first` on to be closed by the next `execve`.
 pub fn close_on_exec_from(first: RawFd) {
     // SAFETY: changes flags of descriptors only. Before Linux 5.11 this fails, and what Rust opened

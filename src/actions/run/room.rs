@@ -43,7 +43,7 @@ impl Room {
             }
         }
         let real = cx.recipe_dir.canonicalize().context("looking for the recipe's directory")?;
-        let beside = fs::read_dir(cx.recipe_dir).with_context(|| format!("reading {}", cx.recipe_dir.display()))?;
+        let beside = fs::read_dir(&real).with_context(|| format!("reading {}", real.display()))?;
         for entry in beside {
             let entry = entry?;
             if hidden.has(&real.join(entry.file_name())) {

@@ -346,7 +346,9 @@ fn lay_out_below(
             binds.push((path, at));
         }
     }
-    fs::set_permissions(stand_in, meta.permissions()).with_context(doing)
+    fs::set_permissions(stand_in, meta.permissions()).with_context(doing)?;
+    let modified = filetime::FileTime::from_last_modification_time(&meta);
+    filetime::set_file_mtime(stand_in, modified).with_context(doing)
 }
 
 #[cfg(test)]

@@ -377,7 +377,7 @@ fn stated_link(caller: &Caller<'_>, named: &Path) -> Result<Option<PathBuf>, Err
 }
 
 /// What is mounted, in the two forms in which a process is told: this is not its own here.
-fn mounts(named: &Path) -> Option<Vec<u8>> {
+pub(super) fn mounts(named: &Path) -> Option<Vec<u8>> {
     let text = constant::text(Path::new("/proc/mounts"))?;
     match named.file_name()?.to_str()? {
         "mounts" => Some(text.into()),

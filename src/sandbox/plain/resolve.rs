@@ -16,7 +16,7 @@ use crate::sandbox::supervisor::Caller;
 use crate::sys::notify::Call;
 
 /// Links followed before a path counts as circular, as the kernel has it (path_resolution(7)).
-const MOST_LINKS: usize = 40;
+pub(super) const MOST_LINKS: usize = 40;
 
 /// Where a path leads.
 #[derive(Debug, Clone, PartialEq, Eq)]

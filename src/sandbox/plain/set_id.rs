@@ -61,7 +61,8 @@ impl SetId {
         let user = about.mode() & libc::S_ISUID != 0 && about.uid() != ids.user;
         // Without the right to run it, the bit is one of locking (chmod(2)).
         let locks = about.mode() & libc::S_IXGRP == 0;
-        let group = about.mode() & libc::S_ISGID != 0 && !locks && about.gid() != ids.group;
+        // To root a group gives nothing but that of the files that it makes; PAM runs such helpers all the time.
+        let group = about.mode() & libc::S_ISGID != 0 && !locks && about.gid() != ids.group && ids.user != 0;
         let capable = ids.user != 0 && xattr::get(held(&program), CAPABILITIES).is_ok_and(|value| value.is_some());
         let nosuid = fstatvfs(&program).is_ok_and(|about| about.flags().contains(FsFlags::ST_NOSUID));
         if !(user || group || capable) || !(nosuid || ids.no_new_privileges) {

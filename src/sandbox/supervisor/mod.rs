@@ -8,6 +8,7 @@ mod hand_over;
 mod watch;
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -93,19 +94,26 @@ pub(super) enum Verdict {
     File(OwnedFd, bool),
 }
 
+/// What is to be known of a command beside how it ended.
+pub(super) enum Heard {
+    /// It would have elsewhere what it cannot have here: the end of a sentence that begins with the command.
+    Refused(String),
+    /// It makes this in a directory for temporary files that is not its own.
+    Left(PathBuf),
+}
+
 /// Everything that answers calls of this command, in the order in which it is asked. **To register a concern,
 /// add it here.**
-/// `refused` hears what the command would have elsewhere and cannot have here.
 pub(super) fn handlers(
     command: &Command,
     isolation: Isolation,
-    refused: impl Fn(String) + Send + Sync + 'static,
+    hear: impl Fn(Heard) + Send + Sync + 'static,
 ) -> Vec<Box<dyn Handler>> {
     let mut all: Vec<Box<dyn Handler>> = Vec::new();
-    let refused = Arc::new(refused);
+    let hear = Arc::new(hear);
     let tell = {
-        let refused = Arc::clone(&refused);
-        move |what| refused(what)
+        let hear = Arc::clone(&hear);
+        move |what| hear(Heard::Refused(what))
     };
     if let Some(refused) = Refused::new(&command.view, isolation, tell.clone()) {
         all.push(Box::new(refused));
@@ -114,7 +122,7 @@ pub(super) fn handlers(
         all.push(Box::new(set_id));
     }
     if isolation == Isolation::Chroot
-        && let Some(bounds) = Bounds::new(command)
+        && let Some(bounds) = Bounds::new(command, move |path| hear(Heard::Left(path)))
     {
         all.push(Box::new(bounds));
     }

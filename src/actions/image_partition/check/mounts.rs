@@ -26,6 +26,9 @@ const OPTIONS: &[(&str, &[&str])] = &[
     ("umask", &["vfat"]),
 ];
 
+/// Directories with what mounts all others: fstab, mount(8), its libraries.
+const EARLY: [&str; 8] = ["/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libo32", "/libx32"];
+
 pub(super) fn check(given: &ImagePartition, cx: &CheckContext<'_>, out: &mut Diagnostics) {
     for (index, mount) in given.mountpoints.iter().enumerate() {
         path(index, mount, cx, out);
@@ -60,6 +63,10 @@ fn path(index: usize, mount: &Mountpoint, cx: &CheckContext<'_>, out: &mut Diagn
     } else if ["/proc", "/sys", "/dev", "/run"].iter().any(|taken| path.starts_with(taken)) {
         let diagnostic = cx.error(&property, format!("`{}` lies in a directory of the kernel's", mount.mountpoint));
         out.push(diagnostic.hint("what is mounted there is gone when the system has booted"));
+    } else if EARLY.iter().any(|needed| path == Path::new(needed)) && !mount.buildtime {
+        let message = format!("nothing can mount `{}` when the system starts", mount.mountpoint);
+        let diagnostic = cx.error(&property, message);
+        out.push(diagnostic.hint("what mounts it lies in it; of directories that are needed so early only /usr works"));
     }
 }
 

@@ -1,5 +1,6 @@
 //! One step after the other.
 
+mod named;
 mod restore;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,11 +115,6 @@ fn attempt(build: &Build, store: &Store, reporter: &dyn Reporter, at: &mut Optio
 /// An error with the place of the step; what is [`Lost`] is for nobody to read yet.
 fn placed(error: anyhow::Error, step: &PlanStep) -> anyhow::Error {
     if error.is::<Lost>() { error } else { plan::at(error, step) }
-}
-
-/// Where what was said of a product's secrets is kept.
-fn secrets_key(id: &EntryId) -> String {
-    format!("secrets of {id}")
 }
 
 /// Why artifacts of the store are of no use.
@@ -421,25 +417,6 @@ impl Run<'_> {
             self.artifacts.save(id, &before, &record)?;
         }
         Ok((facts, detail))
-    }
-
-    /// Names the private keys that all copies of a product will share.
-    fn name_secrets(&mut self, step: &PlanStep, root: &Path) -> Result<()> {
-        if let Some(message) = self.secrets.warning(root)? {
-            if let Some(id) = &step.id {
-                self.store.remember(&secrets_key(id), &message.as_str().into());
-            }
-            self.reporter.report(Event::Warning { step: Some(step.number), message });
-        }
-        Ok(())
-    }
-
-    /// Names them again where the product comes from the store.
-    fn name_known_secrets(&self, step: &PlanStep) {
-        let said = step.id.as_ref().and_then(|id| self.store.recall(&secrets_key(id)));
-        if let Some(message) = said.as_ref().and_then(serde_json::Value::as_str) {
-            self.reporter.report(Event::Warning { step: Some(step.number), message: message.to_owned() });
-        }
     }
 
     /// A root for a step that changes it; `None` where another build has made the step's result meanwhile.

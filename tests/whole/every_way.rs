@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use super::places::places;
+use crate::harness::user::work_dir;
 use crate::harness::{Project, User, confinement};
 use crate::machine::{needs_machine, needs_uml};
 
@@ -146,6 +148,113 @@ fn a_container_whose_keeper_watches_builds_nothing_that_it_cannot_furnish() {
     let inside = [confinement::watched(), confinement::without_mounts()].concat();
     let args = ["build", "recipe.yaml", "--artifactdir", "out", "-b", "local"];
     project.run_inside(&inside, args).code(3).says("watching over its system calls");
+}
+
+#[test]
+fn the_host_is_read_only_where_nothing_can_be_mounted() {
+    needs_root!();
+    needs_program!("setpriv", "util-linux");
+    let outside = tempfile::tempdir_in(work_dir()).unwrap();
+    let recipe = format!(
+        "  - action: run\n    script: scripts/touch.sh {0}\n  - action: run\n    chroot: true\n    script: scripts/touch.sh /srv\n",
+        outside.path().display()
+    );
+    let Some(project) = Project::new().tiny(&recipe) else { skip!("needs a static busybox") };
+    let script = "#!/bin/sh\nhere=${0%/*}\n! touch \"$here/new\" && ! mkdir \"$here/new\" && ! ln -s x \"$here/new\"\n\
+                  ! echo more >> \"$here/beside\"\n! rm \"$here/beside\"\n! mv \"$here/beside\" \"$here/other\"\n! chmod 600 \"$here/beside\"\n\
+                  mkdir -p \"$here\"\ntest \"$(cat \"$here/beside\")\" = here\n! test -e \"$here/.git\"\n\
+                  if test \"$1\" = /srv; then mkdir -p /srv && touch /srv/new; else ! touch \"$1/new\"; fi\n";
+    project.write("scripts/touch.sh", script);
+    project.chmod("scripts/touch.sh", 0o755);
+    project.write("scripts/beside", "here");
+    project.write("scripts/.git/HEAD", "");
+    for inside in [Vec::new(), confinement::without_mounts()] {
+        project.run_inside(&inside, ["build", "recipe.yaml", "--artifactdir", "out", "--no-cache"]).success();
+        assert_eq!(project.read("scripts/beside"), "here");
+    }
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+/// What a command may ask of the host's files; whether it succeeds is part of the product.
+const ASKED: &str = r#"
+: >> /etc/hosts
+test -w /etc/passwd
+test -r /etc/passwd
+test -w "$RECIPEDIR/data"
+test -w "$ROOTDIR"
+test -w /usr
+mkdir /brk
+chmod 755 /etc/hosts
+chmod 755 /root
+touch /etc/ssl
+touch /etc
+cat /etc/localtime
+cat /etc/shadow
+cat /etc/shadow-none
+echo x > /opt/x
+mkdir -p /usr /opt
+rmdir /opt
+touch /var/lib/dpkg/x
+chmod 644 /var/lib/dpkg/status
+test -s /var/lib/dpkg/status
+ln "$RECIPEDIR/data" "$ROOTDIR/linked"
+ln -s /run/brk "$ROOTDIR/dangling" && echo hi > "$ROOTDIR/dangling"
+ln -s "$RECIPEDIR/brk" "$ROOTDIR/dangling2" && echo hi > "$ROOTDIR/dangling2"
+echo 1 > /tmp/debforge-fixed-name && test -s /tmp/debforge-fixed-name && mv /tmp/debforge-fixed-name /tmp/debforge-other
+mkdir /var/tmp/debforge-fixed && touch /var/tmp/debforge-fixed/x
+cp -r "$RECIPEDIR/sub/." "$ROOTDIR/copy"
+grep -r file "$RECIPEDIR/sub"
+test -e "$RECIPEDIR/recipe.yaml"
+test -e "$RECIPEDIR/.git"
+cat "$RECIPEDIR/outward"
+"$RECIPEDIR/script"
+test "$(grep -c ^processor /proc/cpuinfo)" = 4
+cat /proc/version /proc/filesystems > "$ROOTDIR/told"
+ls /dev /sys > "$ROOTDIR/devices"
+ls /proc/sys/kernel > "$ROOTDIR/settings"
+ls -A "$RECIPEDIR" > "$ROOTDIR/listed"
+test "$(nproc)" = 4
+test -e /dev/kmsg
+cat /proc/kcore
+cd "$RECIPEDIR/sub/../sub" && cat ../data
+test -d "$HOME" && ls -A "$HOME" > "$ROOTDIR/home"
+"#;
+
+#[test]
+fn a_command_of_the_host_finds_the_same_in_a_container() {
+    needs_root!();
+    needs_program!("setpriv", "util-linux");
+    let steps: String = ["one", "two"].map(|name| format!("  - action: run\n    script: ask {name}\n")).concat();
+    let pack = "  - {action: pack, file: out.tar, compression: none}\n";
+    let Some(project) = Project::new().tiny(&format!("{steps}{pack}")) else { skip!("needs a static busybox") };
+    let mut ask = "#!/bin/sh\ncd \"$ROOTDIR\"\n".to_owned();
+    for (number, line) in ASKED.trim().lines().enumerate() {
+        ask.push_str(&format!("( {line} ) >/dev/null 2>&1; echo {number} $? >> \"$ROOTDIR/answers-$1\"\n"));
+    }
+    // What is there twice is as good as what is there once.
+    ask.push_str("rm -rf \"$ROOTDIR\"/dangling* \"$ROOTDIR/linked\"\n");
+    project.write("ask", ask);
+    project.chmod("ask", 0o755);
+    project.write("data", "data");
+    project.write("sub/deep/file", "file");
+    project.write(".git/HEAD", "");
+    project.write("sub/.git/HEAD", "");
+    project.write("script", "#!/opt/debforge-none/sh\n");
+    project.chmod("script", 0o755);
+    symlink("/etc/machine-id", project.path("outward")).unwrap();
+    let archives: Vec<Vec<u8>> = [Vec::new(), confinement::without_mounts()]
+        .iter()
+        .map(|inside| {
+            project.run_inside(inside, ["build", "recipe.yaml", "--artifactdir", "out", "--no-cache"]).success();
+            fs::read(project.path("out/out.tar")).unwrap()
+        })
+        .collect();
+    let difference = || super::places::difference(&project.path("out/out.tar"), &archives[0]);
+    assert!(archives[0] == archives[1], "{}\n{:#?}", difference(), project.read("ask").lines().collect::<Vec<_>>());
+    assert_eq!(project.read("data"), "data");
+    for left in ["/tmp/debforge-fixed-name", "/tmp/debforge-other", "/var/tmp/debforge-fixed", "/brk", "/run/brk"] {
+        assert!(!Path::new(left).exists(), "{left}");
+    }
 }
 
 /// All formats of one system, and what the digests of their artifacts are compared by.

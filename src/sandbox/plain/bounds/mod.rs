@@ -129,7 +129,7 @@ impl Bounds {
         &mut self,
         call: &Call,
         caller: &Caller<'_>,
-        from: &From,
+        from: &Standpoint,
         path: PathBuf,
         target: Target,
     ) -> Result<Option<Verdict>, Errno> {
@@ -250,13 +250,13 @@ fn place(root: &OwnedFd, at: &Path, path: &Path, follow: bool, links: usize) -> 
 }
 
 /// From where a process sees paths.
-struct From {
+struct Standpoint {
     root: PathBuf,
     /// Where that is not the root of the command.
     opened: Option<OwnedFd>,
 }
 
-impl From {
+impl Standpoint {
     fn on_host(&self, path: &Path) -> PathBuf {
         match self.opened {
             Some(_) => self.root.join(path.strip_prefix("/").unwrap_or(path)),
@@ -295,7 +295,7 @@ impl Handler for Bounds {
         let link = format!("/proc/{}/root", caller.pid());
         let Ok(own) = caller.as_itself(|| fs::read_link(&link)) else { return Ok(Verdict::Pass) };
         let from = if own == self.root {
-            From { root: own, opened: None }
+            Standpoint { root: own, opened: None }
         } else {
             let concerned = matches!(self.rule, Rule::Shown(_));
             let inside = self.target.as_ref().is_some_and(|target| own.starts_with(target));
@@ -303,7 +303,7 @@ impl Handler for Bounds {
                 return Ok(Verdict::Pass);
             }
             let Ok(opened) = caller.as_itself(|| File::open(&link)) else { return Ok(Verdict::Pass) };
-            From { root: own, opened: Some(opened.into()) }
+            Standpoint { root: own, opened: Some(opened.into()) }
         };
         if call.number == libc::SYS_getdents64 {
             return self.names(call, caller);

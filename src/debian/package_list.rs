@@ -17,6 +17,8 @@ pub struct Package {
     pub priority: String,
     /// Whether dpkg refuses to be without it.
     pub essential: bool,
+    /// Names of the packages that it depends on, alternatives among them.
+    pub needs: Vec<String>,
 }
 
 impl Package {
@@ -28,6 +30,7 @@ impl Package {
                 "Package" => package.name = value.trim().to_owned(),
                 "Version" => package.version = value.trim().to_owned(),
                 "Architecture" => package.architecture = value.trim().to_owned(),
+                "Depends" | "Pre-Depends" => package.needs.extend(names_of(value)),
                 "Priority" => package.priority = value.trim().to_owned(),
                 "Essential" => package.essential = value.trim() == "yes",
                 _ => {}
@@ -52,6 +55,12 @@ pub fn each_package(index: impl BufRead, take: &mut dyn FnMut(Package)) -> io::R
     }
     Package::from_stanza(&stanza).into_iter().for_each(take);
     Ok(())
+}
+
+/// The names in a relation (deb-control(5)): `a (>= 1) | b, c:any` has three.
+fn names_of(relation: &str) -> impl Iterator<Item = String> + '_ {
+    let name = |part: &str| part.trim().split([' ', '(', ':', '[']).next().unwrap_or_default().to_owned();
+    relation.split([',', '|']).map(name).filter(|name| !name.is_empty())
 }
 
 /// The paragraph of one package in dpkg's status file.

@@ -308,6 +308,18 @@ fn an_unknown_package_is_named_with_what_was_meant() {
 }
 
 #[test]
+fn what_does_not_fit_together_is_shown_down_to_its_cause() {
+    let mut case = case!();
+    case.repository.add(Deb::new("top", "1").field("Depends", "middle"));
+    case.repository.add(Deb::new("middle", "1").field("Depends", "lower"));
+    case.repository.add(Deb::new("lower", "1").field("Depends", "two (>= 9)"));
+    case.repository.publish(DATE);
+    case.recipe("[top]", SIGNED, "");
+    let said = case.build().code(1);
+    said.says("lower : Depends: two (>= 9) but 1.0 is to be installed").says("top → middle → lower");
+}
+
+#[test]
 fn a_failing_script_is_shown_with_its_package() {
     let case = case!();
     case.recipe("[broken]", SIGNED, "");

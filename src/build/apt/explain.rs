@@ -1,5 +1,7 @@
 //! What apt's complaints mean, and the ways out.
 
+use std::collections::{HashMap, VecDeque};
+
 use crate::diagnostics::{Fault, FaultKind, suggest};
 
 /// Lines of output that a fault shows.
@@ -39,6 +41,81 @@ pub(super) fn explain(message: &str, output: &[String], names: impl FnOnce() -> 
         fault.hints.extend(hint.filter(|hint| !fault.hints.contains(hint)));
     }
     fault
+}
+
+/// What apt says before it lists what does not fit together.
+const UNMET: &str = "The following packages have unmet dependencies:";
+/// How far what does not fit is followed.
+const LONGEST_CHAIN: usize = 8;
+
+/// What apt says of dependencies that cannot be met, down to their cause: of a package that "is not going to be
+/// installed" it says why once it is asked for that, too. `ask` gives apt's output for `args`.
+pub(super) fn chain(
+    args: &[String],
+    ask: &mut dyn FnMut(&[String]) -> anyhow::Result<Vec<String>>,
+) -> anyhow::Result<Vec<String>> {
+    let (mut asked, mut chain) = (args.to_vec(), Vec::new());
+    for _ in 0..LONGEST_CHAIN {
+        let output = ask(&asked)?;
+        let unmet: Vec<String> = unmet(&output).filter(|line| !chain.contains(*line)).cloned().collect();
+        let mut further: Vec<String> = unmet.iter().filter_map(|line| left_out(line)).map(str::to_owned).collect();
+        further.retain(|package| !asked.contains(package));
+        chain.extend(unmet);
+        if further.is_empty() {
+            break;
+        }
+        asked.extend(further);
+    }
+    if !chain.is_empty() {
+        chain.insert(0, UNMET.to_owned());
+    }
+    Ok(chain)
+}
+
+/// Why packages of apt's list are wanted at all: from what was asked for, by what each needs. `needs` gives
+/// packages with the names of those that they need.
+pub(super) fn wanted_for(asked: &[String], chain: &[String], needs: &[(String, Vec<String>)]) -> Vec<String> {
+    let name = |word: &String| word.split(['/', '=', ':']).next().unwrap_or_default().to_owned();
+    let asked: Vec<String> = asked.iter().map(name).collect();
+    let mut heads: Vec<&str> = chain.iter().filter_map(|line| Some(line.split_once(" : ")?.0.trim())).collect();
+    heads.dedup();
+    let mut by_name: HashMap<&str, Vec<&String>> = HashMap::new();
+    for (name, needed) in needs {
+        by_name.entry(name).or_default().extend(needed);
+    }
+    let mut before: HashMap<&str, &str> = HashMap::new();
+    let mut queue: VecDeque<&str> = asked.iter().map(String::as_str).collect();
+    while let Some(package) = queue.pop_front() {
+        for needed in by_name.get(package).into_iter().flatten().filter(|needed| !asked.contains(needed)) {
+            before.entry(needed).or_insert_with(|| {
+                queue.push_back(needed);
+                package
+            });
+        }
+    }
+    let path = |head: &str| {
+        let mut path = vec![head.to_owned()];
+        let mut at = head;
+        while let Some(above) = before.get(at) {
+            path.push((*above).to_owned());
+            at = above;
+        }
+        path.reverse();
+        (path.len() > 1).then(|| path.join(" → "))
+    };
+    heads.into_iter().map(|head| head.split(':').next().unwrap_or(head)).filter_map(path).collect()
+}
+
+/// The lines of apt's list.
+fn unmet(output: &[String]) -> impl Iterator<Item = &String> {
+    let list = output.iter().skip_while(|line| !line.starts_with(UNMET)).skip(1);
+    list.take_while(|line| line.starts_with(' '))
+}
+
+/// The package that another depends on and that is not chosen, for a reason that is not said.
+fn left_out(line: &str) -> Option<&str> {
+    let (_, rest) = line.split_once("Depends: ")?;
+    rest.split_once(" but it is not going to be installed")?.0.split_whitespace().next()
 }
 
 /// The package that a line says is not there.
@@ -89,6 +166,31 @@ mod tests {
         let fault = explain("apt failed", &output, Vec::new);
         assert_eq!(fault.tail.len(), 3);
         assert!(fault.hints[0].contains("do not fit together"));
+    }
+
+    #[test]
+    fn follows_what_does_not_fit_to_its_cause() {
+        let mut questions = Vec::new();
+        let found = chain(&["install".into(), "a".into()], &mut |args| {
+            questions.push(args.join(" "));
+            Ok(lines(match args.len() {
+                2 => "The following packages have unmet dependencies:\n a : Depends: b but it is not going to be installed\nE: broken",
+                _ => "The following packages have unmet dependencies:\n b : PreDepends: c (>= 2) but 1 is to be installed\nE: broken",
+            }))
+        })
+        .unwrap();
+        assert_eq!(questions, ["install a", "install a b"]);
+        assert_eq!(found.len(), 3);
+        assert!(found[2].contains("c (>= 2) but 1"));
+    }
+
+    #[test]
+    fn says_by_what_a_package_is_wanted() {
+        let needs = [("a", "b x"), ("b", "c"), ("x", "c")];
+        let needs = needs.map(|(name, needed)| (name.to_owned(), needed.split(' ').map(str::to_owned).collect()));
+        let chain =
+            lines("The following packages have unmet dependencies:\n c:amd64 : Depends: d (>= 2)\n a : Depends: z");
+        assert_eq!(wanted_for(&["install".into(), "a=1".into()], &chain, &needs), ["a → b → c"]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{Logins, explain, lists, unavailable};
 use crate::build::BuildContext;
 use crate::debian::package_list::{self, Package};
 use crate::debian::sources::Sources;
-use crate::diagnostics::{Fault, FaultKind};
+use crate::diagnostics::{Fault, FaultKind, fault_of};
 use crate::sandbox::{Bind, Command, Exit, Input, Told, View};
 use crate::store::StateDir;
 use crate::store::fetch::Request;
@@ -116,13 +116,34 @@ impl<'a> Apt<'a> {
 
     /// The packages that `apt-get ARGS` (`["install", "bash"]`) would fetch, in apt's order.
     pub fn resolve<S: AsRef<str>>(&self, base: Base, args: &[S]) -> Result<Vec<PackageFile>> {
-        let mut argv = vec!["apt-get".to_owned(), "--print-uris".into(), "-qq".into(), "-y".into()];
-        argv.extend(args.iter().map(|arg| arg.as_ref().to_owned()));
-        let output = self.ask(self.state()?, base, argv, "apt could not choose the packages")?;
+        let args: Vec<String> = args.iter().map(|arg| arg.as_ref().to_owned()).collect();
+        let question = |quiet: &str, args: &[String]| {
+            let words = ["apt-get", "--print-uris", quiet, "-y"].map(str::to_owned);
+            words.into_iter().chain(args.iter().cloned()).collect()
+        };
+        let (exit, mut output) = self.asked(self.state()?, base, question("-qq", &args))?;
+        if exit != Exit::Code(0) {
+            // Asked more loudly, apt says what does not fit, and of that again what does not.
+            let unmet =
+                explain::chain(&args, &mut |args| Ok(self.asked(self.state()?, base, question("-q", args))?.1))?;
+            let wanted = explain::wanted_for(&args, &unmet, &self.needs()?);
+            output.splice(0..0, unmet);
+            output.retain(|line| !line.starts_with("W: Unable to read"));
+            let mut fault = fault_of(&self.refusal("apt could not choose the packages", &output));
+            fault.hints.splice(0..0, wanted.into_iter().map(|path| format!("it is wanted as {path}")));
+            return Err(fault.into());
+        }
         // Files that were given by name are there already.
         let own = format!("'file:{}/", self.debs.display());
         let lines = output.iter().filter(|line| !line.starts_with(&own));
         lines.filter_map(|line| parse_uri_line(line).transpose()).collect()
+    }
+
+    /// All packages of the lists, with the names of those that they need.
+    fn needs(&self) -> Result<Vec<(String, Vec<String>)>> {
+        let mut all = Vec::new();
+        self.each_package(&mut |package| all.push((package.name, package.needs)))?;
+        Ok(all)
     }
 
     /// Hands over all packages of the lists, of the root's own architecture and of all architectures.
@@ -186,7 +207,22 @@ impl<'a> Apt<'a> {
     }
 
     /// Runs a command of apt that only reads, on the host, and returns its output.
-    fn ask(&self, state: &Path, base: Base, mut argv: Vec<String>, doing: &str) -> Result<Vec<String>> {
+    fn ask(&self, state: &Path, base: Base, argv: Vec<String>, doing: &str) -> Result<Vec<String>> {
+        let (exit, output) = self.asked(state, base, argv)?;
+        if exit == Exit::Code(0) { Ok(output) } else { Err(self.refusal(doing, &output)) }
+    }
+
+    /// What a command that failed means.
+    fn refusal(&self, doing: &str, output: &[String]) -> anyhow::Error {
+        output.iter().for_each(|line| self.cx.log(line));
+        if crate::build::interrupted() {
+            return Fault::new(FaultKind::Interrupted, "interrupted").into();
+        }
+        explain::explain(doing, output, || self.names()).into()
+    }
+
+    /// The same, and how it ended.
+    fn asked(&self, state: &Path, base: Base, mut argv: Vec<String>) -> Result<(Exit, Vec<String>)> {
         let mut environment = self.cx.process_environment();
         if let Base::Root = base {
             // Even where apt is only asked, it notes which packages were wanted by name.
@@ -221,14 +257,7 @@ impl<'a> Apt<'a> {
             .sandbox
             .run(&command, &mut |_, line| output.push(line.to_owned()))
             .with_context(|| format!("starting `{}`", command.argv[0]))?;
-        if exit == Exit::Code(0) {
-            return Ok(output);
-        }
-        output.iter().for_each(|line| self.cx.log(line));
-        if crate::build::interrupted() {
-            return Err(Fault::new(FaultKind::Interrupted, "interrupted").into());
-        }
-        Err(explain::explain(doing, &output, || self.names()).into())
+        Ok((exit, output))
     }
 
     /// Where apt finds packages, as it sees them.

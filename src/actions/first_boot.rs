@@ -94,7 +94,7 @@ impl Action for FirstBoot {
 
     fn nature(&self) -> Nature {
         Nature {
-            version: 3,
+            version: 4,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads::NOTHING,

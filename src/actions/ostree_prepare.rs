@@ -128,7 +128,7 @@ impl Action for OstreePrepare {
     fn nature(&self) -> Nature {
         Nature {
             // 2: what mounts composefs is in the initramfs, and a deployment without an image for it starts.
-            version: 2,
+            version: 3,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads::NOTHING,

@@ -264,7 +264,7 @@ impl Action for Run {
 
     fn nature(&self) -> Nature {
         Nature {
-            version: 3,
+            version: 4,
             changes: Changes {
                 root: !self.postprocess,
                 artifacts: !self.chroot,

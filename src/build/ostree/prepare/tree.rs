@@ -41,7 +41,8 @@ pub(super) fn move_one(from: &Path, to: &Path) -> Result<()> {
     fs::remove_dir(from).with_context(doing)
 }
 
-fn slot(path: &Path) -> Result<crate::build::inside::Slot> {
+/// A place in the directory that it is in.
+pub(super) fn slot(path: &Path) -> Result<crate::build::inside::Slot> {
     let parent = path.parent().context("a directory without a parent")?;
     Inside::open(parent)?.slot(Path::new(path.file_name().context("a directory without a name")?))
 }

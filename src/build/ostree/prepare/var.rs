@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use walkdir::WalkDir;
 
 use super::Preparation;
-use super::tree::{move_one, remove_contents};
+use super::tree::{move_one, remove_contents, slot};
 use crate::ostree::tmpfiles::{self, Item};
 
 /// Read by systemd-tmpfiles(8). After Debian's own files, whose lines come first where both have one.
@@ -36,7 +36,7 @@ pub(super) fn empty(it: &Preparation<'_>) -> Result<String> {
             Item::Link(fs::read_link(path)?.display().to_string())
         } else if stat.is_file() {
             let to = it.root.join(FACTORY).join(shown.trim_start_matches('/'));
-            fs::create_dir_all(to.parent().unwrap_or(&to)).with_context(|| format!("making a place for {shown}"))?;
+            make_place(it.root, &shown).with_context(|| format!("making a place for {shown}"))?;
             move_one(path, &to)?;
             copied += 1;
             Item::File
@@ -55,6 +55,22 @@ pub(super) fn empty(it: &Preparation<'_>) -> Result<String> {
     Ok(format!("{} lines of tmpfiles.d, {copied} files copied on the first start", lines.len()))
 }
 
+/// Makes the directories that a file is in once more below the factory's, as they are: what is in a home of mode 0700
+/// is for nobody else there either.
+fn make_place(root: &Path, shown: &str) -> Result<()> {
+    let parents: Vec<&Path> = Path::new(shown).ancestors().skip(1).collect();
+    fs::create_dir_all(root.join(FACTORY))?;
+    for parent in parents.into_iter().rev().filter_map(|parent| parent.strip_prefix("/").ok()) {
+        let at = root.join(FACTORY).join(parent);
+        if parent.as_os_str().is_empty() || at.symlink_metadata().is_ok() {
+            continue;
+        }
+        fs::create_dir(&at)?;
+        slot(&at)?.apply(&slot(&root.join(parent))?.attributes()?)?;
+    }
+    Ok(())
+}
+
 /// What the packages' own tmpfiles.d makes.
 fn known(it: &Preparation<'_>) -> Result<BTreeSet<String>> {
     let mut known = BTreeSet::new();
@@ -65,4 +81,23 @@ fn known(it: &Preparation<'_>) -> Result<BTreeSet<String>> {
         }
     }
     Ok(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_nobody_else_may_enter_stays_so_in_the_factory() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("var/home/user");
+        fs::create_dir_all(&home).unwrap();
+        fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
+        make_place(dir.path(), "/var/home/user/file").unwrap();
+        let mode = |path: &str| dir.path().join(FACTORY).join(path).metadata().unwrap().mode() & 0o7777;
+        assert_eq!((mode("var/home"), mode("var/home/user")), (0o755, 0o700));
+        assert!(!dir.path().join(FACTORY).join("var/home/user/file").exists());
+    }
 }

@@ -14,7 +14,7 @@ use crate::build::{BuildContext, CheckContext, InputContext, interrupted};
 use crate::diagnostics::{Diagnostics, Fault, FaultKind, size_shown, suggest};
 use crate::image::format::identity::{self, settle};
 use crate::image::format::qcow2;
-use crate::image::sparse;
+use crate::image::{ImageSize, Spec, sparse};
 
 /// Convert a disk image to a format of virtual machines.
 ///
@@ -41,7 +41,7 @@ use crate::image::sparse;
 /// | `vmdk` | VMware | `monolithicSparse`, `streamOptimized` (as in an OVA) |
 /// | `vdi` | VirtualBox | `dynamic`, `fixed` |
 /// | `vhdx` | Hyper-V | `dynamic`, `fixed` |
-/// | `vhd` | Azure (`fixed`), Virtual PC | `dynamic`, `fixed` |
+/// | `vhd` | Azure (`fixed`, of an image of whole MiB), Virtual PC | `dynamic`, `fixed` |
 /// | `raw` | a sparse copy | |
 ///
 /// The first subformat is taken where none is given. The source is a raw image. What is not used in it
@@ -136,6 +136,9 @@ const COMPRESSIONS: [(&str, Option<qcow2::Method>); 3] =
 /// How many reads qemu-img has under way; more than this it does not take.
 const COROUTINES: &str = "16";
 
+/// What the size of a fixed VHD has to be a multiple of: Azure takes no other.
+const MEBIBYTE: u64 = 1 << 20;
+
 const QEMU_IMG: (&str, &str) = ("qemu-img", "qemu-utils");
 
 impl Convert {
@@ -150,6 +153,18 @@ impl Convert {
     /// Whether it is done without qemu-img.
     fn is_own(&self) -> bool {
         self.format == "raw" || self.compression().flatten().is_some()
+    }
+
+    /// What is wrong with an image of this size; nothing for most.
+    fn refused(&self, size: u64) -> Option<(String, String)> {
+        let fixed = self.format == "vhd" && self.subformat.as_deref() == Some("fixed");
+        (fixed && !size.is_multiple_of(MEBIBYTE)).then(|| {
+            let whole = size.next_multiple_of(MEBIBYTE) / MEBIBYTE;
+            (
+                format!("`{}` has {size} bytes, and a fixed VHD has to have whole mebibytes", self.file),
+                format!("Azure takes no other; `imagesize: {whole} MiB` of `image-partition` is the next larger"),
+            )
+        })
     }
 
     fn output(&self) -> String {
@@ -236,6 +251,12 @@ impl Action for Convert {
                 _ => diagnostic.hint(format!("it is one of {}", names.join(", "))),
             });
         }
+        if let Some(Spec { name, size: ImageSize::Bytes(size), .. }) = cx.image
+            && *name == self.file
+            && let Some((message, hint)) = self.refused(*size)
+        {
+            out.push(cx.error("file", message).hint(hint));
+        }
         match self.compression() {
             None => {
                 let names = COMPRESSIONS.map(|(name, _)| name);
@@ -295,6 +316,10 @@ impl Action for Convert {
     fn run(&self, cx: &mut BuildContext<'_>) -> Result<()> {
         let format = self.format().context("the format has no meaning")?;
         let source = artifact::source(cx, &self.file)?;
+        let size = source.metadata().with_context(|| format!("looking at {}", self.file))?.len();
+        if let Some((message, hint)) = self.refused(size) {
+            return Err(Fault::failed(message).hint(hint).into());
+        }
         let output = Output::begin(cx, &self.output())?;
         cx.progress("converting", None);
         if self.is_own() {

@@ -178,6 +178,20 @@ fn converted_images_hold_what_the_raw_one_does_and_are_the_same_each_time() {
 }
 
 #[test]
+fn a_fixed_vhd_is_whole_mebibytes() {
+    needs_program!("qemu-img", "qemu-utils");
+    let convert = "  - { action: convert, file: disk.img, format: vhd, subformat: fixed }\n";
+    let project = project(User::current(), convert);
+    let odd = File::options().write(true).open(project.path("out/disk.img")).unwrap();
+    odd.set_len(SIZE + 512).unwrap();
+    project.build([]).code(1).says("whole mebibytes").says("imagesize:");
+    assert!(!project.path("out/disk.vhd").exists());
+    let partition = "  - {action: image-partition, imagename: disk.img, imagesize: 1GB, partitiontype: gpt, partitions: [{name: a, fs: ext4, size: rest}], mountpoints: [{mountpoint: /, partition: a}]}\n";
+    project.set_actions(&format!("{partition}  - {{action: filesystem-deploy}}\n{convert}"));
+    project.run(["check", "recipe.yaml"]).code(2).says("whole mebibytes").says("is the next larger");
+}
+
+#[test]
 fn images_of_other_contents_have_other_ids() {
     needs_program!("qemu-img", "qemu-utils");
     let actions = "

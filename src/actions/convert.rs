@@ -159,7 +159,7 @@ impl Convert {
     fn refused(&self, size: u64) -> Option<(String, String)> {
         let fixed = self.format == "vhd" && self.subformat.as_deref() == Some("fixed");
         (fixed && !size.is_multiple_of(MEBIBYTE)).then(|| {
-            let whole = size.next_multiple_of(MEBIBYTE) / MEBIBYTE;
+            let whole = size.div_ceil(MEBIBYTE);
             (
                 format!("`{}` has {size} bytes, and a fixed VHD has to have whole mebibytes", self.file),
                 format!("Azure takes no other; `imagesize: {whole} MiB` of `image-partition` is the next larger"),

@@ -37,7 +37,8 @@ use crate::image::{self, Spec, Write, WriteSource, WriteTarget};
 /// | `extlinux` | U-Boot | `u-boot-menu` | a /boot that U-Boot reads: ext4 or FAT |
 /// | `raspberrypi` | Raspberry Pi | `raspi-firmware` (non-free-firmware) | FAT mounted at /boot/firmware |
 ///
-/// The EFI system partition is the one of its type (`flags: [esp]`), best mounted at /boot/efi. With
+/// The EFI system partition is the one of its type (`flags: [esp]`), best mounted at /boot/efi; of several, GRUB
+/// is installed into each. With
 /// Debian's signed shim and GRUB the image starts where secure boot is on; `secure-boot: true` makes
 /// sure of that, `secure-boot: false` takes the unsigned programs.
 ///
@@ -199,7 +200,7 @@ impl Action for Bootloader {
 
     fn nature(&self) -> Nature {
         Nature {
-            version: 1,
+            version: 2,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads::NOTHING,

@@ -237,7 +237,7 @@ impl Action for OstreeDeploy {
 
     fn nature(&self) -> Nature {
         Nature {
-            version: 1,
+            version: 2,
             changes: Changes::ROOT,
             root: RootUse::Replaced,
             reads: Reads::ARTIFACTS,

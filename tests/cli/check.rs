@@ -59,3 +59,35 @@ fn a_missing_tool_is_found_before_the_first_step() {
         .says("lzop")
         .says("apt install lzop");
 }
+
+#[test]
+fn two_efi_system_partitions_are_for_grub() {
+    let recipe = |loader: &str| {
+        format!(
+            "  - action: image-partition
+    imagename: two.img
+    imagesize: 1 GiB
+    partitiontype: gpt
+    partitions:
+      - {{name: efi, fs: vfat, size: 64MiB, flags: [esp]}}
+      - {{name: efi2, fs: vfat, size: 64MiB, flags: [esp]}}
+      - {{name: root, fs: ext4, size: rest}}
+    mountpoints:
+      - {{mountpoint: /, partition: root}}
+      - {{mountpoint: /boot/efi, partition: efi}}
+      - {{mountpoint: /boot/efi2, partition: efi2}}
+  - action: filesystem-deploy
+  - {{action: bootloader, type: {loader}}}
+"
+        )
+    };
+    let Some(project) = Project::new().tiny(&recipe("grub-efi")) else { skip!("needs a static busybox") };
+    project.run(["check", "recipe.yaml"]).success();
+    project.set_actions(&recipe("systemd-boot"));
+    project.run(["check", "recipe.yaml"]).code(2).says("`efi2` would have no kernels").says("or use `grub-efi`");
+    project.write(
+        "recipe.yaml",
+        project.read("recipe.yaml").replace("      - {mountpoint: /boot/efi2, partition: efi2}\n", ""),
+    );
+    project.run(["check", "recipe.yaml"]).code(2).says("`efi2` is mounted nowhere");
+}

@@ -119,7 +119,7 @@ fn check_layout(action: &Bootloader, cx: &CheckContext<'_>, spec: &Spec, out: &m
         LoaderKind::Grub => vec![check_gap(spec).err().filter(|_| bios), readable("GRUB", grub::reads)],
         LoaderKind::GrubEfi => vec![layout::esp(spec, slot).err(), readable("GRUB", grub::reads)],
         LoaderKind::GrubBios => vec![check_gap(spec).err(), readable("GRUB", grub::reads)],
-        LoaderKind::SystemdBoot => vec![layout::esp(spec, slot).err()],
+        LoaderKind::SystemdBoot => vec![layout::only_esp(spec, slot).err()],
         LoaderKind::Extlinux => vec![readable("U-Boot", extlinux::reads)],
         LoaderKind::RaspberryPi => vec![raspberrypi::partition(spec, slot).err()],
     };

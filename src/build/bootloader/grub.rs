@@ -73,21 +73,23 @@ pub fn install(site: &Site<'_>, efi: Option<&EfiNames>, bios: bool) -> Result<()
     grub_config::write(site)
 }
 
-/// The EFI system partition's files: Debian's signed shim and GRUB where the root has them, else an
+/// The files of the EFI system partitions: Debian's signed shim and GRUB where the root has them, else an
 /// image that is made of the root's modules.
 fn install_efi(site: &Site<'_>, names: &EfiNames, boot: &OnDisk<'_>) -> Result<()> {
-    let esp = layout::esp(site.spec, site.slot)?.0.path.trim_end_matches('/');
     let grub = format!("{LIBRARY}/{}-signed/grub{}.efi.signed", names.grub, names.short);
     let shim = shim(names, "shim");
     let wants_signed = site.options.secure_boot;
-    let vendor = format!("{esp}/EFI/{}", vendor(site)?);
-    if wants_signed != Some(false) && site.has(&grub) && site.has(&shim) {
-        install_signed(site, names, esp, &vendor, &grub)?;
-    } else if wants_signed == Some(true) {
-        let signed = format!("{}-signed", names.package);
-        return Err(site.missing("the root has no signed GRUB", &[&signed, "shim-signed"]).into());
-    } else {
-        install_unsigned(site, names, esp, &vendor, boot)?;
+    for (mount, _) in layout::esps(site.spec, site.slot)? {
+        let esp = mount.path.trim_end_matches('/');
+        let vendor = format!("{esp}/EFI/{}", vendor(site)?);
+        if wants_signed != Some(false) && site.has(&grub) && site.has(&shim) {
+            install_signed(site, names, esp, &vendor, &grub)?;
+        } else if wants_signed == Some(true) {
+            let signed = format!("{}-signed", names.package);
+            return Err(site.missing("the root has no signed GRUB", &[&signed, "shim-signed"]).into());
+        } else {
+            install_unsigned(site, names, esp, &vendor, boot)?;
+        }
     }
     copy_modules(site, names.grub)?;
     if site.options.removable && site.has(DEBCONF) {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::diagnostics::Fault;
 use crate::image::{FilesystemKind, Mount, Partition, Spec};
@@ -36,36 +36,64 @@ pub fn locate<'a>(spec: &'a Spec, slot: Option<&'a str>, path: &str) -> Result<O
     Ok(OnDisk { partition, path: format!("/{}", parts.join("/")) })
 }
 
-/// The EFI system partition of an image, and where it is mounted.
+/// The EFI system partition of an image, and where it is mounted; the first of several.
 pub fn esp<'a>(spec: &'a Spec, slot: Option<&'a str>) -> Result<(&'a Mount, &'a Partition)> {
+    esps(spec, slot)?.into_iter().next().context("there is no EFI system partition")
+}
+
+/// All EFI system partitions that a deploy mounts, as on disks of a mirror: firmware may start any of them.
+pub fn esps<'a>(spec: &'a Spec, slot: Option<&'a str>) -> Result<Vec<(&'a Mount, &'a Partition)>> {
     let mounted = |path: &str| spec.mounts_of(slot).find(|mount| mount.path == path);
     let with_partition = |mount: &'a Mount| Some((mount, spec.partition(&mount.partition)?));
-    let declared = spec.partitions.iter().find(|partition| is_esp(partition));
-    let found = match declared {
-        Some(partition) => {
-            let mount = spec.mounts_of(slot).find(|mount| mount.partition == partition.name);
-            let Some(mount) = mount else {
+    let mut found = Vec::new();
+    for partition in spec.partitions.iter().filter(|partition| is_esp(partition)) {
+        match spec.mounts_of(slot).find(|mount| mount.partition == partition.name) {
+            Some(mount) => found.push((mount, partition)),
+            // Another deploy's.
+            None if spec.mounts.iter().any(|mount| mount.partition == partition.name) => {}
+            None => {
                 return Err(Fault::recipe(format!("the EFI system partition `{}` is mounted nowhere", partition.name))
                     .hint(format!("give it a mount point: `{{mountpoint: /boot/efi, partition: {}}}`", partition.name))
                     .into());
-            };
-            Some((mount, partition))
+            }
         }
-        None => ESP_PATHS
-            .into_iter()
-            .find_map(|path| with_partition(mounted(path)?).filter(|(_, partition)| is_fat(partition.contents.kind))),
-    };
-    let Some((mount, partition)) = found else {
+    }
+    if found.is_empty() {
+        found.extend(
+            ESP_PATHS.into_iter().find_map(|path| {
+                with_partition(mounted(path)?).filter(|(_, partition)| is_fat(partition.contents.kind))
+            }),
+        );
+    }
+    if found.is_empty() {
         return Err(Fault::recipe("the image has no EFI system partition")
             .hint("add one of 64 MiB or more with `fs: fat32` and `flags: [esp]`, mounted at /boot/efi")
             .into());
-    };
-    if !is_fat(partition.contents.kind) {
+    }
+    if let Some((_, partition)) = found.iter().find(|(_, partition)| !is_fat(partition.contents.kind)) {
         return Err(Fault::recipe(format!("the EFI system partition `{}` has no FAT file system", partition.name))
             .hint("firmware reads FAT only: `fs: fat32`")
             .into());
     }
-    Ok((mount, partition))
+    Ok(found)
+}
+
+/// The EFI system partition, where a loader needs its kernels beside itself and so starts from one only.
+pub fn only_esp<'a>(spec: &'a Spec, slot: Option<&'a str>) -> Result<(&'a Mount, &'a Partition)> {
+    let all = esps(spec, slot)?;
+    let (_, kernels) = kernel_partition(spec, slot)?;
+    if let [_, (_, second), ..] = all.as_slice()
+        && all.iter().any(|(_, partition)| partition.name == kernels.name)
+    {
+        return Err(Fault::recipe(format!(
+            "`{}` would have no kernels: systemd-boot reads those beside it",
+            second.name
+        ))
+        .hint("give the image one EFI system partition, or an XBOOTLDR with FAT for the kernels of all")
+        .hint("or use `grub-efi`, which is installed into all of them")
+        .into());
+    }
+    esp(spec, slot)
 }
 
 fn is_esp(partition: &Partition) -> bool {

@@ -17,7 +17,7 @@ const TOKEN: &str = "/etc/kernel/entry-token";
 
 /// Installs the loader, its settings and an entry for each kernel.
 pub fn install(site: &Site<'_>, names: &EfiNames) -> Result<()> {
-    let esp = layout::esp(site.spec, site.slot)?.0.path.trim_end_matches('/').to_owned();
+    let esp = layout::only_esp(site.spec, site.slot)?.0.path.trim_end_matches('/').to_owned();
     let kernels = site.kernels()?;
     install_programs(site, names, &esp)?;
     site.write(&format!("{esp}/loader/loader.conf"), loader_conf(site))?;

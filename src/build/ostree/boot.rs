@@ -101,7 +101,11 @@ impl Disk<'_> {
     }
 
     fn install_efi(&self, names: &EfiNames, boot: &layout::OnDisk<'_>) -> Result<()> {
-        let esp = layout::esp(self.spec, None)?.0.path.trim_end_matches('/').to_owned();
+        let all = layout::esps(self.spec, None)?;
+        all.iter().try_for_each(|(mount, _)| self.install_esp(names, boot, mount.path.trim_end_matches('/')))
+    }
+
+    fn install_esp(&self, names: &EfiNames, boot: &layout::OnDisk<'_>, esp: &str) -> Result<()> {
         let system = self.system()?;
         let short = names.short;
         let signed = format!("/usr/lib/grub/{}-signed/grub{short}.efi.signed", names.grub);

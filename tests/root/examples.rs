@@ -174,6 +174,9 @@ fn the_appliance_has_its_files_and_users() {
     assert!(all.contains_key("etc/systemd/system/multi-user.target.wants/hello.service"));
     let etc = entries(&project.path("out/appliance-amd64-etc.tar.gz"));
     assert!(etc.keys().any(|path| path.ends_with("hostname")) && etc.len() < all.len());
+    // As its first lines say: without a name, too.
+    build!(project, "appliance/appliance.yaml");
+    assert_eq!(entries(&project.path("out/appliance-amd64.tar.zst"))["etc/hostname"].text, "appliance\n");
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Bounds {
                     let beside = place.parent().is_some_and(|parent| shown.has(parent));
                     return Err(if makes && beside { Errno::EROFS } else { Errno::ENOENT });
                 }
-                shown.is_writable(place)
+                shown.is_writable(place) && !(deed == Deed::Change && Shown::is_machines(place))
             }
         };
         let changes = match deed {
@@ -100,7 +100,7 @@ impl Bounds {
             Deed::Link if !writable && exists => return Err(Errno::EXDEV),
             Deed::Link => false,
             Deed::Make => !exists,
-            Deed::Change => exists,
+            Deed::Change | Deed::Ask => exists,
             Deed::Write { makes } => exists || makes,
             Deed::Open { makes } => !exists && makes,
         };
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn what_is_not_shown_is_not_there_by_whatever_name() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["usr/bin", "opt/tool", "home/recipe/.git", "home/recipe/out", "settings", "etc"] {
+        for name in ["usr/bin", "opt/tool", "home/recipe/.git", "home/recipe/out", "settings", "etc", "tmp"] {
             fs::create_dir_all(dir.path().join(name)).unwrap();
         }
         symlink("/opt/tool", dir.path().join("usr/bin/tool")).unwrap();
@@ -369,9 +369,15 @@ mod tests {
         fs::write(dir.path().join("etc/passwd"), "").unwrap();
         let path = |name: &str| PathBuf::from(name);
         let shown = Shown {
-            shown: vec![path("/usr"), path("/home/recipe"), path("/home/recipe/.git/work"), path("/home/recipe/out")],
+            shown: vec![
+                path("/usr"),
+                path("/home/recipe"),
+                path("/home/recipe/.git/work"),
+                path("/home/recipe/out"),
+                path("/tmp"),
+            ],
             hidden: vec![path("/home/recipe/.git"), path("/home/recipe")],
-            writable: vec![path("/home/recipe/out")],
+            writable: vec![path("/home/recipe/out"), path("/tmp")],
             settings: dir.path().join("settings"),
         };
         let bounds = bounds(dir.path(), Rule::Shown(shown));
@@ -396,6 +402,7 @@ mod tests {
             ("/new", Deed::Make),
             ("/etc/passwd", Deed::Write { makes: true }),
             ("/etc", Deed::Change),
+            ("/tmp", Deed::Change),
             ("/home/recipe", Deed::Change),
             ("/home/recipe/new", Deed::Write { makes: true }),
             ("/home/recipe/new", Deed::Open { makes: true }),
@@ -410,6 +417,7 @@ mod tests {
             ("/home/recipe/none", Deed::Change),
             ("/home/recipe/none", Deed::Write { makes: false }),
             ("/home/recipe", Deed::Open { makes: true }),
+            ("/tmp", Deed::Ask),
         ] {
             assert_eq!(try_it(name, deed), Ok(()), "{name} {deed:?}");
         }

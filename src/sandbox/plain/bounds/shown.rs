@@ -93,6 +93,11 @@ impl Shown {
         writable.is_some() && writable >= longest(path, &self.shown)
     }
 
+    /// Whether it is a directory that elsewhere is the command's own, and here the machine's.
+    pub(super) fn is_machines(path: &Path) -> bool {
+        OWN.iter().any(|own| path == Path::new(own))
+    }
+
     /// Whether all that a directory has is there.
     pub(super) fn is_whole(&self, directory: &Path) -> bool {
         let kernels = ["/dev", "/proc", "/sys"].iter().any(|top| directory.starts_with(top));

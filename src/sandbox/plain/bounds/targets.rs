@@ -9,6 +9,8 @@ use crate::sys::notify::Call;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Deed {
     Look,
+    /// Whether it may be changed.
+    Ask,
     /// It is given another name.
     Link,
     /// Something new.
@@ -60,7 +62,7 @@ impl Target {
             Act::OpenHow(at) => how(caller, call.arguments[at]).map_or(Deed::Look, |how| Deed::of_flags(how[0] as i32)),
             Act::Mode(_) | Act::Owner(..) | Act::Times(_) | Act::Length(_) => Deed::Change,
             Act::SetAttribute | Act::RemoveAttribute => Deed::Change,
-            Act::Access(mode) if call.arguments[mode] as i32 & libc::W_OK != 0 => Deed::Change,
+            Act::Access(mode) if call.arguments[mode] as i32 & libc::W_OK != 0 => Deed::Ask,
             Act::Link(to, name) => {
                 let of = Self { directory: asked.directory, path: asked.path, follow, deed: Deed::Link };
                 return vec![of, at(to, name, Deed::Make)];

@@ -17,8 +17,8 @@ const MOST_FILES: usize = 20_000;
 const GIT: &str = ".git";
 
 /// What is kept out of sight in a directory, because it would be another for every build: the artifact directory
-/// (where that has the recipe, what earlier builds left there) and the store; and, unless the command names them, the recipe's own files (what they say to a step is in its
-/// properties) and what git keeps.
+/// (where that has the recipe, what earlier builds left there) and the store; and, unless the command names them, the
+/// recipe's own files (what they say to a step is in its properties) and what git keeps.
 pub(super) struct Hidden {
     paths: Vec<PathBuf>,
     git: bool,
@@ -220,10 +220,12 @@ impl Sight {
     }
 }
 
-/// Whether something is not for this user to read.
+/// Whether a place as a whole is not for this user to read; what is so within one ends the plan.
 fn is_refused(error: &anyhow::Error) -> bool {
-    let kind = |error: &walkdir::Error| error.io_error().map(std::io::Error::kind);
-    error.downcast_ref::<walkdir::Error>().and_then(kind) == Some(std::io::ErrorKind::PermissionDenied)
+    error.downcast_ref::<walkdir::Error>().is_some_and(|error| {
+        let kind = error.io_error().map(std::io::Error::kind);
+        error.depth() == 0 && kind == Some(std::io::ErrorKind::PermissionDenied)
+    })
 }
 
 /// Whether a path is of what is shown of the host's system anyway, or of what each command has of its own.

@@ -30,7 +30,8 @@ use crate::image::{Deploy, ImageSize, Partition, Spec, Strategy};
 /// `/etc/fstab` is written anew: a line for each mount point (without those of `buildtime`) and for
 /// each swap partition. ext2 to ext4, FAT and f2fs are checked at boot, the root first, unless their
 /// partition has `fsck: false`; file systems that cannot be written to are mounted `ro`, subvolumes by
-/// `subvol=`.
+/// `subvol=`. An EFI system partition at /boot/efi or /efi, which no start needs, is mounted when something first
+/// looks there (`umask=0077,nofail,x-systemd.automount`), unless its mount point has `options` of its own.
 ///
 /// `/etc/kernel/cmdline` keeps what it says, gets `root=` in the place of another, and at its end what
 /// `append-kernel-cmdline` has. Boot loaders that are installed after this action take it from there.
@@ -262,7 +263,8 @@ impl Action for FilesystemDeploy {
 
     fn nature(&self) -> Nature {
         Nature {
-            version: 1,
+            // 2: an EFI system partition is mounted when something looks there.
+            version: 2,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads::NOTHING,
@@ -338,7 +340,7 @@ fn write(root: &Inside, path: &str, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{Contents, FilesystemKind, ImageSize, Mount, TableKind, Verity};
+    use crate::image::{BootCheck, Contents, FilesystemKind, ImageSize, Mount, TableKind, Verity};
 
     fn partition(name: &str, kind: FilesystemKind, uuid: &str) -> Partition {
         Partition {
@@ -400,6 +402,7 @@ mod tests {
             writes: Vec::new(),
             written: false,
             deployed: 0,
+            boot_check: BootCheck::Error,
         }
     }
 

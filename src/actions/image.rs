@@ -20,7 +20,8 @@ impl Action for WriteImage {
     fn nature(&self) -> Nature {
         Nature {
             // 2: what mkfs took from the host in btrfs, and the order of several attributes in squashfs and erofs.
-            version: 2,
+            // 3: whether it starts is looked at.
+            version: 3,
             changes: Changes::ARTIFACTS,
             root: RootUse::SpoiltForImage,
             reads: Reads { artifacts: true, repositories: false, image: true, host: false },

@@ -12,7 +12,7 @@ use self::properties::{Mountpoint, Partition, Reserved};
 use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::diagnostics::Diagnostics;
-use crate::image::{FilesystemKind, Strategy, TableKind};
+use crate::image::{BootCheck, FilesystemKind, Strategy, TableKind};
 
 /// Say what the disk image looks like: its partition table, its file systems, and where they are
 /// mounted.
@@ -124,12 +124,18 @@ use crate::image::{FilesystemKind, Strategy, TableKind};
 ///
 /// **A/B**: mount points with a `slot` are those of the `filesystem-deploy` with the same `slot`.
 ///
+/// **Whether it starts** is looked at before it is written, as its firmware, its boot loader and its initramfs
+/// would: whether the loader's menu names files that are there, `root=` and /etc/fstab partitions of this image, and
+/// whether the kernel and its initramfs have the drivers of their file systems. What would keep the system from
+/// starting is an error; `boot-check: warn` makes the image anyway. What cannot be known when it is built is no error,
+/// and an image without a boot loader's menu is not looked at.
+///
 /// With `strategy: mounted` the image is written right after the deploy, and the steps after it work in
 /// the mounted image, through loop devices: for recipes whose steps need a device. That takes root, or
 /// a machine.
 ///
 /// **Compared with debos**: `size`, `align`, `imagesize: auto`, `reserved`, `seed`, `strategy`,
-/// `subvolumes`, `compression`, `mkfs-options`, `artifact`, `verity`, `slot` and the names of types are
+/// `subvolumes`, `compression`, `mkfs-options`, `artifact`, `verity`, `slot`, `boot-check` and the names of types are
 /// new; everything wrong with a layout is said before anything runs.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -161,6 +167,9 @@ pub struct ImagePartition {
     /// left out.
     #[serde(default)]
     pub seed: Option<String>,
+    /// What is done where the image does not start: `error`, or `warn`, which says so and makes it.
+    #[serde(default)]
+    pub boot_check: BootCheck,
     /// Areas that only a boot loader may use.
     #[serde(default)]
     pub reserved: Vec<Reserved>,

@@ -331,7 +331,8 @@ impl Action for Iso {
     fn run(&self, cx: &mut BuildContext<'_>) -> Result<()> {
         let inside = Inside::open(cx.root)?;
         let firmware = self.firmware(cx.architecture);
-        let system = System::find(&inside, cx.architecture, self.filesystem == "erofs")?;
+        let system = System::find(&inside, cx.root, cx.architecture, self.filesystem == "erofs")?;
+        system.unknown.iter().for_each(|why| cx.warn(format!("whether the live root is mounted is not known: {why}")));
         let loaders = Loaders::find(&inside, cx.architecture, &firmware)?;
         cx.log(format!("kernel {}; {}", system.version, loaders.described()));
         let tree = cx.scratch.join("iso");

@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod apt;
 pub mod archive;
+pub mod boot_check;
 pub mod bootloader;
 pub mod bootstrap;
 

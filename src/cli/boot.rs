@@ -12,7 +12,7 @@ use super::machine::mebibytes;
 use super::output::print;
 use crate::build::archive::Compression;
 use crate::debian::Architecture;
-use crate::diagnostics::Fault;
+use crate::diagnostics::{Fault, fault_of};
 use crate::image::TableKind;
 use crate::image::table::Entry;
 use crate::inspect::bootable::Bootable;
@@ -257,7 +257,11 @@ pub fn run(args: &Args) -> Result<u8> {
         expected: args.expect.clone(),
     };
     let started = Instant::now();
-    if session.run(&guest.command()?)? == Ending::Expected {
+    let ending = session.run(&guest.command()?).map_err(|error| match args.hears_nothing(&found, architecture) {
+        Some(why) => fault_of(&error).hint(why).into(),
+        None => error,
+    })?;
+    if ending == Ending::Expected {
         let seconds = report::seconds(started.elapsed().as_secs_f64());
         eprintln!("\n`{}` after {seconds}", args.expect.join("`, `"));
     }
@@ -375,6 +379,17 @@ impl Args {
         Ok(all)
     }
 
+    /// Why what is waited for may never come to the console that is listened to.
+    fn hears_nothing(&self, found: &Bootable, architecture: Architecture) -> Option<String> {
+        let waits = !self.expect.is_empty() && self.machine.is_none();
+        (waits && found.is_silent(architecture)).then(|| {
+            let serial = if matches!(architecture, Architecture::Arm64 | Architecture::Armhf) { "ttyAMA0" } else { "ttyS0" };
+            format!(
+                "the image's kernel writes nothing to the serial port: `console: {serial}` of the action `bootloader` tells it of that"
+            )
+        })
+    }
+
     fn introduce(&self, source: &Source, found: &Bootable, guest: &Guest, size: u64) {
         let table = match &found.table {
             _ if found.iso => "iso",
@@ -404,6 +419,9 @@ impl Args {
         {
             let text = format!("the image has no EFI program that a new {} machine would start", guest.architecture);
             eprintln!("{}", report::note(&text));
+        }
+        if let Some(why) = self.hears_nothing(found, guest.architecture) {
+            eprintln!("{}", report::note(&why));
         }
         for Forward { host, guest } in &guest.forwards {
             eprintln!("localhost:{host} leads to its port {guest}");

@@ -23,7 +23,7 @@ pub use overwrite::{Area, Overwrite, Owner};
 pub use position::Position;
 pub use size::{Size, exact};
 pub use spec::{
-    Contents, Deploy, FilesystemKind, ImageSize, Mount, Partition, Reserved, Spec, Strategy, TableKind, Verity, Write,
-    WriteSource, WriteTarget,
+    BootCheck, Contents, Deploy, FilesystemKind, ImageSize, Mount, Partition, Reserved, Spec, Strategy, TableKind,
+    Verity, Write, WriteSource, WriteTarget,
 };
 pub use tools::{Tool, Tools};

@@ -48,6 +48,26 @@ pub struct Spec {
     /// How many of the deploys are in that file.
     #[serde(default)]
     pub deployed: usize,
+    /// What is done where it does not start.
+    #[serde(default, skip_serializing_if = "BootCheck::is_default")]
+    pub boot_check: BootCheck,
+}
+
+/// What is done where an image does not start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootCheck {
+    /// The build fails.
+    #[default]
+    Error,
+    /// It is said, and the image is made.
+    Warn,
+}
+
+impl BootCheck {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How large an image is.

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::iso::{self, Platform};
+use super::menu::{self, Choice};
 use super::table;
 use super::tree::{EntryKind, Ext, Fat};
 use super::{Tree, Window};
@@ -26,6 +27,8 @@ pub struct Bootable {
     pub extlinux: bool,
     /// Of the system in it, where it has one that can be read.
     pub system: Option<Architecture>,
+    /// What the menus of its boot loaders offer, as far as their file systems can be read.
+    pub choices: Vec<Choice>,
 }
 
 /// Names that EFI firmware looks for in `EFI/BOOT` (UEFI specification, 3.5.1.1).
@@ -83,6 +86,24 @@ impl Bootable {
         self.efi.iter().find(|(of, _)| *of == architecture).map(|(_, path)| path.as_str())
     }
 
+    /// Whether kernels are told of consoles in the menu, and the first serial port of a generic machine is never among
+    /// them. Without any, that of a PC is the screen; others follow what the firmware says.
+    pub fn is_silent(&self, architecture: Architecture) -> bool {
+        let pc = matches!(architecture, Architecture::Amd64 | Architecture::I386);
+        let serial: &[&str] = match architecture {
+            Architecture::Arm64 | Architecture::Armhf | Architecture::Armel => &["ttyAMA0"],
+            Architecture::Ppc64el => &["hvc0"],
+            Architecture::S390x => &["ttysclp0", "sclp0", "ttyS0"],
+            _ => &["ttyS0"],
+        };
+        let systems = || self.choices.iter().filter(|choice| choice.value("root").is_some());
+        systems().next().is_some()
+            && systems().all(|choice| {
+                let consoles: Vec<&str> = choice.consoles().collect();
+                if consoles.is_empty() { pc } else { !serial.iter().any(|known| consoles.contains(known)) }
+            })
+    }
+
     fn look_into(&mut self, bytes: &Window) {
         if super::tree::fat::is_fat(bytes) {
             if let Ok(tree) = Fat::open(bytes.clone()) {
@@ -110,6 +131,7 @@ impl Bootable {
         self.extlinux |= ["extlinux/extlinux.conf", "boot/extlinux/extlinux.conf", "boot.scr", "boot/boot.scr"]
             .into_iter()
             .any(is_file);
+        self.choices.extend(menu::choices(tree).unwrap_or_default());
         if self.system.is_none() {
             self.system = architecture_of(tree);
         }

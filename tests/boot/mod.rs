@@ -9,6 +9,7 @@ mod systems;
 
 mod atomic;
 mod boards;
+mod boot_check;
 mod first_boot;
 mod grub;
 mod iso;

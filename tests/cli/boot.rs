@@ -275,3 +275,32 @@ fn a_missing_qemu_is_named_by_its_package() {
         .says("qemu-system-x86_64 is missing, which runs amd64 machines")
         .says("sudo apt install qemu-system-x86");
 }
+
+#[test]
+fn a_kernel_that_is_told_of_no_serial_console_is_named_where_one_listens_to_it() {
+    needs_qemu!();
+    needs_program!("mke2fs", "e2fsprogs");
+    for (consoles, silent) in [("quiet", true), ("console=tty0", true), ("console=tty0 console=ttyS0,115200", false)] {
+        let menu = format!("menuentry 'Debian' {{\n\tlinux /boot/vmlinuz-6.12 root=/dev/vda ro {consoles}\n}}\n");
+        let project = Project::new().file("tree/boot/grub/grub.cfg", menu);
+        let made = std::process::Command::new("mke2fs")
+            .args(["-q", "-t", "ext4", "-d"])
+            .arg(project.path("tree"))
+            .arg(project.path("disk.img"))
+            .arg("8M")
+            .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+            .status();
+        assert!(made.unwrap().success());
+        // ext4 leaves the first sectors to loaders.
+        let mut bytes = fs::read(project.path("disk.img")).unwrap();
+        bytes[..512].copy_from_slice(&disk(false)[..512]);
+        fs::write(project.path("disk.img"), bytes).unwrap();
+        let way_out = "`console: ttyS0` of the action `bootloader`";
+        let finished = project.run(boot(["--expect", "login:", "--timeout", "5"])).code(1);
+        let finished = if silent { finished.says(way_out) } else { finished.says_nothing_of(way_out) };
+        let hints = finished.stderr_filtered().matches("= hint: the image's kernel writes nothing").count();
+        assert_eq!(hints, usize::from(silent), "{finished}");
+        // What is no kernel's may come all the same.
+        project.run(boot(["--expect", "speaks"])).success();
+    }
+}

@@ -62,6 +62,7 @@ fn with_kinds(given: &ImagePartition, kinds: &[FilesystemKind], architecture: Ar
         writes: Vec::new(),
         deployed: 0,
         written: false,
+        boot_check: given.boot_check,
     }
 }
 

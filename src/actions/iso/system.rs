@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::build::boot_check;
 use crate::build::inside::{Inside, Kind};
 use crate::debian::Architecture;
 use crate::diagnostics::Fault;
+use crate::image::FilesystemKind;
 
 /// Kernel and initrd of a root.
 pub(super) struct System {
@@ -16,6 +18,8 @@ pub(super) struct System {
     pub(super) version: String,
     kernel: File,
     initrd: File,
+    /// Why it is not known whether the initrd can mount the live root.
+    pub(super) unknown: Option<String>,
 }
 
 /// Links of Debian's linux-update-symlinks to the newest kernel.
@@ -31,8 +35,8 @@ const LIVE_HOOK: &str = "/usr/share/initramfs-tools/hooks/live";
 const MODULES: &str = "/etc/initramfs-tools/modules";
 
 impl System {
-    /// Finds kernel and initrd; the fault names all packages that are missing.
-    pub(super) fn find(root: &Inside, architecture: Architecture, erofs: bool) -> Result<Self> {
+    /// Finds kernel and initrd in the root that is at `top` of this machine; the fault names all packages that are missing.
+    pub(super) fn find(root: &Inside, top: &Path, architecture: Architecture, erofs: bool) -> Result<Self> {
         let mut missing: Vec<(&str, String)> = Vec::new();
         let kernel = kernel(root)?;
         if kernel.is_none() {
@@ -65,13 +69,16 @@ impl System {
                 .hint("`initramfs-tools` makes it when the kernel is installed; `update-initramfs -c -k all` in a `run` with `chroot: true` makes it afterwards")
                 .into());
         }
-        if erofs && !lists_erofs(root)? {
-            return Err(Fault::failed("the initrd has no erofs, and could not mount the live root")
-                .hint(format!("add the line `erofs` to {MODULES} by an `overlay` or `run` before the kernel is installed, or run `update-initramfs -u` after it; or use `filesystem: squashfs`"))
+        let kind = if erofs { FilesystemKind::Erofs } else { FilesystemKind::Squashfs };
+        let missing = boot_check::missing_module(top, &version, &initrd, kind);
+        let unknown = missing.as_ref().err().map(|error| format!("{} cannot be read: {error:#}", initrd.display()));
+        if let Ok(Some(module)) = missing {
+            return Err(Fault::failed(format!("the initrd has no module {module}, and could not mount the live root"))
+                .hint(format!("add the line `{module}` to {MODULES} by an `overlay` or `run` before the kernel is installed, or run `update-initramfs -u` after it; or use `filesystem: squashfs`"))
                 .into());
         }
         let open = |path: &Path| root.read(path).with_context(|| format!("opening {}", path.display()));
-        Ok(Self { kernel: open(&path)?, initrd: open(&initrd)?, version })
+        Ok(Self { kernel: open(&path)?, initrd: open(&initrd)?, version, unknown })
     }
 
     /// Copies both into a directory.
@@ -125,15 +132,6 @@ fn in_order(version: &str) -> Vec<(u64, String)> {
     parts
 }
 
-fn lists_erofs(root: &Inside) -> Result<bool> {
-    if root.kind(Path::new(MODULES))? != Some(Kind::File) {
-        return Ok(false);
-    }
-    let mut text = String::new();
-    std::io::Read::read_to_string(&mut root.read(Path::new(MODULES))?, &mut text).context("reading the modules")?;
-    Ok(text.lines().any(|line| line.trim() == "erofs"))
-}
-
 /// What tells an image from all others, from the files in its directory `live` and its menu.
 pub(super) fn id(live: &Path, menu: &str) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
@@ -149,6 +147,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::inspect::initrd::tests::archive;
 
     fn root(files: &[&str]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
@@ -172,7 +171,8 @@ mod tests {
     #[test]
     fn a_root_without_anything_is_told_all_that_it_lacks() {
         let root = root(&["etc/hostname"]);
-        let error = System::find(&Inside::open(root.path()).unwrap(), Architecture::Amd64, false).err().unwrap();
+        let error =
+            System::find(&Inside::open(root.path()).unwrap(), root.path(), Architecture::Amd64, false).err().unwrap();
         let fault = crate::diagnostics::fault_of(&error);
         assert!(fault.message.contains("it lacks a kernel, live-boot, an init"), "{}", fault.message);
         assert!(fault.hints[0].contains("[linux-image-amd64, live-boot, systemd-sysv]"), "{:?}", fault.hints);
@@ -182,13 +182,14 @@ mod tests {
     fn a_kernel_without_an_initrd_and_an_initrd_without_erofs_are_told() {
         let files = ["boot/vmlinuz-6.1", "sbin/init", "usr/share/initramfs-tools/hooks/live"];
         let root = root(&files);
-        let find = |erofs| System::find(&Inside::open(root.path()).unwrap(), Architecture::Amd64, erofs);
+        let find = |erofs| System::find(&Inside::open(root.path()).unwrap(), root.path(), Architecture::Amd64, erofs);
         assert!(find(false).err().unwrap().to_string().contains("/boot/initrd.img-6.1 is missing"));
         fs::write(root.path().join("boot/initrd.img-6.1"), "x").unwrap();
         assert_eq!(find(false).unwrap().version, "6.1");
-        assert!(find(true).is_err());
-        fs::create_dir_all(root.path().join("etc/initramfs-tools")).unwrap();
-        fs::write(root.path().join("etc/initramfs-tools/modules"), "# modules\nerofs\n").unwrap();
-        assert!(find(true).is_ok());
+        assert!(find(false).unwrap().unknown.unwrap().contains("/boot/initrd.img-6.1 cannot be read"));
+        let initrd = archive(&[("usr/lib/modules/6.1/modules.builtin", "kernel/fs/squashfs/squashfs.ko\n")]);
+        fs::write(root.path().join("boot/initrd.img-6.1"), initrd).unwrap();
+        assert_eq!(find(false).unwrap().unknown, None);
+        assert!(find(true).err().unwrap().to_string().contains("no module erofs"));
     }
 }

@@ -96,7 +96,8 @@ pub fn only_esp<'a>(spec: &'a Spec, slot: Option<&'a str>) -> Result<(&'a Mount,
     esp(spec, slot)
 }
 
-fn is_esp(partition: &Partition) -> bool {
+/// Whether it is an EFI system partition.
+pub fn is_esp(partition: &Partition) -> bool {
     partition.kind.eq_ignore_ascii_case(ESP)
         || partition.kind.eq_ignore_ascii_case("ef")
         || partition.flags.iter().any(|flag| flag == "esp")

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::build::bootloader::layout;
 use crate::image::{Contents, FilesystemKind, Mount, Partition, Spec};
 
 /// How a system finds a partition.
@@ -84,7 +85,7 @@ pub fn fstab(spec: &Spec, slot: Option<&str>, by: Option<FindBy>) -> String {
             None => device(partition, by),
         };
         let Some(device) = device else { continue };
-        let options = options(mount, &partition.contents, protected);
+        let options = options(mount, partition, protected);
         let pass = pass(mount, &partition.contents, protected);
         lines.push(line(&device, &mount.path, kind, &options, pass));
     }
@@ -113,8 +114,20 @@ fn escaped(field: &str) -> String {
     all
 }
 
-fn options(mount: &Mount, contents: &Contents, protected: bool) -> String {
+/// Of an EFI system partition where only updates of the boot loader look: a start needs neither it nor the kernel's
+/// driver of FAT, and what cannot be mounted must not keep the system from starting.
+const RARELY_USED: [&str; 3] = ["umask=0077", "nofail", "x-systemd.automount"];
+
+fn is_rarely_used(mount: &Mount, partition: &Partition) -> bool {
+    ["/boot/efi", "/efi"].contains(&mount.path.as_str()) && layout::is_esp(partition) && mount.options.is_empty()
+}
+
+fn options(mount: &Mount, partition: &Partition, protected: bool) -> String {
+    let contents = &partition.contents;
     let mut all = vec!["defaults".to_owned()];
+    if is_rarely_used(mount, partition) {
+        all.extend(RARELY_USED.map(str::to_owned));
+    }
     all.extend(mount.options.iter().filter(|option| *option != "defaults").cloned());
     if (contents.kind.is_read_only() || protected) && !all.iter().any(|option| option == "ro") {
         all.push("ro".into());

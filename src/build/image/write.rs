@@ -13,10 +13,10 @@ use super::tools::SandboxTools;
 use super::trees::Trees;
 use super::verity::{self, RootHashes};
 use super::writes;
-use crate::build::BuildContext;
-use crate::diagnostics::{fault_of, size_shown};
+use crate::build::{BuildContext, boot_check};
+use crate::diagnostics::{Fault, fault_of, size_shown};
 use crate::image::filesystem::{self, Tree};
-use crate::image::{Layout, Partition, Placed, Spec, Strategy, sparse, table};
+use crate::image::{BootCheck, Layout, Partition, Placed, Spec, Strategy, sparse, table};
 use crate::store::is_disk_full;
 
 /// Writes the image that `cx.image` describes: whole, or, where an earlier step wrote it, what was
@@ -25,6 +25,7 @@ pub fn write(cx: &mut BuildContext<'_>) -> Result<()> {
     let spec = cx.image.context("no step before describes an image")?;
     let target = cx.artifacts.join(&spec.name);
     let partial = partial(&target)?;
+    check_start(cx, spec)?;
     if spec.written {
         fs::rename(&target, &partial).with_context(|| format!("opening {}", spec.name))?;
     } else if let Some(directory) = partial.parent() {
@@ -39,6 +40,24 @@ pub fn write(cx: &mut BuildContext<'_>) -> Result<()> {
     let meta = file.metadata()?;
     cx.detail = format!("{}, {} of data", size_shown(meta.len()), size_shown(meta.blocks() * 512));
     Ok(())
+}
+
+/// Refuses an image whose system does not start, or warns of it.
+fn check_start(cx: &BuildContext<'_>, spec: &Spec) -> Result<()> {
+    let Some(deploy) = spec.deploys.get(spec.deployed..).and_then(<[_]>::last) else { return Ok(()) };
+    let boot_check::Found { findings, unknown } = boot_check::check(spec, deploy.slot.as_deref(), cx.root)?;
+    unknown.iter().for_each(|what| cx.warn(format!("whether {} starts is not known: {what}", spec.name)));
+    if spec.boot_check == BootCheck::Warn {
+        findings.iter().for_each(|finding| cx.warn(format!("{} would not start: {}", spec.name, finding.message)));
+        return Ok(());
+    }
+    let mut findings = findings.into_iter();
+    let Some(first) = findings.next() else { return Ok(()) };
+    let mut fault = Fault::failed(format!("{} would not start: {}", spec.name, first.message)).hint(first.hint);
+    for other in findings {
+        fault = fault.hint(format!("another reason: {}: {}", other.message, other.hint));
+    }
+    Err(fault.hint("`boot-check: warn` in `image-partition` makes the image anyway").into())
 }
 
 /// Copies the partitions that are artifacts of their own out of an image that steps changed.

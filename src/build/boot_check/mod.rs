@@ -1,0 +1,110 @@
+//! Whether an image can start: looked at as its firmware, its boot loader and its initramfs would, before it is
+//! written.
+//!
+//! Only what is certainly wrong is a fault. What cannot be read is said, and what is computed when the machine starts
+//! counts as right: an image is not refused for what nobody knows.
+
+mod drivers;
+mod fstab;
+mod loader;
+mod place;
+mod start;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use self::drivers::{Drivers, Has};
+use self::place::relative;
+use crate::image::{FilesystemKind, Spec};
+use crate::inspect::Tree;
+use crate::inspect::initrd::Initrd;
+use crate::inspect::menu;
+use crate::inspect::tree::Directory;
+
+/// Something for which a system does not start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Lower-case, one sentence.
+    pub message: String,
+    /// The way out.
+    pub hint: String,
+}
+
+impl Finding {
+    fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: hint.into() }
+    }
+}
+
+/// A root that is about to be written into an image.
+struct Look<'a> {
+    spec: &'a Spec,
+    slot: Option<&'a str>,
+    tree: Directory,
+    /// What was read of each initramfs, by its path in the root; `None` for what cannot be read here.
+    initrds: BTreeMap<PathBuf, Option<Initrd>>,
+    found: Found,
+}
+
+/// What was found out of a root.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// What keeps it from starting, each said once.
+    pub findings: Vec<Finding>,
+    /// What could not be looked at, and why.
+    pub unknown: Vec<String>,
+}
+
+/// A module of the kernel that an initramfs lacks to mount a kind of file system; an error where it cannot be read.
+pub fn missing_module(root: &Path, kernel: &str, initrd: &Path, kind: FilesystemKind) -> Result<Option<String>> {
+    let tree = Directory::new(root.to_owned(), false);
+    let initrd = Initrd::read((&tree as &dyn Tree).open(&relative(initrd))?)?;
+    let drivers = Drivers::of(&tree, Path::new(""), kernel, Some(&initrd))?;
+    Ok(match drivers.early_any(drivers::of_filesystem(kind), true) {
+        Has::No(module) => Some(module),
+        Has::Yes | Has::Unknown => None,
+    })
+}
+
+/// All that keeps the root of a deploy from starting.
+pub fn check(spec: &Spec, slot: Option<&str>, root: &Path) -> Result<Found> {
+    let tree = Directory::new(root.to_owned(), false);
+    let choices = menu::choices(&tree)?;
+    let mut look = Look { spec, slot, tree, initrds: BTreeMap::new(), found: Found::default() };
+    look.check_loaders(&choices)?;
+    let mut systems = Vec::new();
+    for choice in &choices {
+        if let Some(system) = look.check_choice(choice)?
+            && !systems.contains(&system)
+        {
+            systems.push(system);
+        }
+    }
+    for system in &systems {
+        look.check_fstab(system)?;
+    }
+    Ok(look.found)
+}
+
+/// A system that a choice starts: the root itself, or a deployment in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct System {
+    /// Relative to the top of the root.
+    top: PathBuf,
+    /// Its kernel's version, where that is known.
+    kernel: Option<String>,
+}
+
+impl Look<'_> {
+    fn tree(&self) -> &dyn Tree {
+        &self.tree
+    }
+
+    fn add(&mut self, finding: Finding) {
+        if !self.found.findings.iter().any(|known| known.message == finding.message) {
+            self.found.findings.push(finding);
+        }
+    }
+}

@@ -167,7 +167,8 @@ pub struct ImagePartition {
     /// left out.
     #[serde(default)]
     pub seed: Option<String>,
-    /// What is done where the image does not start: `error`, or `warn`, which says so and makes it.
+    /// What is done where the image does not start: `error`, or `warn`, which says so and makes it. Recipes that are
+    /// read as debos reads them warn where they do not say it.
     #[serde(default)]
     pub boot_check: BootCheck,
     /// Areas that only a boot loader may use.

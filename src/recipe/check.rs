@@ -388,6 +388,7 @@ impl<'a> Loading<'a> {
             return;
         }
         self.mount_image(kind, &mut value);
+        Self::excuse_image(scope.lenient, kind, &mut value);
         self.decoded(scope, kind, value, spans, &elsewhere, description, wanted);
     }
 

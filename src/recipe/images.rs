@@ -37,6 +37,16 @@ impl Loading<'_> {
         }
     }
 
+    /// What debos makes without a look at it is made, where a recipe is read as debos reads it.
+    pub(super) fn excuse_image(lenient: bool, kind: &Kind, properties: &mut Value) {
+        if lenient
+            && kind.name == "image-partition"
+            && let Value::Object(properties) = properties
+        {
+            properties.entry("boot-check").or_insert_with(|| "warn".into());
+        }
+    }
+
     /// Has an image mounted for the steps that follow, where one of them wants its device.
     pub(super) fn mount_image(&self, kind: &Kind, properties: &mut Value) {
         if self.mounts_images

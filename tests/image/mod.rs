@@ -3,6 +3,7 @@
 mod artifacts;
 mod bmap;
 mod boards;
+mod boot_check;
 mod deploy;
 pub mod disk;
 mod filesystem_image;

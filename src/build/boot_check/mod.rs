@@ -5,12 +5,13 @@
 //! counts as right: an image is not refused for what nobody knows.
 
 mod drivers;
+pub mod features;
 mod fstab;
 mod loader;
 mod place;
 mod start;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -55,6 +56,8 @@ pub struct Found {
     pub findings: Vec<Finding>,
     /// What could not be looked at, and why.
     pub unknown: Vec<String>,
+    /// Versions of the kernels that are started.
+    pub kernels: BTreeSet<String>,
 }
 
 /// A module of the kernel that an initramfs lacks to mount a kind of file system; an error where it cannot be read.
@@ -82,6 +85,7 @@ pub fn check(spec: &Spec, slot: Option<&str>, root: &Path) -> Result<Found> {
             systems.push(system);
         }
     }
+    look.found.kernels = systems.iter().filter_map(|system| system.kernel.clone()).collect();
     for system in &systems {
         look.check_fstab(system)?;
     }

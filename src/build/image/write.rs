@@ -13,7 +13,8 @@ use super::tools::SandboxTools;
 use super::trees::Trees;
 use super::verity::{self, RootHashes};
 use super::writes;
-use crate::build::{BuildContext, boot_check};
+use crate::build::BuildContext;
+use crate::build::boot_check::{self, Finding};
 use crate::diagnostics::{Fault, fault_of, size_shown};
 use crate::image::filesystem::{self, Tree};
 use crate::image::{BootCheck, Layout, Partition, Placed, Spec, Strategy, sparse, table};
@@ -25,7 +26,7 @@ pub fn write(cx: &mut BuildContext<'_>) -> Result<()> {
     let spec = cx.image.context("no step before describes an image")?;
     let target = cx.artifacts.join(&spec.name);
     let partial = partial(&target)?;
-    check_start(cx, spec)?;
+    let kernels = check_start(cx, spec)?;
     if spec.written {
         fs::rename(&target, &partial).with_context(|| format!("opening {}", spec.name))?;
     } else if let Some(directory) = partial.parent() {
@@ -34,7 +35,7 @@ pub fn write(cx: &mut BuildContext<'_>) -> Result<()> {
     let started = Instant::now();
     let options = File::options().read(true).write(true).create(!spec.written).clone();
     let file = options.open(&partial).with_context(|| format!("opening {}", spec.name))?;
-    Writer { cx, spec, path: &partial, file: &file }.write()?;
+    Writer { cx, spec, path: &partial, file: &file, kernels: &kernels }.write()?;
     fs::rename(&partial, &target).with_context(|| format!("naming {}", spec.name))?;
     cx.log(format!("wrote {} in {:.3} s", spec.name, started.elapsed().as_secs_f64()));
     let meta = file.metadata()?;
@@ -42,11 +43,17 @@ pub fn write(cx: &mut BuildContext<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Refuses an image whose system does not start, or warns of it.
-fn check_start(cx: &BuildContext<'_>, spec: &Spec) -> Result<()> {
-    let Some(deploy) = spec.deploys.get(spec.deployed..).and_then(<[_]>::last) else { return Ok(()) };
-    let boot_check::Found { findings, unknown } = boot_check::check(spec, deploy.slot.as_deref(), cx.root)?;
+/// Looks at the root whether it starts; versions of its kernels.
+fn check_start(cx: &BuildContext<'_>, spec: &Spec) -> Result<BTreeSet<String>> {
+    let Some(deploy) = spec.deploys.get(spec.deployed..).and_then(<[_]>::last) else { return Ok(BTreeSet::new()) };
+    let boot_check::Found { findings, unknown, kernels } = boot_check::check(spec, deploy.slot.as_deref(), cx.root)?;
     unknown.iter().for_each(|what| cx.warn(format!("whether {} starts is not known: {what}", spec.name)));
+    judge(cx, spec, findings)?;
+    Ok(kernels)
+}
+
+/// Refuses an image whose system does not start, or warns of it.
+fn judge(cx: &BuildContext<'_>, spec: &Spec, findings: Vec<Finding>) -> Result<()> {
     if spec.boot_check == BootCheck::Warn {
         findings.iter().for_each(|finding| cx.warn(format!("{} would not start: {}", spec.name, finding.message)));
         return Ok(());
@@ -100,6 +107,8 @@ struct Writer<'a> {
     /// The image under its temporary name.
     path: &'a Path,
     file: &'a File,
+    /// Versions of the kernels that it starts.
+    kernels: &'a BTreeSet<String>,
 }
 
 impl Writer<'_> {
@@ -119,11 +128,25 @@ impl Writer<'_> {
         }
         let changed = self.changed(deploy.map(|deploy| deploy.slot.as_deref()));
         let hashes = self.file_systems(&layout, &changed, trees.as_ref(), &tools)?;
+        self.check_features(&layout, deploy.and_then(|deploy| deploy.slot.as_deref()))?;
         let spec = &verity::with_uuids(spec, &hashes);
         trees.map_or(Ok(()), Trees::put_back)?;
         table::write(self.file, spec, &layout).context("writing the partition table")?;
         writes::apply(cx, self.file, spec, &layout)?;
         extract(self.file, spec, &layout, cx.artifacts)
+    }
+
+    /// Whether the kernels know the file systems as they were made.
+    fn check_features(&self, layout: &Layout, slot: Option<&str>) -> Result<()> {
+        let mut findings = Vec::new();
+        for (partition, placed) in self.spec.partitions.iter().zip(&layout.partitions) {
+            if self.spec.mounts_of(slot).any(|mount| mount.partition == partition.name && !mount.build_time) {
+                let kernels = self.kernels.iter();
+                let of = |kernel: &String| boot_check::features::check(self.file, placed.start, partition, kernel);
+                findings.extend(kernels.flat_map(of));
+            }
+        }
+        judge(self.cx, self.spec, findings)
     }
 
     /// What was written stays where it is.

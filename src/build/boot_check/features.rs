@@ -1,0 +1,176 @@
+//! Features of file systems against the kernel: what mkfs of this machine turns on by itself may be newer than the
+//! kernel of the image.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use super::Finding;
+use crate::image::{FilesystemKind, Partition};
+
+/// A feature: its bit, its name, and the first kernel that mounts it for writing.
+type Feature = (u32, &'static str, (u32, u32));
+
+/// Where a kind's superblock keeps a set of features.
+struct Set {
+    /// What the superblock begins with, and where.
+    magic: (u64, &'static [u8]),
+    /// Of the set.
+    at: u64,
+    little_endian: bool,
+    features: &'static [Feature],
+}
+
+// From the headers of Linux: fs/ext4/ext4.h, fs/xfs/libxfs/xfs_format.h, include/uapi/linux/btrfs.h, fs/erofs/erofs_fs.h.
+const EXT: (u64, &[u8]) = (1024 + 0x38, b"\x53\xef");
+const XFS: (u64, &[u8]) = (0, b"XFSB");
+const BTRFS: (u64, &[u8]) = (0x1_0040, b"_BHRfS_M");
+const EROFS: (u64, &[u8]) = (1024, b"\xe2\xe1\xf5\xe0");
+
+const SETS: [Set; 7] = [
+    Set {
+        magic: EXT,
+        at: 1024 + 0x60,
+        little_endian: true,
+        features: &[
+            (0x2000, "metadata_csum_seed", (4, 4)),
+            (0x4000, "large_dir", (4, 13)),
+            (0x10000, "encrypt", (4, 1)),
+            (0x20000, "casefold", (5, 2)),
+        ],
+    },
+    Set {
+        magic: EXT,
+        at: 1024 + 0x64,
+        little_endian: true,
+        features: &[(0x2000, "project", (4, 5)), (0x8000, "verity", (5, 4)), (0x10000, "orphan_file", (5, 15))],
+    },
+    Set {
+        magic: XFS,
+        at: 212,
+        little_endian: false,
+        features: &[(0x2, "rmapbt", (4, 8)), (0x4, "reflink", (4, 9)), (0x8, "inobtcount", (5, 10))],
+    },
+    Set {
+        magic: XFS,
+        at: 216,
+        little_endian: false,
+        features: &[
+            (0x8, "bigtime", (5, 10)),
+            (0x20, "nrext64", (5, 19)),
+            (0x40, "exchange", (6, 10)),
+            (0x80, "parent", (6, 10)),
+            (0x100, "metadir", (6, 13)),
+            (0x200, "zoned", (6, 15)),
+        ],
+    },
+    Set {
+        magic: BTRFS,
+        at: 0x1_00b4,
+        little_endian: true,
+        features: &[(0x1, "free-space-tree", (4, 5)), (0x4, "verity", (5, 15)), (0x8, "block-group-tree", (6, 1))],
+    },
+    Set {
+        magic: BTRFS,
+        at: 0x1_00bc,
+        little_endian: true,
+        features: &[(0x1000, "zoned", (5, 12)), (0x4000, "raid-stripe-tree", (6, 7)), (0x1_0000, "squota", (6, 7))],
+    },
+    Set {
+        magic: EROFS,
+        at: 1024 + 80,
+        little_endian: true,
+        features: &[
+            (0x4, "chunked files", (5, 15)),
+            (0x10, "ztailpacking", (5, 17)),
+            (0x20, "fragments", (6, 1)),
+            (0x40, "prefixes of attributes", (6, 4)),
+            (0x80, "48-bit addresses", (6, 15)),
+        ],
+    },
+];
+
+/// Set where an erofs says which compressions it has, and where: a bit each.
+const EROFS_CONFIGURED: u32 = 0x2;
+const EROFS_ALGORITHMS: u64 = 1024 + 84;
+const ALGORITHMS: [Feature; 3] = [(0x2, "lzma", (5, 16)), (0x4, "deflate", (6, 6)), (0x8, "zstd", (6, 10))];
+
+/// What a file system in the image has that a kernel of this release does not know.
+pub fn check(image: &File, start: u64, partition: &Partition, kernel: &str) -> Vec<Finding> {
+    let Some(version) = version(kernel) else { return Vec::new() };
+    let kind = partition.contents.kind.fstab_type().unwrap_or("none");
+    let newer = found(image, start, partition.contents.kind).into_iter().filter(|(_, _, first)| version < *first);
+    newer
+        .map(|(_, name, (major, minor))| {
+            let hint = match partition.contents.kind {
+                FilesystemKind::Xfs => {
+                    format!("turn it off: `mkfs-options: [\"-i\", \"{name}=0\"]`, or `features` for those of `-m`")
+                }
+                FilesystemKind::Erofs => "choose a `compression` of before: `lz4hc`".to_owned(),
+                _ => format!("turn it off: `features: [\"^{name}\"]`"),
+            };
+            Finding::new(
+                format!(
+                    "`{}` is {kind} with {name}, of Linux {major}.{minor} and newer, and the kernel is {kernel}",
+                    partition.name
+                ),
+                hint,
+            )
+        })
+        .collect()
+}
+
+fn found(image: &File, start: u64, kind: FilesystemKind) -> Vec<Feature> {
+    let read = |at: u64, length: usize| {
+        let mut bytes = vec![0; length];
+        image.read_exact_at(&mut bytes, start + at).ok().map(|()| bytes)
+    };
+    let number = |at: u64, little_endian: bool| {
+        let bytes: [u8; 4] = read(at, 4)?.try_into().ok()?;
+        Some(if little_endian { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
+    };
+    let is = |(at, magic): (u64, &[u8])| read(at, magic.len()).is_some_and(|bytes| bytes == magic);
+    let mut all = Vec::new();
+    for set in SETS.iter().filter(|set| is(set.magic)) {
+        let bits = number(set.at, set.little_endian).unwrap_or(0);
+        all.extend(set.features.iter().filter(|(bit, ..)| bits & bit != 0));
+        if kind == FilesystemKind::Erofs && bits & EROFS_CONFIGURED != 0 {
+            let bits = number(EROFS_ALGORITHMS, true).unwrap_or(0) & 0xffff;
+            all.extend(ALGORITHMS.iter().filter(|(bit, ..)| bits & bit != 0));
+        }
+    }
+    all
+}
+
+/// "6.12.43+deb13-amd64" as (6, 12).
+fn version(kernel: &str) -> Option<(u32, u32)> {
+    let mut numbers = kernel.split(|letter: char| !letter.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_compared_by_their_first_numbers() {
+        assert_eq!(version("6.12.43+deb13-amd64"), Some((6, 12)));
+        assert_eq!(version("5.10.0-32-cloud-amd64"), Some((5, 10)));
+        assert_eq!(version("mine"), None);
+    }
+
+    #[test]
+    fn features_are_found_where_the_superblock_has_them() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        let at = |offset: u64, bytes: &[u8]| file.write_all_at(bytes, 4096 + offset).unwrap();
+        at(1024, b"\xe2\xe1\xf5\xe0");
+        at(1024 + 80, &0x22_u32.to_le_bytes());
+        at(1024 + 84, &0x9_u16.to_le_bytes());
+        let names = |kind| found(&file, 4096, kind).into_iter().map(|(_, name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names(FilesystemKind::Erofs), ["fragments", "zstd"]);
+        assert_eq!(found(&file, 0, FilesystemKind::Erofs), []);
+        at(0, b"XFSB");
+        at(216, &0x28_u32.to_be_bytes());
+        assert!(names(FilesystemKind::Xfs).contains(&"nrext64"));
+    }
+}

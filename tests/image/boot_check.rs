@@ -1,0 +1,130 @@
+//! An image says whether it can start: what is wrong with menu, kernel and file systems is said before it is written.
+
+use rstest::rstest;
+
+use crate::harness::Project;
+
+/// A card for U-Boot with a kernel of Linux 4.9, which mounts ext4 by itself.
+const KERNEL: &str = "mkdir -p /boot/extlinux /lib/modules/4.9.0-test /data; echo kernel > /boot/vmlinuz-4.9.0-test; echo kernel/fs/ext4/ext4.ko > /lib/modules/4.9.0-test/modules.builtin";
+
+fn recipe(menu: &str, command: &str, partition: &str, boot_check: &str) -> String {
+    format!(
+        r#"
+  - action: run
+    chroot: true
+    command: {KERNEL}
+  - action: image-partition
+    imagename: card.img
+    imagesize: 64MiB
+    partitiontype: msdos
+    boot-check: {boot_check}
+    partitions:
+      - {{ name: root, fs: ext4, size: 24MiB }}
+      - {{ name: data, fs: ext4, size: rest{partition} }}
+    mountpoints:
+      - {{ mountpoint: /, partition: root }}
+      - {{ mountpoint: /data, partition: data }}
+  - action: filesystem-deploy
+    first-boot: false
+  - action: run
+    chroot: true
+    command: |
+      printf 'label l0\n linux /boot/vmlinuz-4.9.0-test\n {menu}\n' > /boot/extlinux/extlinux.conf
+      {command}
+"#
+    )
+}
+
+const GOOD: &str = "append root=/dev/mmcblk0p1 console=ttyS0";
+
+#[rstest]
+#[case::good(GOOD, "true", "", "")]
+#[case::no_menu("", "rm -r /boot/extlinux; rm /etc/fstab", "", "")]
+#[case::initramfs_understands("append root=LABEL=root", "true", "", "which only one understands")]
+#[case::module_only(
+    GOOD,
+    "cd /lib/modules/4.9.0-test; mv modules.builtin modules.dep; sed -i 's/$/:/' modules.dep; touch modules.builtin",
+    "",
+    "has ext4 as a module only, and no initramfs"
+)]
+#[case::no_module(
+    GOOD,
+    "cd /lib/modules/4.9.0-test; echo > modules.builtin; echo > modules.dep",
+    "",
+    "has no module ext4"
+)]
+#[case::device_tree(
+    "fdt /boot/board.dtb\\n append root=/dev/mmcblk0p1",
+    "true",
+    "",
+    "starts /boot/board.dtb, and the partition `root` has no such file"
+)]
+#[case::kernel(
+    GOOD,
+    "rm /boot/vmlinuz*",
+    "",
+    "starts /boot/vmlinuz-4.9.0-test, and the partition `root` has no such file"
+)]
+#[case::bootable(GOOD, "true", ", flags: [boot]", "`data` is, `root` is not")]
+#[case::feature(
+    GOOD,
+    "true",
+    ", features: [casefold]",
+    "ext4 with casefold, of Linux 5.2 and newer, and the kernel is 4.9.0-test"
+)]
+#[case::partition("append root=/dev/vda2", "true", "", "that is the partition `data`, mounted on /data")]
+#[case::uuid(
+    "append root=PARTUUID=00000000-01",
+    "true",
+    "",
+    "`root=PARTUUID=00000000-01`, which no partition of `card.img` is"
+)]
+#[case::kind(
+    GOOD,
+    "sed -i '/data/s/ext4/xfs/' /etc/fstab",
+    "",
+    "mounts /data as xfs, and the partition `data` is ext4"
+)]
+#[case::disk(GOOD, "echo UUID=0b1c /srv auto defaults 0 0 >> /etc/fstab", "", "has /srv on UUID=0b1c")]
+#[case::other_disk(GOOD, "echo UUID=0b1c /srv auto nofail 0 0 >> /etc/fstab", "", "")]
+#[case::swap(GOOD, "echo LABEL=swap none swap sw 0 0 >> /etc/fstab", "", "has swap on LABEL=swap")]
+#[case::checker(
+    GOOD,
+    "sed -i 's/[0-9]$/0/' /etc/fstab; echo LABEL=data /srv ext4 defaults 0 2 >> /etc/fstab",
+    "",
+    "there is no fsck.ext4"
+)]
+fn what_keeps_a_card_from_starting(
+    #[case] menu: &str,
+    #[case] command: &str,
+    #[case] partition: &str,
+    #[case] reason: &str,
+) {
+    needs_program!("mke2fs", "e2fsprogs");
+    // fsck.ext4 is not in the small root.
+    let quiet =
+        if reason.contains("fsck") { String::new() } else { "sed -i 's/[12]$/0/' /etc/fstab || true; ".to_owned() };
+    let project = |boot_check| Project::new().tiny(&recipe(menu, &format!("{quiet}{command}"), partition, boot_check));
+    let Some(strict) = project("error") else { skip!("needs a static busybox") };
+    let finished = strict.build([]);
+    if reason.is_empty() {
+        finished.success().says_nothing_of("would not start").says_nothing_of("is not known");
+        return;
+    }
+    finished.code(1).says("card.img would not start: ").says(reason).says("`boot-check: warn`");
+    assert!(!strict.path("out/card.img").exists());
+    let Some(lenient) = project("warn") else { return };
+    lenient.build([]).success().says("warning: card.img would not start: ").says(reason);
+    assert!(lenient.path("out/card.img").exists());
+}
+
+#[test]
+fn an_initramfs_that_cannot_be_read_is_said_and_refuses_nothing() {
+    needs_program!("mke2fs", "e2fsprogs");
+    let menu = "initrd /boot/initrd.img\\n append root=LABEL=root";
+    let command = "sed -i 's/[12]$/0/' /etc/fstab; echo packed > /boot/initrd.img";
+    let Some(project) = Project::new().tiny(&recipe(menu, command, "", "error")) else {
+        skip!("needs a static busybox")
+    };
+    project.build([]).success().says("whether card.img starts is not known: /boot/initrd.img cannot be read");
+}

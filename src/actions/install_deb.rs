@@ -137,8 +137,8 @@ impl Action for InstallDeb {
 
     fn nature(&self) -> Nature {
         Nature {
-            // 2: the states of all repositories that the root is set up for are inputs.
-            version: 2,
+            // 3: nothing of packages is left in /run and /tmp.
+            version: 3,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads {

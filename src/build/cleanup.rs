@@ -1,9 +1,10 @@
 //! What installing packages leaves in a root that no image should have.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -40,6 +41,9 @@ const EMPTIED: &[&str] = &[
     "/var/log/apt",
 ];
 
+/// Directories that a system finds empty when it starts.
+const VOLATILE: [&str; 2] = ["/run", "/tmp"];
+
 /// What /etc/machine-id says for "make one at the first boot, and run what is to run then"
 /// (machine-id(5)); an empty file would not count as a first boot.
 const UNINITIALIZED: &[u8] = b"uninitialized\n";
@@ -59,11 +63,55 @@ pub fn after_packages(root: &Path) -> Result<()> {
     forget_machine_id(&root)
 }
 
+/// What is in /run and /tmp, which are empty on a system that starts.
+pub struct Volatile(BTreeSet<PathBuf>);
+
+impl Volatile {
+    /// As it is before packages are installed.
+    pub fn before(root: &Path) -> Result<Self> {
+        let root = Inside::open(root)?;
+        let mut known = BTreeSet::new();
+        for directory in VOLATILE {
+            paths_below(&root, Path::new(directory), &mut known)?;
+        }
+        Ok(Self(known))
+    }
+
+    /// Removes what came since.
+    pub fn remove_new(&self, root: &Path) -> Result<()> {
+        let root = Inside::open(root)?;
+        VOLATILE.into_iter().try_for_each(|directory| self.prune(&root, Path::new(directory)))
+    }
+
+    fn prune(&self, root: &Inside, directory: &Path) -> Result<()> {
+        for name in names(root, directory)? {
+            let path = directory.join(name);
+            match (self.0.contains(&path), root.link_kind(&path)?) {
+                (true, Some(Kind::Directory)) => self.prune(root, &path)?,
+                (true, _) => {}
+                (false, _) => remove_all(root, &path)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn paths_below(root: &Inside, directory: &Path, known: &mut BTreeSet<PathBuf>) -> Result<()> {
+    for name in names(root, directory)? {
+        let path = directory.join(name);
+        if root.link_kind(&path)? == Some(Kind::Directory) {
+            paths_below(root, &path, known)?;
+        }
+        known.insert(path);
+    }
+    Ok(())
+}
+
 /// Clears up after a bootstrap: besides, nothing of /run and /tmp belongs to the system.
 pub fn after_bootstrap(root: &Path) -> Result<()> {
     after_packages(root)?;
     let root = Inside::open(root)?;
-    for directory in ["/run", "/tmp"] {
+    for directory in VOLATILE {
         for name in names(&root, Path::new(directory))? {
             // /var/lock is a link to /run/lock.
             if directory != "/run" || name != "lock" {
@@ -154,6 +202,26 @@ mod tests {
             assert!(root.path().join(file).exists(), "{file}");
         }
         assert_eq!(fs::read_to_string(root.path().join("etc/machine-id")).unwrap(), "uninitialized\n");
+    }
+
+    #[test]
+    fn what_was_in_run_and_tmp_before_packages_came_stays() {
+        let root = root_with(&["tmp/mine/a.deb", "run/lock/mine"]);
+        symlink("..", root.path().join("tmp/mine/up")).unwrap();
+        let before = Volatile::before(root.path()).unwrap();
+        for file in ["tmp/mine/left", "tmp/left", "run/left/deep/file", "run/lock/left"] {
+            fs::create_dir_all(root.path().join(file).parent().unwrap()).unwrap();
+            fs::write(root.path().join(file), "").unwrap();
+        }
+        symlink("/etc", root.path().join("run/link")).unwrap();
+        before.remove_new(root.path()).unwrap();
+        let left: Vec<String> = walkdir::WalkDir::new(root.path())
+            .min_depth(2)
+            .sort_by_file_name()
+            .into_iter()
+            .map(|entry| entry.unwrap().path().strip_prefix(root.path()).unwrap().display().to_string())
+            .collect();
+        assert_eq!(left, ["run/lock", "run/lock/mine", "tmp/mine", "tmp/mine/a.deb", "tmp/mine/up"]);
     }
 
     #[test]

@@ -64,6 +64,11 @@ impl Release {
         })
     }
 
+    /// Paths of all indexes, below the suite's directory.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
     /// An index by its path below the suite's directory: `main/binary-amd64/Packages.xz`.
     pub fn index(&self, path: &str) -> Option<&Index> {
         self.files.get(path)

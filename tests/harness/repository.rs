@@ -192,7 +192,13 @@ impl Repository {
             fs::write(&full, text).expect("writing an index");
             release.push_str(&format!(" {} {} {path}\n", sha256(text.as_bytes()), text.len()));
         }
-        fs::write(dist.join("Release"), &release).expect("writing the release file");
+        self.sign_release(&release);
+    }
+
+    /// Signs another release file in its place.
+    pub fn sign_release(&self, release: &str) {
+        let dist = self.dir.join("dists").join(&self.suite);
+        fs::write(dist.join("Release"), release).expect("writing the release file");
         self.key.sign(&dist.join("Release"), &dist.join("InRelease"), "--clear-sign");
         self.key.sign(&dist.join("Release"), &dist.join("Release.gpg"), "--detach-sign");
     }

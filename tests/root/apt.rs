@@ -165,6 +165,45 @@ fn a_build_is_planned_anew_when_packages_go_meanwhile() {
 }
 
 #[test]
+fn a_mirror_without_its_lists_by_digest_gives_them_by_name() {
+    let case = case!();
+    let dist = case.project.path("repository/dists/stable");
+    let release = fs::read_to_string(dist.join("Release")).unwrap();
+    // It says that they are there, and they are not.
+    case.repository.sign_release(&release.replace("Components:", "Acquire-By-Hash: yes\nComponents:"));
+    case.recipe("[two]", SIGNED, "");
+    case.build().success();
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
+    assert!(case.server.seen().iter().any(|seen| seen.path.contains("/by-hash/")), "asked by digest first");
+}
+
+#[test]
+fn a_component_that_a_repository_lacks_is_named() {
+    let case = case!();
+    case.recipe("[two]", &format!("{SIGNED}\ncomponents: [main, contirb]"), "");
+    case.build().success().says("has no component `contirb`; it has main");
+    case.recipe("[two, one]", &format!("{SIGNED}\ncomponents: [main]"), "");
+    case.build().success().says_nothing_of("has no component");
+}
+
+#[test]
+fn what_packages_leave_in_run_and_tmp_goes_and_the_rest_stays() {
+    let case = case!();
+    let script = "#!/bin/sh\nmkdir -p /run/deep/er /tmp; echo > /run/deep/er/pid; echo > /tmp/left\n";
+    let mut case = case;
+    case.repository.add(Deb::new("leaves", "1.0").script("postinst", script));
+    case.repository.publish(DATE);
+    case.recipe("[leaves]", SIGNED, "");
+    let recipe = case.project.read("recipe.yaml");
+    let before = "  - action: run\n    chroot: true\n    command: mkdir -p /run; echo > /run/mine\n  - action: apt\n";
+    case.project.write("recipe.yaml", recipe.replacen("  - action: apt\n", before, 1));
+    case.build().success();
+    let names: Vec<String> = case.files().into_iter().map(|(name, _)| name).collect();
+    let left: Vec<&String> = names.iter().filter(|name| name.starts_with("run/") || name.starts_with("tmp/")).collect();
+    assert_eq!(left, ["run/mine"]);
+}
+
+#[test]
 fn a_mirror_without_what_it_lists_is_no_reason_to_plan_anew() {
     let case = case!();
     case.recipe("[two]", SIGNED, "");

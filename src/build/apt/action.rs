@@ -12,7 +12,8 @@ use super::release_file::verify_in_root;
 use super::repository::write_file;
 use super::root;
 use super::{Apt, Keys, Logins, Options, Trust, add_repositories, first_start};
-use crate::build::{BuildContext, CheckContext, InputContext, cleanup};
+use crate::build::cleanup::{self, Volatile};
+use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::debian::host;
 use crate::debian::sources::Sources;
 use crate::diagnostics::Diagnostics;
@@ -136,6 +137,7 @@ pub fn install(
     let (unauthenticated, logins) = (options.unauthenticated, options.logins.clone());
     verify_in_root(cx, &sources, &Trust { keys, unauthenticated, expired: false, logins })?;
     let keys = first_start::host_keys(cx.root);
+    let volatile = Volatile::before(cx.root)?;
     let mut apt = Apt::open(cx, sources, options)?;
     let (packages, bytes) = apt.installed()?;
     apt.update()?;
@@ -143,6 +145,7 @@ pub fn install(
     let made: BTreeSet<_> = first_start::host_keys(cx.root).difference(&keys).cloned().collect();
     first_start::renew_host_keys(cx, &made)?;
     cleanup::after_packages(cx.root)?;
+    volatile.remove_new(cx.root)?;
     let (packages_now, bytes_now) = apt.installed()?;
     let added = packages_now as i64 - packages as i64;
     let megabytes = (bytes_now as f64 - bytes as f64) / 1e6;

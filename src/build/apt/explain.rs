@@ -29,6 +29,12 @@ pub(super) fn explain(message: &str, output: &[String], names: impl FnOnce() -> 
         if let Some(package) = missing(line) {
             let known = known.get_or_insert_with(|| names.take().map(|names| names()).unwrap_or_default());
             let names = known.iter().map(String::as_str);
+            if let Some((name, architecture)) = foreign(package) {
+                fault.hints.push(format!(
+                    "`{name}` for {architecture} can be had where the root is for {architecture}, too: before this action a `run` with `chroot: true` and `dpkg --add-architecture {architecture}`"
+                ));
+                continue;
+            }
             fault.hints.push(match suggest(package, names) {
                 Some(close) if close == package => {
                     format!("a repository has `{package}`, but no version that the pins and the root's packages allow")
@@ -118,6 +124,12 @@ fn left_out(line: &str) -> Option<&str> {
     rest.split_once(" but it is not going to be installed")?.0.split_whitespace().next()
 }
 
+/// Name and architecture of a package that is asked for with one. apt finds it by them, where the root is for that.
+fn foreign(package: &str) -> Option<(&str, &str)> {
+    let (name, architecture) = package.split_once(':')?;
+    (!matches!(architecture, "any" | "native" | "all")).then_some((name, architecture))
+}
+
 /// The package that a line says is not there.
 fn missing(line: &str) -> Option<&str> {
     line.strip_prefix("E: Unable to locate package ").or_else(|| {
@@ -130,6 +142,12 @@ fn hint(line: &str) -> Option<String> {
         let package = rest.trim_start_matches("package ").trim_start_matches("archive ");
         let package = package.split_whitespace().next()?;
         return Some(format!("it is the package `{package}` that failed; what it said stands above"));
+    }
+    if line.contains("MODULES dep requires") || line.contains("workaround is MODULES=most") {
+        return Some(
+            "`MODULES=dep` takes the drivers of the machine that it runs on, which no build shows: `MODULES=most`, or `MODULES=list` with the drivers in /etc/initramfs-tools/modules"
+                .to_owned(),
+        );
     }
     if line.contains("No space left on device") {
         return Some("the disk is full: make room, or let `debforge store prune` do it".to_owned());
@@ -148,6 +166,23 @@ mod tests {
 
     fn lines(text: &str) -> Vec<String> {
         text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_package_of_another_architecture_says_how_that_is_added() {
+        let output = lines("E: Unable to locate package libc6:i386\nE: Unable to locate package foo:any");
+        let fault = explain("apt failed", &output, || vec!["libc6-i386".into()]);
+        assert!(fault.hints[0].contains("dpkg --add-architecture i386"), "{:?}", fault.hints);
+        assert!(fault.hints[1].starts_with("no repository of the root has `foo:any`"), "{:?}", fault.hints);
+    }
+
+    #[test]
+    fn an_initramfs_for_the_machine_that_builds_is_refused_with_the_way_out() {
+        let output = lines(
+            "mkinitramfs: MODULES dep requires mounted sysfs on /sys\nE: Sub-process /usr/bin/dpkg returned an error code (1)",
+        );
+        let fault = explain("apt failed", &output, Vec::new);
+        assert!(fault.hints[0].contains("`MODULES=most`"), "{:?}", fault.hints);
     }
 
     #[test]

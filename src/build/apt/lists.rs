@@ -5,7 +5,7 @@
 //! these list by digest; so it is exactly the planned state, also when the mirror has moved on, and
 //! an index is fetched once however many Release files list it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
@@ -18,15 +18,14 @@ use crate::debian::release::Release;
 use crate::debian::sources::{Source, Sources, Suite};
 use crate::debian::{Architecture, host};
 use crate::diagnostics::Fault;
-use crate::store::EntryId;
-use crate::store::StateDir;
-use crate::store::fetch::Request;
+use crate::store::fetch::{Fetched, Request};
+use crate::store::{EntryId, StateDir, Store};
 
 /// Raised when the same repositories come to give another directory.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// How indexes may be compressed, what we would rather have first.
-const COMPRESSIONS: [&str; 4] = [".xz", ".gz", ".bz2", ""];
+const COMPRESSIONS: [&str; 7] = [".xz", ".zst", ".gz", ".bz2", ".lz4", ".lzma", ""];
 
 /// What a state directory is made from.
 pub(super) struct Plan<'a> {
@@ -40,6 +39,8 @@ pub(super) struct Plan<'a> {
 /// An index to be fetched.
 pub(super) struct Wanted {
     pub url: String,
+    /// Where it is without its digest, on a mirror that does not have what its Release file promises.
+    pub by_name: Option<String>,
     pub sha256: String,
     /// apt's name for it in the lists directory.
     file: String,
@@ -71,6 +72,12 @@ pub(super) fn state_directory(
         let path = cx.store.blob(sha256).with_context(|| format!("the store has lost the Release file of {suite}"))?;
         let text = fs::read_to_string(&path).with_context(|| format!("reading the Release file of {suite}"))?;
         releases.insert(suite, text);
+    }
+    for source in served(plan) {
+        for suite in source.suites().filter(|suite| !suite.is_flat()) {
+            let release = release_file::parse(&releases[&suite])?;
+            lacking(source, &suite, &release, plan.architectures).into_iter().for_each(|what| cx.warn(what));
+        }
     }
     let key = EntryId(key.finalize().to_hex().to_string());
     cx.store.state_dir("apt", &key, &mut |dir| {
@@ -114,7 +121,7 @@ fn fill(cx: &BuildContext<'_>, plan: &Plan<'_>, releases: &BTreeMap<Suite, Strin
             let name = if text.starts_with("-----BEGIN") { "InRelease" } else { "Release" };
             fs::write(lists.join(file_name(&format!("{}{name}", suite.base()))), text)
                 .context("writing a Release file")?;
-            for index in indexes(source, &suite, &release, plan.architectures) {
+            for index in indexes(source, &suite, &release, plan.architectures)? {
                 if !wanted.iter().any(|other| other.file == index.file) {
                     wanted.push(index);
                 }
@@ -128,17 +135,7 @@ fn fill(cx: &BuildContext<'_>, plan: &Plan<'_>, releases: &BTreeMap<Suite, Strin
         super::session::CONNECTIONS,
         &wanted,
         |index| {
-            let request = Request {
-                credentials: plan.logins.of(&index.url),
-                url: index.url.clone(),
-                sha256: Some(index.sha256.clone()),
-                repository: true,
-                ..Request::default()
-            };
-            let fetched = cx
-                .store
-                .fetch(&request, &mut |_, _| {})
-                .map_err(|error| unavailable(&format!("the package lists of {}", index.suite), &error))?;
+            let fetched = fetch(cx.store, plan.logins, index)?;
             unpack(&fetched.path, index.compression, &lists.join(&index.file))
                 .with_context(|| format!("unpacking an index of {}", index.suite))
         },
@@ -147,8 +144,57 @@ fn fill(cx: &BuildContext<'_>, plan: &Plan<'_>, releases: &BTreeMap<Suite, Strin
     Ok(())
 }
 
+/// Fetches an index: by its digest where the repository says so, and by its name where it is not there. Both are
+/// verified.
+pub(super) fn fetch(store: &Store, logins: &Logins, index: &Wanted) -> Result<Fetched> {
+    let get = |url: &str| {
+        let request = Request {
+            credentials: logins.of(url),
+            url: url.to_owned(),
+            sha256: Some(index.sha256.clone()),
+            repository: true,
+            ..Request::default()
+        };
+        store.fetch(&request, &mut |_, _| {})
+    };
+    let fetched = match (get(&index.url), &index.by_name) {
+        (Err(error), Some(name)) if release_file::is_absent(&error) => get(name),
+        (fetched, _) => fetched,
+    };
+    fetched.map_err(|error| unavailable(&format!("the package lists of {}", index.suite), &error))
+}
+
+/// What a source asks for and a suite does not have, in words: a component, the packages of an architecture. The first
+/// architecture is the root's own; of others apt says nothing either.
+fn lacking(source: &Source, suite: &Suite, release: &Release, architectures: &[String]) -> Vec<String> {
+    let has = |directory: &str| release.paths().any(|path| path.starts_with(directory));
+    let mut missing = Vec::new();
+    for component in source.components.iter().map(|component| component.trim_matches('/')) {
+        if !has(&format!("{component}/")) {
+            let known: BTreeSet<&str> =
+                release.paths().filter_map(|path| Some(path.split_once("/binary-")?.0)).collect();
+            let known = known.into_iter().collect::<Vec<_>>().join(", ");
+            missing.push(format!("{suite} has no component `{component}`; it has {known}"));
+            continue;
+        }
+        let served = |name: &str| source.architectures.is_empty() || source.architectures.iter().any(|it| it == name);
+        if let Some(native) = architectures.first().filter(|native| served(native))
+            && !has(&format!("{component}/binary-{native}/Packages"))
+            && !has(&format!("{component}/binary-all/Packages"))
+        {
+            missing.push(format!("{suite} has no packages for {native} in `{component}`"));
+        }
+    }
+    missing
+}
+
 /// The package indexes of a suite that a source asks for.
-pub(super) fn indexes(source: &Source, suite: &Suite, release: &Release, architectures: &[String]) -> Vec<Wanted> {
+pub(super) fn indexes(
+    source: &Source,
+    suite: &Suite,
+    release: &Release,
+    architectures: &[String],
+) -> Result<Vec<Wanted>> {
     let mut paths = Vec::new();
     if suite.is_flat() {
         paths.push("Packages".to_owned());
@@ -165,23 +211,35 @@ pub(super) fn indexes(source: &Source, suite: &Suite, release: &Release, archite
             paths.push(format!("{component}/binary-all/Packages"));
         }
     }
-    paths
-        .into_iter()
-        .filter_map(|path| {
-            let (compression, index) = COMPRESSIONS
-                .into_iter()
-                .find_map(|compression| Some((compression, release.index(&format!("{path}{compression}"))?)))?;
-            let base = suite.base();
-            let url = if release.by_hash {
-                let directory = path.rsplit_once('/').map(|(directory, _)| format!("{directory}/")).unwrap_or_default();
-                format!("{base}{directory}by-hash/SHA256/{}", index.sha256)
-            } else {
-                format!("{base}{path}{compression}")
-            };
-            let file = file_name(&format!("{base}{path}"));
-            Some(Wanted { url, sha256: index.sha256.clone(), file, compression, suite: suite.clone() })
-        })
-        .collect()
+    let mut wanted = Vec::new();
+    for path in paths {
+        let listed = |compression: &str| release.index(&format!("{path}{compression}"));
+        let found = COMPRESSIONS.into_iter().find_map(|compression| Some((compression, listed(compression)?)));
+        let Some((compression, index)) = found else {
+            let prefix = format!("{path}.");
+            // `Packages.diff/Index` is a list of changes.
+            let other = release.paths().find_map(|listed| listed.strip_prefix(&prefix).filter(|it| !it.contains('/')));
+            if let Some(other) = other {
+                return Err(Fault::failed(format!("{suite} has its package lists as {path}.{other} only"))
+                    .hint("known are lists that are compressed by xz, zstd, gzip, bzip2, lz4 or lzma, or not at all")
+                    .into());
+            }
+            continue;
+        };
+        let base = suite.base();
+        let by_name = format!("{base}{path}{compression}");
+        let directory = path.rsplit_once('/').map(|(directory, _)| format!("{directory}/")).unwrap_or_default();
+        let by_hash = release.by_hash.then(|| format!("{base}{directory}by-hash/SHA256/{}", index.sha256));
+        wanted.push(Wanted {
+            by_name: by_hash.is_some().then(|| by_name.clone()),
+            url: by_hash.unwrap_or(by_name),
+            sha256: index.sha256.clone(),
+            file: file_name(&format!("{base}{path}")),
+            compression,
+            suite: suite.clone(),
+        });
+    }
+    Ok(wanted)
 }
 
 fn unpack(packed: &Path, compression: &str, to: &Path) -> Result<()> {
@@ -189,7 +247,7 @@ fn unpack(packed: &Path, compression: &str, to: &Path) -> Result<()> {
     if compression.is_empty() {
         return Ok(fs::copy(packed, to).map(drop)?);
     }
-    let mut reader = decoder(file, compression);
+    let mut reader = decoder(file, compression)?;
     let mut writer = BufWriter::with_capacity(1 << 18, File::create(to)?);
     std::io::copy(&mut reader, &mut writer)?;
     writer.flush()?;
@@ -197,13 +255,20 @@ fn unpack(packed: &Path, compression: &str, to: &Path) -> Result<()> {
 }
 
 /// Reads an index that is compressed so.
-pub(super) fn decoder(file: File, compression: &str) -> Box<dyn Read> {
-    match compression {
+pub(super) fn decoder(file: File, compression: &str) -> Result<Box<dyn Read>> {
+    let starting = "starting the decompression";
+    Ok(match compression {
         "" => Box::new(file),
         ".xz" => Box::new(liblzma::read::XzDecoder::new_multi_decoder(file)),
+        ".lzma" => {
+            let stream = liblzma::stream::Stream::new_lzma_decoder(u64::MAX).context(starting)?;
+            Box::new(liblzma::read::XzDecoder::new_stream(file, stream))
+        }
+        ".zst" => Box::new(zstd::stream::read::Decoder::new(file).context(starting)?),
+        ".lz4" => Box::new(lz4_flex::frame::FrameDecoder::new(file)),
         ".gz" => Box::new(flate2::read::MultiGzDecoder::new(std::io::BufReader::with_capacity(1 << 16, file))),
         _ => Box::new(bzip2::read::MultiBzDecoder::new(file)),
-    }
+    })
 }
 
 /// apt's name for a file of a repository in its lists directory (`URItoFileName` in apt).
@@ -263,7 +328,8 @@ mod tests {
         let release = Release::parse(text).unwrap();
         let source = Source::new("http://m.example/d", "x", &["main", "contrib"]);
         let suite = source.suites().next().unwrap();
-        let urls: Vec<_> = indexes(&source, &suite, &release, &["amd64".into()]).into_iter().map(|w| w.url).collect();
+        let urls: Vec<_> =
+            indexes(&source, &suite, &release, &["amd64".into()]).unwrap().into_iter().map(|w| w.url).collect();
         assert_eq!(
             urls,
             [
@@ -271,6 +337,31 @@ mod tests {
                 "http://m.example/d/dists/x/main/binary-all/by-hash/SHA256/cc"
             ]
         );
+    }
+
+    #[test]
+    fn what_a_suite_does_not_have_is_named() {
+        let text = "Date: Sat, 06 Sep 2025 10:10:30 UTC\nSHA256:\n aa 1 main/binary-amd64/Packages.xz\n bb 1 non-free/binary-all/Packages.xz\n cc 1 contrib/binary-arm64/Packages.xz\n";
+        let release = Release::parse(text).unwrap();
+        let source = Source::new("http://m.example/d", "x", &["main", "contrib", "non-free", "nonfree"]);
+        let suite = source.suites().next().unwrap();
+        let missing = lacking(&source, &suite, &release, &["amd64".into(), "i386".into()]);
+        assert_eq!(missing.len(), 2, "{missing:?}");
+        assert!(missing[0].ends_with("has no packages for amd64 in `contrib`"), "{missing:?}");
+        assert!(missing[1].ends_with("has no component `nonfree`; it has contrib, main, non-free"), "{missing:?}");
+    }
+
+    #[test]
+    fn lists_of_an_unknown_compression_are_no_empty_ones() {
+        let text = "Date: Sat, 06 Sep 2025 10:10:30 UTC\nSHA256:\n aa 1 main/binary-amd64/Packages.br\n aa 1 contrib/binary-amd64/Packages.diff/Index\n";
+        let release = Release::parse(text).unwrap();
+        let of = |component: &str| {
+            let source = Source::new("http://m.example/d", "x", &[component]);
+            let suite = source.suites().next().unwrap();
+            indexes(&source, &suite, &release, &["amd64".into()]).map(|found| found.len())
+        };
+        assert!(of("main").unwrap_err().to_string().contains("main/binary-amd64/Packages.br only"));
+        assert_eq!(of("contrib").unwrap(), 0);
     }
 
     #[test]
@@ -283,9 +374,20 @@ mod tests {
         gz.write_all(text.as_bytes()).unwrap();
         let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
         xz.write_all(text.as_bytes()).unwrap();
-        for (compression, bytes) in
-            [(".gz", gz.finish().unwrap()), (".xz", xz.finish().unwrap()), ("", text.clone().into_bytes())]
-        {
+        let options = liblzma::stream::LzmaOptions::new_preset(1).unwrap();
+        let stream = liblzma::stream::Stream::new_lzma_encoder(&options).unwrap();
+        let mut lzma = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+        lzma.write_all(text.as_bytes()).unwrap();
+        let mut lz4 = lz4_flex::frame::FrameEncoder::new(Vec::new());
+        lz4.write_all(text.as_bytes()).unwrap();
+        for (compression, bytes) in [
+            (".gz", gz.finish().unwrap()),
+            (".xz", xz.finish().unwrap()),
+            (".zst", zstd::encode_all(text.as_bytes(), 1).unwrap()),
+            (".lz4", lz4.finish().unwrap()),
+            (".lzma", lzma.finish().unwrap()),
+            ("", text.clone().into_bytes()),
+        ] {
             fs::write(&packed, bytes).unwrap();
             unpack(&packed, compression, &unpacked).unwrap();
             assert_eq!(fs::read_to_string(&unpacked).unwrap(), text, "{compression}");

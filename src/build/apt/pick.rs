@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::lists::{self, Wanted};
+use super::lists;
 use super::{Trust, release_file, unavailable};
 use crate::debian::Architecture;
 use crate::debian::deb822::{self, Paragraph};
@@ -27,17 +27,12 @@ pub fn packages(
     for suite in source.suites() {
         progress(&format!("asking {suite}"));
         let release = release_file::verified(store, source, &suite, trust)?;
-        for index in lists::indexes(source, &suite, &release, &[architecture.name().to_owned()]) {
+        for index in lists::indexes(source, &suite, &release, &[architecture.name().to_owned()])? {
             progress(&format!("reading the package lists of {suite}"));
-            let Wanted { url, sha256, compression, .. } = index;
-            let credentials = trust.logins.of(&url);
-            let request = Request { credentials, url, sha256: Some(sha256), repository: true, ..Request::default() };
-            let fetched = store
-                .fetch(&request, &mut |_, _| {})
-                .map_err(|error| unavailable(&format!("the package lists of {suite}"), &error))?;
+            let fetched = lists::fetch(store, &trust.logins, &index)?;
             let file = std::fs::File::open(&fetched.path).context("reading a package list")?;
-            let index = BufReader::with_capacity(1 << 18, lists::decoder(file, compression));
-            select(index, wanted, &mut found).with_context(|| format!("reading the package lists of {suite}"))?;
+            let list = BufReader::with_capacity(1 << 18, lists::decoder(file, index.compression)?);
+            select(list, wanted, &mut found).with_context(|| format!("reading the package lists of {suite}"))?;
         }
     }
     Ok(found)

@@ -150,7 +150,7 @@ fn get(store: &Store, suite: &Suite, name: &str, logins: &Logins) -> Result<Fetc
 }
 
 /// Whether there is a server (or directory), but not this file.
-fn is_absent(error: &anyhow::Error) -> bool {
+pub(super) fn is_absent(error: &anyhow::Error) -> bool {
     fault_of(error).remedy == Remedy::LookElsewhere
 }
 

@@ -204,7 +204,9 @@ impl Action for InstallDeb {
             located.iter().map(|file| (file.path.clone(), file.name.clone())).collect();
         let (recommends, unauthenticated) = (self.recommends, self.unauthenticated);
         let options = Options { recommends, unauthenticated, ..Options::default() };
-        cx.detail = apt::install(cx, Sources::default(), options, &["install".to_owned()], &files)?;
+        // Of the version that is installed, too: what the recipe has is meant, and it may be another build of it.
+        let words = ["install", "--reinstall"].map(str::to_owned);
+        cx.detail = apt::install(cx, Sources::default(), options, &words, &files)?;
         Ok(())
     }
 }

@@ -439,6 +439,28 @@ fn deb_files_bring_what_they_depend_on() {
 }
 
 #[test]
+fn another_build_of_the_installed_version_takes_its_place() {
+    let case = case!();
+    // With a dependency, which apt tells versions apart by, and with none but the contents.
+    for depends in [None, Some("two")] {
+        for (package, version) in [("two", "1.0"), ("one", "1.0")] {
+            let mut deb = Deb::new(package, version).file(&format!("usr/share/{package}"), 0o644, "own\n");
+            if let Some(depends) = depends.filter(|depends| *depends != package) {
+                deb = deb.field("Depends", depends);
+            }
+            deb.write(&case.project.path("debs"));
+        }
+        case.project.set_actions(&format!(
+            "  - action: apt\n    packages: [two, one=1.0]\n    repositories:\n      - {{name: tests, uris: ['{}'], suites: [stable], signed-by: key.asc}}\n  - action: install-deb\n    packages: [debs/*.deb]\n  - action: pack\n    file: out.tar\n    compression: none\n",
+            case.server.url("")
+        ));
+        case.build().success();
+        assert_eq!(case.text("usr/share/one").as_deref(), Some("own\n"), "{depends:?}");
+        assert_eq!(case.text("usr/share/two").as_deref(), Some("own\n"), "{depends:?}");
+    }
+}
+
+#[test]
 fn a_pattern_that_fits_nothing_is_a_fault() {
     let case = case!();
     case.project.set_actions("  - action: install-deb\n    packages: ['debs/*.deb']\n");

@@ -1,5 +1,6 @@
 //! Installing into the root: apt decides the order, dpkg does it there.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,15 +11,24 @@ use super::explain;
 use super::session::{Apt, Base, in_parallel};
 use crate::build::bootloader;
 use crate::debian::deb::Deb;
-use crate::debian::package_list;
+use crate::debian::deb822::Paragraph;
+use crate::debian::package_list::{self, Package};
 use crate::diagnostics::{Fault, FaultKind};
 use crate::sandbox::Stream;
+
+/// How apt names a package in its archives: colons of epochs are numbers.
+fn name_in_archives(control: &Paragraph) -> String {
+    let field = |name: &str| control.get(name).unwrap_or_default().replace(':', "%3a");
+    format!("{}_{}_{}.deb", field("Package"), field("Version"), field("Architecture"))
+}
 
 impl Apt<'_> {
     /// Runs `apt-get ARGS` (`["install", "--", "bash"]`) for the root, after fetching what it needs.
     /// `local` are .deb files on the host that are installed too, with the names to give them.
     pub fn install<S: AsRef<str>>(&self, args: &[S], local: &[(PathBuf, PathBuf)]) -> Result<()> {
         let mut args: Vec<String> = args.iter().map(|arg| arg.as_ref().to_owned()).collect();
+        let (installed, _) = self.installed_packages()?;
+        let (mut own, mut replaced) = (BTreeMap::new(), Vec::new());
         for (number, (file, name)) in local.iter().enumerate() {
             // A directory each, since two may have the same name; and apt takes a word for a file by its end.
             let mut name = Path::new("local").join(number.to_string()).join(name);
@@ -28,7 +38,19 @@ impl Apt<'_> {
             let there = self.directory.join("debs").join(&name);
             fs::create_dir_all(there.parent().unwrap_or(&there)).context("placing packages")?;
             place(file, &there)?;
+            let control = Deb::open(file)?.control()?;
+            replaced.push(
+                installed
+                    .iter()
+                    .find(|known| known.name == control.get("Package").unwrap_or_default())
+                    .map(|known| Some(known.version.as_str()) == control.get("Version")),
+            );
+            own.insert(name_in_archives(&control), there);
             args.push(self.debs.join(&name).display().to_string());
+        }
+        // apt calls another build of an installed version a downgrade; where any other is meant, it says so.
+        if replaced.contains(&Some(true)) && !replaced.contains(&Some(false)) {
+            args.insert(1, "--allow-downgrades".to_owned());
         }
         self.cx.progress("choosing packages", None);
         let fetched = self.resolve(Base::Root, &args)?;
@@ -37,6 +59,13 @@ impl Apt<'_> {
             place(file, &self.directory.join("debs/archives").join(&package.file_name))?;
         }
         self.decompress()?;
+        for package in &fetched {
+            // apt takes a repository's package of the same version for the same; dpkg is given the file that is meant.
+            if let Some(file) = own.get(&package.file_name) {
+                let there = self.stored().join("archives").join(&package.file_name);
+                Deb::open(file).and_then(|deb| deb.write_stored(&there)).context("placing packages")?;
+            }
+        }
         self.drive(&args, files.len() + local.len())
     }
 
@@ -120,10 +149,14 @@ impl Apt<'_> {
 
     /// The root's packages, and their size in bytes.
     pub fn installed(&self) -> Result<(usize, u64)> {
+        let (packages, bytes) = self.installed_packages()?;
+        Ok((packages.len(), bytes))
+    }
+
+    fn installed_packages(&self) -> Result<(Vec<Package>, u64)> {
         let path = self.cx.root.join("var/lib/dpkg/status");
         let status = fs::read_to_string(&path).context("reading dpkg's status file")?;
-        let (packages, bytes) = package_list::installed(&status);
-        Ok((packages.len(), bytes))
+        Ok(package_list::installed(&status))
     }
 }
 

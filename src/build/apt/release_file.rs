@@ -192,7 +192,7 @@ fn check(store: &Store, source: &Source, suite: &Suite, state: &ReleaseState, tr
             let end = jiff::Timestamp::from_second(end).map(|t| t.strftime("%Y-%m-%d").to_string()).unwrap_or_default();
             Err(Fault::failed(format!("the Release file of {suite} has expired on {end}"))
                 .hint("a mirror that is no longer brought up to date hides security updates: choose another one")
-                .hint("where an old state is what you want, say `check-valid-until: false` for the repository")
+                .hint("where an old state is what you want, say `check-valid-until: false` for a repository of `apt`, `[check-valid-until=no]` in a line of `mirrors`, or `snapshot`")
                 .into())
         }
         _ => Ok(release),

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::mmdebstrap::{check_file, check_snapshot, check_suite};
 use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::apt::{Apt, Base, Options, Trust, add_repositories};
-use crate::build::bootstrap::{HOSTNAME, Variant, reset_devices};
-use crate::build::inside::Inside;
+use crate::build::bootstrap::{self, HOSTNAME, Variant, reset_devices};
+use crate::build::inside::{Inside, Kind};
 use crate::build::{BuildContext, CheckContext, InputContext, cleanup};
 use crate::debian::snapshot::Stamp;
 use crate::debian::sources::{Source, Sources, check_address};
@@ -195,6 +195,9 @@ impl Debootstrap {
             slot.set_mode(0o644)?;
         }
         root.slot("/etc/resolv.conf".as_ref())?.remove()?;
+        if !self.merged_usr && root.link_kind("/bin".as_ref())? == Some(Kind::Link) {
+            return Err(bootstrap::always_merged(&self.suite).into());
+        }
         reset_devices(cx.root)?;
         cleanup::after_bootstrap(cx.root)?;
         let status =
@@ -262,7 +265,8 @@ impl Action for Debootstrap {
     fn nature(&self) -> Nature {
         let tools = vec![("debootstrap", "debootstrap"), ("apt-get", "apt"), ("dpkg", "dpkg"), ("wget", "wget")];
         Nature {
-            version: 1,
+            // 2: `merged-usr: false` holds, or fails.
+            version: 2,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads::NOTHING,

@@ -220,7 +220,8 @@ impl Action for Mmdebstrap {
 
     fn nature(&self) -> Nature {
         Nature {
-            version: 1,
+            // 2: `merged-usr: false` holds, or fails.
+            version: 2,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads::NOTHING,

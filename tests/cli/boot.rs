@@ -289,8 +289,8 @@ fn a_kernel_that_is_told_of_no_serial_console_is_named_where_one_listens_to_it()
             .arg(project.path("disk.img"))
             .arg("8M")
             .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
-            .status();
-        assert!(made.unwrap().success());
+            .output();
+        assert!(made.unwrap().status.success());
         // ext4 leaves the first sectors to loaders.
         let mut bytes = fs::read(project.path("disk.img")).unwrap();
         bytes[..512].copy_from_slice(&disk(false)[..512]);

@@ -216,3 +216,20 @@ fn excluded_paths_are_not_extracted() {
     assert!(all.contains_key("etc/dpkg/dpkg.cfg.d/99mmdebstrap"), "later packages would be extracted whole");
     assert!(fs::metadata(project.path("out/ours.tar.zst")).unwrap().len() > 1 << 20);
 }
+
+#[test]
+fn a_split_usr_that_cannot_hold_is_refused() {
+    needs_root!();
+    for action in ["mmdebstrap", "debootstrap"] {
+        needs_program!(action, action);
+        let recipe = format!(
+            "architecture: amd64\nactions:\n  - action: {action}\n    suite: trixie\n    variant: minbase\n    merged-usr: false\n"
+        );
+        let project = Project::new().shared_store().recipe(&recipe);
+        let finished = project.build([]);
+        if finished.stderr.contains("could not get the Release file") {
+            skip!("no archive: {}", finished.stderr);
+        }
+        finished.code(2).says("`merged-usr: false` cannot hold: the packages of trixie");
+    }
+}

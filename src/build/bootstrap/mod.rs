@@ -34,6 +34,7 @@ use self::rules::Rules;
 use self::unpack::{Lost, Owners, Unpacked, Unpacker, canonical};
 use crate::build::inside::{Inside, Kind};
 use crate::debian::Architecture;
+use crate::diagnostics::Fault;
 
 /// Most threads that extract: more would only hold more decoders' memory.
 const THREADS: usize = 8;
@@ -61,6 +62,14 @@ pub struct Target<'a> {
     packages: Vec<Package>,
     aliases: Vec<String>,
     owners: Mutex<Owners>,
+}
+
+/// `merged-usr: false` for a suite whose packages know nothing else.
+pub fn always_merged(suite: &str) -> Fault {
+    Fault::recipe(format!(
+        "`merged-usr: false` cannot hold: the packages of {suite} make /bin, /sbin and /lib links into /usr"
+    ))
+    .hint("leave it out; Debian 12 (bookworm) is the last release that can have them apart")
 }
 
 impl<'a> Target<'a> {
@@ -94,6 +103,11 @@ impl<'a> Target<'a> {
         if self.packages.iter().any(|package| ["usrmerge", "usr-is-merged"].contains(&package.name.as_str())) {
             return Ok(true);
         }
+        self.brings_merged_usr()
+    }
+
+    /// Whether the packages themselves make /bin a link into /usr, so that nothing can keep it apart.
+    pub fn brings_merged_usr(&self) -> Result<bool> {
         let base = self.packages.iter().find(|package| package.name == "base-files");
         base.map_or(Ok(false), |package| unpack::ships_link(package, Path::new("bin")))
     }

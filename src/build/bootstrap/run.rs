@@ -57,6 +57,7 @@ impl Bootstrap {
         let mut target = Target::create(cx.root, cx.architecture, filters, &chroot)?;
         let wave = target.add(&essential.debs)?;
         match self.merged_usr {
+            Some(false) if target.brings_merged_usr()? => return Err(super::always_merged(&self.suite).into()),
             Some(false) => fs::write(cx.root.join(SPLIT_USR.0), SPLIT_USR.1).context("asking for a split /usr")?,
             None if !target.wants_merged_usr()? => {}
             _ => target.merge_usr()?,

@@ -290,7 +290,8 @@ impl Action for Iso {
     fn nature(&self) -> Nature {
         Nature {
             // 2: what mkfs took from the host in btrfs, and the order of several attributes in squashfs and erofs.
-            version: 2,
+            // 3: the driver of the live root is looked for in the initrd itself.
+            version: 3,
             changes: Changes::ARTIFACTS,
             root: RootUse::Spoilt,
             reads: Reads::NOTHING,

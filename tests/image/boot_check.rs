@@ -35,6 +35,15 @@ fn recipe(menu: &str, command: &str, partition: &str, boot_check: &str) -> Strin
     )
 }
 
+const WITH_INITRAMFS: &str = "initrd /boot/initrd.img\\n append root=LABEL=root";
+
+/// Makes an initramfs that has these files.
+fn initramfs(files: &str) -> String {
+    format!(
+        "mkdir /i; cd /i; for f in {files}; do mkdir -p $(dirname $f); echo > $f; done; find . | busybox cpio -o -H newc > /boot/initrd.img; cd /; rm -r /i"
+    )
+}
+
 const GOOD: &str = "append root=/dev/mmcblk0p1 console=ttyS0";
 
 #[rstest]
@@ -94,6 +103,22 @@ const GOOD: &str = "append root=/dev/mmcblk0p1 console=ttyS0";
     "",
     "there is no fsck.ext4"
 )]
+#[case::initramfs_of_another(WITH_INITRAMFS, &initramfs("lib/modules/4.8.0-other/sd_mod.ko"), "", "with the initramfs of 4.8.0-other")]
+#[case::no_disk(WITH_INITRAMFS, &initramfs("lib/modules/4.9.0-test/ext4.ko"), "", "has no driver of any disk")]
+#[case::disk_and_root(WITH_INITRAMFS, &initramfs("lib/modules/4.9.0-test/sd_mod.ko.xz"), "", "")]
+#[case::not_in_initramfs(
+    WITH_INITRAMFS,
+    &format!("cd /lib/modules/4.9.0-test; : > modules.builtin; echo kernel/fs/ext4/ext4.ko.xz: > modules.dep; {}", initramfs("lib/modules/4.9.0-test/sd_mod.ko")),
+    "",
+    "the initramfs of 4.9.0-test has no module ext4"
+)]
+#[case::not_all_in_initramfs(
+    WITH_INITRAMFS,
+    &format!("cd /lib/modules/4.9.0-test; : > modules.builtin; printf 'kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko\\nkernel/fs/jbd2/jbd2.ko:\\n' > modules.dep; {}", initramfs("lib/modules/4.9.0-test/sd_mod.ko lib/modules/4.9.0-test/ext4.ko")),
+    "",
+    "the initramfs of 4.9.0-test has no module jbd2"
+)]
+#[case::without_root("initrd /boot/initrd.img\\n append quiet", &initramfs("lib/modules/4.9.0-test/sd_mod.ko scripts/local"), "", "without `root=`")]
 fn what_keeps_a_card_from_starting(
     #[case] menu: &str,
     #[case] command: &str,

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::place::shown;
 use super::{Finding, Look};
-use crate::build::bootloader::layout::{self, ESP, XBOOTLDR};
+use crate::build::bootloader::layout::{self, XBOOTLDR};
 use crate::image::{Partition, Strategy, TableKind};
 use crate::inspect::menu::{Choice, Menu};
 use crate::inspect::tree::EntryKind;
@@ -22,8 +22,11 @@ impl Look<'_> {
             let Some(partition) = self.partition_of(file).cloned() else { continue };
             match menu {
                 Menu::Extlinux => self.check_bootable(file, &partition),
-                Menu::Entries => self.check_entries(file, &partition),
-                Menu::Grub | Menu::RaspberryPi => {}
+                // Others read such entries, too.
+                Menu::Entries if menus.iter().all(|(menu, _)| *menu == Menu::Entries) => {
+                    self.check_entries(file, &partition);
+                }
+                Menu::Entries | Menu::Grub | Menu::RaspberryPi => {}
             }
         }
         let by_grub = menus.iter().any(|(menu, _)| *menu == Menu::Grub);
@@ -75,8 +78,12 @@ impl Look<'_> {
     /// (`part list -bootable`, `bootdev_find_in_blk`).
     fn check_bootable(&mut self, file: &Path, partition: &Partition) {
         let gpt = self.spec.table == TableKind::Gpt;
+        // Whether an EFI system partition counts depends on U-Boot's version.
+        if layout::is_esp(partition) {
+            return;
+        }
         let marked = |partition: &Partition| match gpt {
-            true => partition.kind.eq_ignore_ascii_case(ESP) || partition.attributes.contains(&LEGACY_BOOT),
+            true => partition.attributes.contains(&LEGACY_BOOT),
             false => partition.flags.iter().any(|flag| flag == "boot" || flag == "bootable"),
         };
         let others: Vec<&str> =
@@ -93,14 +100,17 @@ impl Look<'_> {
         ));
     }
 
-    /// systemd-boot reads two kinds of partitions.
+    /// systemd-boot reads two kinds of partitions, those with FAT by itself.
     fn check_entries(&mut self, file: &Path, partition: &Partition) {
-        let read =
-            [ESP, XBOOTLDR].iter().any(|kind| partition.kind.eq_ignore_ascii_case(kind)) || layout::is_esp(partition);
-        if !read || !layout::is_fat(partition.contents.kind) {
+        let read = layout::is_esp(partition) || partition.kind.eq_ignore_ascii_case(XBOOTLDR);
+        if !read && self.spec.partitions.iter().any(layout::is_esp) {
             self.add(Finding::new(
-                format!("{} is on the partition `{}`, where no boot loader looks for it", shown(file), partition.name),
-                "such entries are read from a partition with FAT and `flags: [esp]`, or of the type `xbootldr`",
+                format!(
+                    "{} is on the partition `{}`, where systemd-boot does not look for it",
+                    shown(file),
+                    partition.name
+                ),
+                "it reads entries of partitions with FAT and `flags: [esp]`, or `parttype: xbootldr`",
             ));
         }
     }

@@ -48,7 +48,7 @@ impl Look<'_> {
         }
         let initrd = self.initrd(&archives)?;
         let Some(top) = self.system(choice)? else { return Ok(None) };
-        let version = self.version(&kernel, initrd.as_ref());
+        let version = self.version(&top, &kernel, initrd.as_ref())?;
         if let (Some(version), Some(initrd)) = (&version, &initrd)
             && !initrd.kernels().is_empty()
             && !initrd.kernels().contains(version.as_str())
@@ -127,22 +127,17 @@ impl Look<'_> {
         Ok(found.filter(|entry| entry.kind == EntryKind::Directory).map(|entry| entry.path))
     }
 
-    /// A kernel's version: by the name of its file, else by the initramfs, where it has modules of one alone.
-    fn version(&self, kernel: &Entry, initrd: Option<&Initrd>) -> Option<String> {
-        let name = kernel.path.file_name()?.to_str()?;
-        let by_name = KERNEL_NAMES.iter().find_map(|start| name.strip_prefix(start));
-        let of_initrd = initrd.map(Initrd::kernels).unwrap_or_default();
-        match (by_name, of_initrd.iter().collect::<Vec<_>>().as_slice()) {
-            // OSTree puts a digest behind it.
-            (Some(name), [version]) if name.starts_with(**version) => Some((**version).to_owned()),
-            (Some(name), _)
-                if !of_initrd.is_empty() || self.tree().find(&Path::new("lib/modules").join(name)).ok()?.is_some() =>
-            {
-                Some(name.to_owned())
-            }
-            (None, [version]) => Some((**version).to_owned()),
-            _ => None,
+    /// A kernel's version: by the name of its file, where the system has modules of that version, else by the
+    /// initramfs, where it has modules of one alone.
+    fn version(&self, system: &Path, kernel: &Entry, initrd: Option<&Initrd>) -> Result<Option<String>> {
+        let name = kernel.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if let Some(version) = KERNEL_NAMES.iter().find_map(|start| name.strip_prefix(start))
+            && self.tree().find(&system.join("lib/modules").join(version))?.is_some()
+        {
+            return Ok(Some(version.to_owned()));
         }
+        let kernels = initrd.map(Initrd::kernels).unwrap_or_default();
+        Ok(kernels.first().filter(|_| kernels.len() == 1).map(|version| (*version).to_owned()))
     }
 
     fn check_root(
@@ -218,7 +213,7 @@ impl Look<'_> {
         if !names.is_empty()
             && let Has::No(module) = drivers.early_any(names, has_initrd)
         {
-            missing.push((module, format!("the partition `{}` of the root is {name}", partition.name)));
+            missing.push((module, format!("the root's partition `{}` is {name}", partition.name)));
         }
         if protected && let Has::No(module) = drivers.early("dm_verity", has_initrd) {
             missing.push((module, format!("dm-verity protects `{}`", partition.name)));

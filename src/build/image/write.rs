@@ -48,6 +48,10 @@ fn check_start(cx: &BuildContext<'_>, spec: &Spec) -> Result<BTreeSet<String>> {
     let Some(deploy) = spec.deploys.get(spec.deployed..).and_then(<[_]>::last) else { return Ok(BTreeSet::new()) };
     let boot_check::Found { findings, unknown, kernels } = boot_check::check(spec, deploy.slot.as_deref(), cx.root)?;
     unknown.iter().for_each(|what| cx.warn(format!("whether {} starts is not known: {what}", spec.name)));
+    if !kernels.is_empty() {
+        let kernels = kernels.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        cx.log(format!("looked at what starts {kernels}: menu, root, fstab, drivers"));
+    }
     judge(cx, spec, findings)?;
     Ok(kernels)
 }

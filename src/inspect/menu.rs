@@ -1,5 +1,6 @@
 //! What boot loaders offer to start, as their own files say it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -63,9 +64,15 @@ pub const TOPS: [&str; 5] = ["", "boot", "boot/efi", "efi", "boot/firmware"];
 /// All choices of the menus in a tree, whose partitions are mounted in it.
 pub fn choices(tree: &dyn Tree) -> Result<Vec<Choice>> {
     let mut found = Vec::new();
+    // The same file may be found by several ways: OSTree's /boot/boot leads back to /boot.
+    let mut read = BTreeSet::new();
+    let mut text_at = |path: &Path| match tree.find(path)? {
+        Some(entry) if entry.kind == EntryKind::File && read.insert(entry.path.clone()) => tree.text(path),
+        _ => Ok(None),
+    };
     for top in TOPS.map(Path::new) {
         for (name, menu) in [("grub/grub.cfg", Menu::Grub), ("extlinux/extlinux.conf", Menu::Extlinux)] {
-            if let Some(text) = text_at(tree, &top.join(name))? {
+            if let Some(text) = text_at(&top.join(name))? {
                 found.extend(match menu {
                     Menu::Grub => grub(&text, &top.join(name)),
                     _ => extlinux(&text, &top.join(name)),
@@ -82,21 +89,11 @@ pub fn choices(tree: &dyn Tree) -> Result<Vec<Choice>> {
                 }
             }
         }
-        if let (Some(config), Some(line)) =
-            (text_at(tree, &top.join("config.txt"))?, text_at(tree, &top.join("cmdline.txt"))?)
-        {
+        if let (Some(config), Some(line)) = (text_at(&top.join("config.txt"))?, text_at(&top.join("cmdline.txt"))?) {
             found.extend(raspberry_pi(&config, &line, &top.join("config.txt")));
         }
     }
     Ok(found)
-}
-
-/// The text of a file that is not reached by a link: /boot/boot may lead back to /boot.
-fn text_at(tree: &dyn Tree, path: &Path) -> Result<Option<String>> {
-    match tree.find(path)? {
-        Some(entry) if entry.kind == EntryKind::File && entry.path == path => tree.text(path),
-        _ => Ok(None),
-    }
 }
 
 /// Commands of GRUB that load a kernel, and an initramfs.

@@ -274,7 +274,7 @@ fn gpg_home(project: &Project, name: &str, made: i64, passphrase: &str) -> Strin
     fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let gpg = || {
         let mut gpg = Command::new("gpg");
-        gpg.args(["--batch", "--quiet", "--homedir"]).arg(&home).arg(format!("--faked-system-time={made}"));
+        gpg.args(["--batch", "--quiet", "--homedir"]).arg(&home).arg(format!("--faked-system-time={made}!"));
         gpg
     };
     let loopback = ["--pinentry-mode", "loopback", "--passphrase", passphrase];

@@ -75,7 +75,9 @@ impl Look<'_> {
             Some(kernel) => Some((kernel.clone(), Drivers::of(self.tree(), &system.top, kernel, None)?)),
             None => None,
         };
-        let systemd = self.tree().find(&system.top.join("lib/systemd/systemd"))?.is_some();
+        // systemd goes on without the program; the scripts of sysvinit stop at it.
+        let stops = self.tree().find(&system.top.join("etc/init.d/checkfs.sh"))?.is_some()
+            && self.tree().find(&system.top.join("lib/systemd/systemd"))?.is_none();
         for line in text.lines().filter_map(Line::parse).filter(|line| !line.may_fail()) {
             let partition = match named(self.spec, &line.device) {
                 Named::Partition(partition) => partition.clone(),
@@ -106,9 +108,8 @@ impl Look<'_> {
             if let Some((kernel, drivers)) = &drivers {
                 self.check_late(kernel, drivers, kind, &line.path);
             }
-            // systemd goes on without the program; the scripts of sysvinit stop at it.
             let program = system.top.join("sbin").join(format!("fsck.{}", line.kind));
-            if !systemd
+            if stops
                 && line.pass > 0
                 && line.kind != "auto"
                 && self.tree().find(&relative(Path::new(&program)))?.is_none()

@@ -61,7 +61,7 @@ impl Choice {
 /// Directories that may be the top of a partition which loaders read, relative to the top of the tree.
 pub const TOPS: [&str; 5] = ["", "boot", "boot/efi", "efi", "boot/firmware"];
 
-/// All choices of the menus in a tree, whose partitions are mounted in it.
+/// All choices of the menus in a tree, whose partitions are mounted in it; of each menu, what it starts by itself first.
 pub fn choices(tree: &dyn Tree) -> Result<Vec<Choice>> {
     let mut found = Vec::new();
     // The same file may be found by several ways: OSTree's /boot/boot leads back to /boot.
@@ -182,15 +182,20 @@ fn extlinux(text: &str, file: &Path) -> Vec<Choice> {
     let mut found: Vec<Choice> = Vec::new();
     let mut words = Vec::new();
     let mut blank = true;
+    let (mut default, mut label, mut first) = (None, None, 0);
     for line in text.lines() {
         let (key, value) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
         let value = value.trim();
         let path = |value: &str| PathBuf::from(value);
         match (key.to_ascii_lowercase().as_str(), found.last_mut()) {
-            ("label", _) => (words, blank) = (Vec::new(), true),
+            ("default", _) => default = Some(value),
+            ("label", _) => (label, words, blank) = (Some(value), Vec::new(), true),
             // Others are relative to a place that the loader has.
             ("linux" | "kernel", _) if value.starts_with('/') => {
                 blank = false;
+                if default.is_some() && label == default {
+                    first = found.len();
+                }
                 found.push(Choice {
                     menu: Menu::Extlinux,
                     file: file.to_owned(),
@@ -212,6 +217,10 @@ fn extlinux(text: &str, file: &Path) -> Vec<Choice> {
             ("fdt" | "devicetree", Some(choice)) if !blank && value != "-" => choice.device_tree = Some(path(value)),
             _ => {}
         }
+    }
+    // What is started by itself comes first.
+    if first < found.len() {
+        found[..=first].rotate_right(1);
     }
     found
 }
@@ -298,6 +307,9 @@ submenu 'more' {
                     label l1\n  LINUX /boot/vmlinuz\n  initrd /boot/initrd.img\n  fdt /boot/a.dtb\n  append root=LABEL=x \"a b\"\n";
         let found = extlinux(text, Path::new("boot/extlinux/extlinux.conf"));
         assert_eq!(found.len(), 1);
+        let two = "default b\nlabel a\nlinux /a\nlabel b\nlinux /b\nlabel c\nlinux /c\n";
+        let kernels: Vec<_> = extlinux(two, Path::new("x")).into_iter().map(|choice| choice.kernel).collect();
+        assert_eq!(kernels, [Path::new("/b"), Path::new("/a"), Path::new("/c")]);
         assert_eq!(paths(&found[0]), ["/boot/vmlinuz", "/boot/initrd.img", "/boot/a.dtb"]);
         assert_eq!(found[0].words, ["root=LABEL=x", "\"a b\""]);
     }

@@ -95,6 +95,12 @@ const GOOD: &str = "append root=/dev/mmcblk0p1 console=ttyS0";
     "mounts /data as xfs, and the partition `data` is ext4"
 )]
 #[case::disk(GOOD, "echo UUID=0b1c /srv auto defaults 0 0 >> /etc/fstab", "", "has /srv on UUID=0b1c")]
+#[case::another_choice(
+    GOOD,
+    "printf 'label l1\\n linux /boot/vmlinuz-gone\\n append root=/dev/vda1\\n' >> /boot/extlinux/extlinux.conf",
+    "",
+    ""
+)]
 #[case::other_disk(GOOD, "echo UUID=0b1c /srv auto nofail 0 0 >> /etc/fstab", "", "")]
 #[case::swap(GOOD, "echo LABEL=swap none swap sw 0 0 >> /etc/fstab", "", "has swap on LABEL=swap")]
 #[case::checker(

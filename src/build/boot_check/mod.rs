@@ -21,7 +21,7 @@ use self::place::relative;
 use crate::image::{FilesystemKind, Spec};
 use crate::inspect::Tree;
 use crate::inspect::initrd::Initrd;
-use crate::inspect::menu;
+use crate::inspect::menu::{self, Choice, Menu};
 use crate::inspect::tree::Directory;
 
 /// Something for which a system does not start.
@@ -78,11 +78,20 @@ pub fn check(spec: &Spec, slot: Option<&str>, root: &Path) -> Result<Found> {
     let mut look = Look { spec, slot, tree, initrds: BTreeMap::new(), found: Found::default() };
     look.check_loaders(&choices)?;
     let mut systems = Vec::new();
-    for choice in &choices {
-        if let Some(system) = look.check_choice(choice)?
-            && !systems.contains(&system)
-        {
-            systems.push(system);
+    for group in look.started(&choices) {
+        let others = std::mem::take(&mut look.found.findings);
+        let mut faults = Vec::new();
+        for choice in group {
+            if let Some(system) = look.check_choice(choice)?
+                && !systems.contains(&system)
+            {
+                systems.push(system);
+            }
+            faults.push(std::mem::take(&mut look.found.findings));
+        }
+        look.found.findings = others;
+        if faults.iter().all(|found| !found.is_empty()) {
+            faults.into_iter().flatten().for_each(|finding| look.add(finding));
         }
     }
     look.found.kernels = systems.iter().filter_map(|system| system.kernel.clone()).collect();
@@ -104,6 +113,23 @@ struct System {
 impl Look<'_> {
     fn tree(&self) -> &dyn Tree {
         &self.tree
+    }
+
+    /// Of each menu the choices of which one must start: the first, as it is what a loader starts by itself; systemd-boot
+    /// sorts its entries by what they are of. What else a menu offers may be of a kernel that is gone.
+    fn started<'a>(&self, choices: &'a [Choice]) -> Vec<Vec<&'a Choice>> {
+        let mut menus: BTreeMap<(Menu, &Path), Vec<&Choice>> = BTreeMap::new();
+        for choice in choices.iter().filter(|choice| !self.is_anothers(choice)) {
+            let (file, one) = match choice.menu {
+                Menu::Entries => (choice.file.parent().unwrap_or(&choice.file), false),
+                _ => (choice.file.as_path(), true),
+            };
+            let group = menus.entry((choice.menu, file)).or_default();
+            if group.is_empty() || !one {
+                group.push(choice);
+            }
+        }
+        menus.into_values().collect()
     }
 
     fn add(&mut self, finding: Finding) {

@@ -23,17 +23,11 @@ const KERNEL_NAMES: [&str; 3] = ["vmlinuz-", "vmlinux-", "kernel-"];
 const OSTREE: &str = "lib/ostree/ostree-prepare-root";
 
 impl Look<'_> {
-    /// Looks at a choice; the system that it starts, unless that is another deploy's or cannot be told.
+    /// Looks at a choice of this deploy; the system that it starts, unless that cannot be told.
     pub(super) fn check_choice(&mut self, choice: &Choice) -> Result<Option<System>> {
         // A tester of memory and the like has no root.
         let root = choice.value("root").map(str::to_owned);
         let starts_system = root.is_some() || !choice.initrds.is_empty();
-        let root_partition = root.as_deref().map(|root| named(self.spec, root));
-        if let Some(Named::Partition(partition)) = root_partition
-            && self.is_elsewhere(partition)
-        {
-            return Ok(None);
-        }
         let Some(on) = self.partition_for(choice).map(|partition| partition.name.clone()) else { return Ok(None) };
         let Some(kernel) = self.file(choice, &on, &choice.kernel)? else { return Ok(None) };
         let mut archives = Vec::new();
@@ -79,8 +73,11 @@ impl Look<'_> {
         Ok(Some(system))
     }
 
-    /// Whether a partition is another deploy's root.
-    fn is_elsewhere(&self, partition: &Partition) -> bool {
+    /// Whether a choice starts another deploy's root.
+    pub(super) fn is_anothers(&self, choice: &Choice) -> bool {
+        let Some(Named::Partition(partition)) = choice.value("root").map(|root| named(self.spec, root)) else {
+            return false;
+        };
         !self.is_mounted(&partition.name)
             && self.spec.mounts.iter().any(|mount| mount.partition == partition.name && mount.path == "/")
     }

@@ -31,8 +31,8 @@ const TRAILER: &str = "TRAILER!!!";
 /// No path is longer (PATH_MAX of Linux).
 const LONGEST_NAME: u64 = 4096;
 
-/// Text files that are kept, by the end of their names; none is larger.
-const TEXTS: [&str; 3] = ["/modules.builtin", "conf/arch.conf", "conf/initramfs.conf"];
+/// Text files that are kept, by a part of their names: lists of modules, and initramfs-tools' settings. None is larger.
+const TEXTS: [&str; 3] = ["/modules.builtin", "conf/conf.d/", "conf/param.conf"];
 const LARGEST_TEXT: u64 = 1 << 20;
 
 /// How LZ4 begins in the form that kernels read (lz4_Frame_format.md, "Legacy frame"), and the largest of its blocks.
@@ -121,7 +121,7 @@ impl Initrd {
                 return Ok(());
             }
             let name = name.trim_start_matches("./").trim_start_matches('/').to_owned();
-            if size <= LARGEST_TEXT && TEXTS.iter().any(|end| name.ends_with(end)) {
+            if size <= LARGEST_TEXT && TEXTS.iter().any(|part| name.contains(part)) {
                 let mut text = Vec::new();
                 archive.take(size).read_to_end(&mut text)?;
                 self.texts.insert(name.clone(), String::from_utf8_lossy(&text).into_owned());
@@ -137,6 +137,11 @@ impl Initrd {
     /// Whether a file has this path, or one below /usr.
     pub fn has(&self, path: &str) -> bool {
         self.names.contains(path) || self.names.contains(&format!("usr/{path}"))
+    }
+
+    /// Whether one of its settings begins so.
+    pub fn says(&self, start: &str) -> bool {
+        self.texts.values().flat_map(|text| text.lines()).any(|line| line.trim().starts_with(start))
     }
 
     /// Kernels that it has modules for.

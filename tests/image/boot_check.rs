@@ -125,6 +125,8 @@ const GOOD: &str = "append root=/dev/mmcblk0p1 console=ttyS0";
     "the initramfs of 4.9.0-test has no module jbd2"
 )]
 #[case::without_root("initrd /boot/initrd.img\\n append quiet", &initramfs("lib/modules/4.9.0-test/sd_mod.ko scripts/local"), "", "without `root=`")]
+#[case::live("initrd /boot/initrd.img\\n append boot=live", &initramfs("lib/modules/4.9.0-test/sd_mod.ko scripts/local"), "", "")]
+#[case::over_the_network("initrd /boot/initrd.img\\n append root=/dev/nfs", &initramfs("lib/modules/4.9.0-test/nfs.ko"), "", "")]
 fn what_keeps_a_card_from_starting(
     #[case] menu: &str,
     #[case] command: &str,

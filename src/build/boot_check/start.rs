@@ -59,9 +59,11 @@ impl Look<'_> {
             None => Drivers::default(),
         };
         let has_initrd = !choice.initrds.is_empty();
-        self.check_root(choice, root.as_deref(), &system, &drivers, initrd.as_ref(), has_initrd)?;
+        let on_disk = self.check_root(choice, root.as_deref(), &system, &drivers, initrd.as_ref(), has_initrd);
         if let Some(initrd) = &initrd {
-            self.check_disk(choice, &system, &drivers);
+            if on_disk {
+                self.check_disk(choice, &system, &drivers);
+            }
             if choice.value("ostree").is_some() && !initrd.has(OSTREE) {
                 self.add(Finding::new(
                     format!("the initramfs of {} cannot set up OSTree's deployment", known(&system)),
@@ -137,6 +139,7 @@ impl Look<'_> {
         Ok(kernels.first().filter(|_| kernels.len() == 1).map(|version| (*version).to_owned()))
     }
 
+    /// Looks at `root=`; whether that is a partition of this image.
     fn check_root(
         &mut self,
         choice: &Choice,
@@ -145,17 +148,18 @@ impl Look<'_> {
         drivers: &Drivers,
         initrd: Option<&Initrd>,
         has_initrd: bool,
-    ) -> Result<()> {
+    ) -> bool {
         let menu = shown(&choice.file);
         let Some(root) = root else {
             // dracut and systemd may find one by its partition's type; initramfs-tools asks for it.
-            if initrd.is_some_and(|initrd| initrd.has("scripts/local")) && choice.value("nfsroot").is_none() {
+            let asks = initrd.is_some_and(|initrd| initrd.has("scripts/local") && !initrd.says("ROOT="));
+            if asks && choice.value("boot").is_none_or(|boot| boot == "local") {
                 self.add(Finding::new(
                     format!("{menu} starts {} without `root=`", known(system)),
                     "`filesystem-deploy` writes it to /etc/kernel/cmdline, where `bootloader` takes it from",
                 ));
             }
-            return Ok(());
+            return false;
         };
         if !has_initrd && (root.starts_with("UUID=") || root.starts_with("LABEL=") || root.starts_with("/dev/disk/")) {
             self.add(Finding::new(
@@ -170,11 +174,11 @@ impl Look<'_> {
                     format!("{menu} starts a system on `root={root}`, which no partition of `{}` is", self.spec.name),
                     "leave `root=` to `filesystem-deploy`, or give the partition that UUID in `image-partition`",
                 ));
-                return Ok(());
+                return false;
             }
             Named::Unknown => match self.by_number(root).or_else(|| self.mapped(root)) {
                 Some(partition) => partition.clone(),
-                None => return Ok(()),
+                None => return false,
             },
         };
         let mounted = self.spec.mounts_of(self.slot).find(|mount| mount.path == "/");
@@ -188,10 +192,10 @@ impl Look<'_> {
                 ),
                 "leave `root=` to `filesystem-deploy`",
             ));
-            return Ok(());
+            return false;
         }
         self.check_filesystem(system, drivers, initrd, &partition, has_initrd);
-        Ok(())
+        true
     }
 
     fn check_filesystem(

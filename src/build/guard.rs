@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
@@ -19,11 +19,14 @@ use crate::image::Spec;
 /// Directories are found inside the root and then held open: whatever links the root has, and
 /// whatever the processes make of it, no file outside is touched.
 pub(super) struct RootGuard {
+    root: Inside,
     files: Vec<Placed>,
 }
 
 /// One file that stands in for what was there.
 struct Placed {
+    /// As the root knows it.
+    path: PathBuf,
     slot: Slot,
     directory: File,
     ours: Vec<u8>,
@@ -41,17 +44,16 @@ impl RootGuard {
     /// Puts the files in place, as far as the root has the directories for them. `image` is the one that
     /// the root goes to.
     pub(super) fn set(root: &Path, network: bool, image: Option<&Spec>) -> Result<Self> {
-        let mut guard = Self { files: Vec::new() };
-        let inside = Inside::open(root)?;
-        guard.place(&inside, "usr/sbin", "policy-rc.d", b"#!/bin/sh\nexit 101\n".to_vec(), 0o755)?;
+        let mut guard = Self { root: Inside::open(root)?, files: Vec::new() };
+        guard.place("usr/sbin", "policy-rc.d", b"#!/bin/sh\nexit 101\n".to_vec(), 0o755)?;
         if network && let Ok(resolver) = fs::read("/etc/resolv.conf") {
-            guard.place(&inside, "etc", "resolv.conf", resolver, 0o644)?;
+            guard.place("etc", "resolv.conf", resolver, 0o644)?;
         }
         if let Some(image) = image
             && let Some(script) = super::bootloader::update_grub(image, root)?
         {
             // No package has it there, and it comes before the root's own in everybody's PATH.
-            guard.place(&inside, "usr/local/sbin", "update-grub", script.into_bytes(), 0o755)?;
+            guard.place("usr/local/sbin", "update-grub", script.into_bytes(), 0o755)?;
         }
         Ok(guard)
     }
@@ -59,24 +61,25 @@ impl RootGuard {
     /// Puts everything back that the processes did not change themselves.
     pub(super) fn release(mut self) -> Result<()> {
         for placed in std::mem::take(&mut self.files) {
-            placed.restore()?;
+            placed.restore(&self.root)?;
         }
         Ok(())
     }
 
-    fn place(&mut self, root: &Inside, directory: &str, name: &str, ours: Vec<u8>, mode: u32) -> Result<()> {
+    fn place(&mut self, directory: &str, name: &str, ours: Vec<u8>, mode: u32) -> Result<()> {
         let directory = Path::new(directory);
-        let opened = match root.directory(directory, OFlag::O_RDONLY) {
+        let opened = match self.root.directory(directory, OFlag::O_RDONLY) {
             Ok(opened) => File::from(opened),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(()),
             Err(error) => return Err(error).with_context(|| format!("opening /{}", directory.display())),
         };
         let directory_time = opened.metadata().and_then(|meta| meta.modified()).ok();
-        let slot = root.slot(&directory.join(name))?;
+        let slot = self.root.slot(&directory.join(name))?;
         let Some(before) = Before::of(&slot)? else { return Ok(()) };
         write(&slot, &ours)?;
         slot.set_mode(mode)?;
-        self.files.push(Placed { slot, directory: opened, ours, before, directory_time });
+        let path = Path::new("/").join(directory).join(name);
+        self.files.push(Placed { path, slot, directory: opened, ours, before, directory_time });
         Ok(())
     }
 }
@@ -84,7 +87,7 @@ impl RootGuard {
 impl Drop for RootGuard {
     fn drop(&mut self) {
         for placed in std::mem::take(&mut self.files) {
-            let _ = placed.restore();
+            let _ = placed.restore(&self.root);
         }
     }
 }
@@ -102,13 +105,17 @@ impl Before {
 }
 
 impl Placed {
-    fn restore(self) -> Result<()> {
+    fn restore(self, root: &Inside) -> Result<()> {
         let untouched = self.slot.kind()? == Some(Kind::File) && read(&self.slot)? == self.ours;
         if !untouched {
             return Ok(());
         }
         match self.before {
-            Before::Nothing => self.slot.remove()?,
+            // A package that came meanwhile has it among the alternatives, whose link gave way to the file.
+            Before::Nothing => match alternative(root, &self.path)? {
+                Some(link) => self.slot.create_link(link.as_os_str())?,
+                None => self.slot.remove()?,
+            },
             Before::Link(target) => self.slot.create_link(&target)?,
             Before::File { contents, attributes } => {
                 write(&self.slot, &contents)?;
@@ -123,6 +130,20 @@ impl Placed {
         }
         Ok(())
     }
+}
+
+/// Where the link of an alternative leads that is at this path (update-alternatives(1): its database has the link's path
+/// in the second line).
+fn alternative(root: &Inside, path: &Path) -> Result<Option<PathBuf>> {
+    let Some(name) = path.file_name() else { return Ok(None) };
+    let database = Path::new("/var/lib/dpkg/alternatives").join(name);
+    if root.kind(&database)? != Some(Kind::File) {
+        return Ok(None);
+    }
+    let mut text = String::new();
+    root.read(&database)?.read_to_string(&mut text).with_context(|| format!("reading {}", database.display()))?;
+    let is_it = text.lines().nth(1).is_some_and(|link| Path::new(link) == path);
+    Ok(is_it.then(|| Path::new("/etc/alternatives").join(name)))
 }
 
 fn read(slot: &Slot) -> Result<Vec<u8>> {

@@ -1,5 +1,7 @@
 //! apt's lists of repositories (sources.list(5)), in both formats.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, bail};
 
 use super::Architecture;
@@ -197,6 +199,27 @@ impl SignedBy {
 }
 
 impl Sources {
+    /// A suite that two sources have with different keys: apt refuses to read such a list ("Conflicting values set for
+    /// option Signed-By").
+    pub fn signed_differently(&self) -> Option<Suite> {
+        let mut seen: Vec<(Suite, BTreeSet<&str>)> = Vec::new();
+        for source in &self.0 {
+            let keys = match &source.signed_by {
+                None => BTreeSet::new(),
+                Some(SignedBy::Named(names)) => names.iter().map(String::as_str).collect(),
+                Some(SignedBy::Key(key)) => BTreeSet::from([key.as_str()]),
+            };
+            for suite in source.suites() {
+                match seen.iter().find(|(known, _)| *known == suite) {
+                    Some((_, known)) if *known != keys => return Some(suite),
+                    Some(_) => {}
+                    None => seen.push((suite, keys.clone())),
+                }
+            }
+        }
+        None
+    }
+
     /// Reads a `.sources` file.
     pub fn from_deb822(text: &str) -> Result<Self> {
         let mut all = Vec::new();
@@ -305,6 +328,22 @@ mod tests {
         assert!(why("mirror+http://m.example/list").contains("list of mirrors"));
         assert!(why("cdrom:[Debian]/").contains("none of http"));
         assert!(why("m.example/debian").contains("none of http"));
+    }
+
+    #[test]
+    fn a_suite_has_the_same_keys_wherever_it_is_named() {
+        let conflict =
+            |text: &str| Sources::from_lines(text).unwrap().signed_differently().map(|suite| suite.to_string());
+        let line = |options: &str, rest: &str| format!("deb {options} {rest}\n");
+        let signed = line("[signed-by=/usr/share/keyrings/a.gpg]", "http://m.example/d/ x main");
+        let plain = line("", "http://m.example/d x contrib");
+        assert_eq!(conflict(&format!("{signed}{plain}")).as_deref(), Some("http://m.example/d x"));
+        assert_eq!(conflict(&format!("{signed}{}", signed.replace("main", "contrib"))), None);
+        assert_eq!(conflict(&format!("{signed}{}", plain.replace(" x ", " y "))), None);
+        assert_eq!(
+            conflict(&format!("{signed}{}", signed.replace("/a.gpg", "/b.gpg"))).as_deref(),
+            Some("http://m.example/d x")
+        );
     }
 
     #[test]

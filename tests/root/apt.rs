@@ -178,6 +178,23 @@ fn a_mirror_without_its_lists_by_digest_gives_them_by_name() {
 }
 
 #[test]
+fn a_suite_with_two_keys_is_found_before_the_machines_apt_says_so() {
+    let case = case!();
+    case.recipe("[two]", SIGNED, "");
+    let recipe = case.project.read("recipe.yaml");
+    let line = format!("deb [trusted=yes] {} stable main", case.server.url(""));
+    let before = format!(
+        "  - action: run\n    chroot: true\n    command: mkdir -p /etc/apt; echo '{line}' > /etc/apt/sources.list\n  - action: apt\n"
+    );
+    case.project.write("recipe.yaml", recipe.replacen("  - action: apt\n", &before, 1));
+    case.build().code(2).says("stable twice, with different keys").says("`keep: false`");
+    let text =
+        case.project.read("recipe.yaml").replace("signed-by: key.asc", "signed-by: key.asc\n        keep: false");
+    case.project.write("recipe.yaml", text);
+    case.build().success();
+}
+
+#[test]
 fn a_component_that_a_repository_lacks_is_named() {
     let case = case!();
     case.recipe("[two]", &format!("{SIGNED}\ncomponents: [main, contirb]"), "");
@@ -201,6 +218,35 @@ fn what_packages_leave_in_run_and_tmp_goes_and_the_rest_stays() {
     let names: Vec<String> = case.files().into_iter().map(|(name, _)| name).collect();
     let left: Vec<&String> = names.iter().filter(|name| name.starts_with("run/") || name.starts_with("tmp/")).collect();
     assert_eq!(left, ["run/mine"]);
+}
+
+#[test]
+fn what_stands_in_while_packages_come_gives_way_to_their_alternative() {
+    let mut case = case!();
+    // What update-alternatives leaves that finds a file where its link is to be.
+    let script = "#!/bin/sh
+mkdir -p /var/lib/dpkg/alternatives /etc/alternatives
+test -f /usr/sbin/policy-rc.d
+ln -s /usr/sbin/policy-of-mine /etc/alternatives/policy-rc.d
+printf 'auto\\n/usr/sbin/policy-rc.d\\n\\n/usr/sbin/policy-of-mine\\n50\\n\\n' > /var/lib/dpkg/alternatives/policy-rc.d
+";
+    let package = Deb::new("policy", "1.0").script("postinst", script);
+    case.repository.add(package.file("usr/sbin/policy-of-mine", 0o755, "#!/bin/sh\nexit 0\n"));
+    case.repository.publish(DATE);
+    case.recipe("[policy]", SIGNED, "");
+    case.build().success();
+    let file = fs::File::open(case.project.path("out/out.tar")).unwrap();
+    let links: Vec<String> = tar::Archive::new(file)
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().unwrap().ends_with("usr/sbin/policy-rc.d"))
+        .map(|entry| entry.link_name().unwrap().unwrap().display().to_string())
+        .collect();
+    assert_eq!(links, ["/etc/alternatives/policy-rc.d"]);
+    case.recipe("[two]", SIGNED, "");
+    case.build().success();
+    assert!(!case.files().iter().any(|(name, _)| name == "usr/sbin/policy-rc.d"));
 }
 
 #[test]

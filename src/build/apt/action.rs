@@ -16,7 +16,7 @@ use crate::build::cleanup::{self, Volatile};
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::debian::host;
 use crate::debian::sources::Sources;
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostics, Fault};
 
 /// A pin, as in apt_preferences(5).
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -125,6 +125,12 @@ pub fn install(
     local: &[(PathBuf, PathBuf)],
 ) -> Result<String> {
     let (mut sources, trusted) = root::read(cx.root).context("reading the root's repositories")?;
+    if let Some(suite) = sources.signed_differently() {
+        return Err(Fault::recipe(format!("the root has {suite} twice, with different keys: apt reads no such list"))
+            .hint("`signed-by` (in files of the root: `Signed-By`) is to be the same wherever a suite is named, or nowhere")
+            .hint("a repository with `keep: false` is not written into the root")
+            .into());
+    }
     for source in own.0 {
         // A repository that the root keeps was written before and is there already.
         if !sources.0.iter().any(|other| {

@@ -131,7 +131,7 @@ impl Bootable {
         self.extlinux |= ["extlinux/extlinux.conf", "boot/extlinux/extlinux.conf", "boot.scr", "boot/boot.scr"]
             .into_iter()
             .any(is_file);
-        self.choices.extend(menu::choices(tree).unwrap_or_default());
+        self.choices.extend(menu::menus(tree).unwrap_or_default().choices);
         if self.system.is_none() {
             self.system = architecture_of(tree);
         }

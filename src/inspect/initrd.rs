@@ -32,7 +32,7 @@ const TRAILER: &str = "TRAILER!!!";
 const LONGEST_NAME: u64 = 4096;
 
 /// Text files that are kept, by a part of their names: lists of modules, and initramfs-tools' settings. None is larger.
-const TEXTS: [&str; 3] = ["/modules.builtin", "conf/conf.d/", "conf/param.conf"];
+const TEXTS: [&str; 4] = ["/modules.builtin", "conf/conf.d/", "conf/param.conf", "conf/initramfs.conf"];
 const LARGEST_TEXT: u64 = 1 << 20;
 
 /// How LZ4 begins in the form that kernels read (lz4_Frame_format.md, "Legacy frame"), and the largest of its blocks.
@@ -139,9 +139,20 @@ impl Initrd {
         self.names.contains(path) || self.names.contains(&format!("usr/{path}"))
     }
 
-    /// Whether one of its settings begins so.
-    pub fn says(&self, start: &str) -> bool {
-        self.texts.values().flat_map(|text| text.lines()).any(|line| line.trim().starts_with(start))
+    /// The value of initramfs-tools' settings of this name, each.
+    pub fn settings<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let lines = self.texts.values().flat_map(|text| text.lines());
+        let values = lines.filter_map(move |line| line.trim().strip_prefix(name)?.strip_prefix('='));
+        values.map(|value| value.trim_matches(['"', '\'']))
+    }
+
+    /// Whether there may be modules in it that are not where the kernel's programs look for them: in images of their own,
+    /// or loaded by name.
+    pub fn has_modules_elsewhere(&self) -> bool {
+        const IMAGES: [&str; 4] = [".img", ".squashfs", ".erofs", ".sfs"];
+        self.names.iter().any(|name| {
+            (module_name(name).is_some() && of_kernel(name).is_none()) || IMAGES.iter().any(|end| name.ends_with(end))
+        })
     }
 
     /// Kernels that it has modules for.

@@ -5,7 +5,10 @@ use rstest::rstest;
 use crate::harness::Project;
 
 /// A card for U-Boot with a kernel of Linux 4.9, which mounts ext4 by itself.
-const KERNEL: &str = "mkdir -p /boot/extlinux /lib/modules/4.9.0-test /data; echo kernel > /boot/vmlinuz-4.9.0-test; echo kernel/fs/ext4/ext4.ko > /lib/modules/4.9.0-test/modules.builtin";
+const KERNEL: &str = "mkdir -p /boot/extlinux /lib/modules/4.9.0-test /data; echo kernel > /boot/vmlinuz-4.9.0-test; echo kernel/fs/ext4/ext4.ko > /lib/modules/4.9.0-test/modules.builtin; echo 'CONFIG_INITRAMFS_SOURCE=\"\"' > /boot/config-4.9.0-test";
+
+/// Lets the root look like one of systemd, which waits for what fstab has.
+const SYSTEMD: &str = "mkdir -p /lib/systemd; echo > /lib/systemd/systemd; ";
 
 fn recipe(menu: &str, command: &str, partition: &str, boot_check: &str) -> String {
     format!(
@@ -50,6 +53,13 @@ const GOOD: &str = "append root=/dev/mmcblk0p1 console=ttyS0";
 #[case::good(GOOD, "true", "", "")]
 #[case::no_menu("", "rm -r /boot/extlinux; rm /etc/fstab", "", "")]
 #[case::initramfs_understands("append root=LABEL=root", "true", "", "which only one understands")]
+#[case::initramfs_in_the_kernel(
+    "append root=LABEL=root",
+    "echo 'CONFIG_INITRAMFS_SOURCE=\"a\"' > /boot/config-4.9.0-test",
+    "",
+    ""
+)]
+#[case::kernel_without_its_configuration("append root=LABEL=root", "rm /boot/config-4.9.0-test", "", "")]
 #[case::module_only(
     GOOD,
     "cd /lib/modules/4.9.0-test; mv modules.builtin modules.dep; sed -i 's/$/:/' modules.dep; touch modules.builtin",
@@ -74,6 +84,7 @@ const GOOD: &str = "append root=/dev/mmcblk0p1 console=ttyS0";
     "",
     "starts /boot/vmlinuz-4.9.0-test, and the partition `root` has no such file"
 )]
+#[case::kernel_by_a_link(GOOD, "mv /boot/vmlinuz* /boot/k; ln -s /elsewhere/k /boot/vmlinuz-4.9.0-test", "", "")]
 #[case::bootable(GOOD, "true", ", flags: [boot]", "`data` is, `root` is not")]
 #[case::feature(
     GOOD,
@@ -81,42 +92,56 @@ const GOOD: &str = "append root=/dev/mmcblk0p1 console=ttyS0";
     ", features: [casefold]",
     "ext4 with casefold, of Linux 5.2 and newer, and the kernel is 4.9.0-test"
 )]
-#[case::partition("append root=/dev/vda2", "true", "", "that is the partition `data`, mounted on /data")]
+#[case::another_partition("append root=/dev/nvme0n1p2", "true", "", "")]
 #[case::uuid(
     "append root=PARTUUID=00000000-01",
     "true",
     "",
     "`root=PARTUUID=00000000-01`, which no partition of `card.img` is"
 )]
-#[case::kind(
-    GOOD,
-    "sed -i '/data/s/ext4/xfs/' /etc/fstab",
-    "",
-    "mounts /data as xfs, and the partition `data` is ext4"
-)]
-#[case::disk(GOOD, "echo UUID=0b1c /srv auto defaults 0 0 >> /etc/fstab", "", "has /srv on UUID=0b1c")]
-#[case::another_choice(
+#[case::computed("append root=PARTUUID=${uuid}", "true", "", "")]
+#[case::another_label(
     GOOD,
     "printf 'label l1\\n linux /boot/vmlinuz-gone\\n append root=/dev/vda1\\n' >> /boot/extlinux/extlinux.conf",
     "",
     ""
 )]
-#[case::other_disk(GOOD, "echo UUID=0b1c /srv auto nofail 0 0 >> /etc/fstab", "", "")]
-#[case::swap(GOOD, "echo LABEL=swap none swap sw 0 0 >> /etc/fstab", "", "has swap on LABEL=swap")]
+#[case::no_label_at_all(
+    GOOD,
+    "printf 'label l1\\n linux /boot/vmlinuz-gone\\n append root=/dev/vda1\\n' >> /boot/extlinux/extlinux.conf; rm /boot/vmlinuz*",
+    "",
+    "starts /boot/vmlinuz-gone"
+)]
+#[case::kind(GOOD, &format!("{SYSTEMD} sed -i '/data/s/ext4/xfs/' /etc/fstab"), "", "mounts /data as xfs, and the partition `data` is ext4")]
+#[case::older_kind(GOOD, &format!("{SYSTEMD} sed -i '/data/s/ext4/ext2/' /etc/fstab"), "", "mounts /data as ext2")]
+#[case::kinds(GOOD, &format!("{SYSTEMD} sed -i '/data/s/ext4/xfs,ext4/' /etc/fstab"), "", "")]
+#[case::disk(GOOD, &format!("{SYSTEMD} echo UUID=0b1c /srv auto defaults 0 0 >> /etc/fstab"), "", "has /srv on UUID=0b1c")]
+#[case::other_disk(GOOD, &format!("{SYSTEMD} echo UUID=0b1c /srv auto nofail 0 0 >> /etc/fstab"), "", "")]
+#[case::network_disk(GOOD, &format!("{SYSTEMD} echo UUID=0b1c /srv ext4 _netdev 0 0 >> /etc/fstab"), "", "")]
+#[case::disk_made_at_first(
+    GOOD,
+    &format!("{SYSTEMD} mkdir /etc/repart.d; echo > /etc/repart.d/50-srv.conf; echo LABEL=srv /srv auto defaults 0 0 >> /etc/fstab"),
+    "",
+    ""
+)]
+#[case::disk_that_nothing_waits_for(GOOD, "echo UUID=0b1c /srv auto defaults 0 0 >> /etc/fstab", "", "")]
+#[case::swap(GOOD, &format!("{SYSTEMD} echo LABEL=swap none swap sw 0 0 >> /etc/fstab"), "", "")]
 #[case::checker(
     GOOD,
-    "sed -i 's/[0-9]$/0/' /etc/fstab; mkdir -p /etc/init.d; echo > /etc/init.d/checkfs.sh; echo LABEL=data /srv ext4 defaults 0 2 >> /etc/fstab",
+    "mkdir -p /etc/init.d; echo > /etc/init.d/checkfs.sh; echo LABEL=data /srv ext4 defaults 0 2 >> /etc/fstab",
     "",
     "there is no fsck.ext4"
 )]
-#[case::initramfs_of_another(WITH_INITRAMFS, &initramfs("lib/modules/4.8.0-other/sd_mod.ko"), "", "with the initramfs of 4.8.0-other")]
+#[case::initramfs_of_another(WITH_INITRAMFS, &initramfs("lib/modules/4.8.0-other/ext4.ko"), "", "has no driver of any disk")]
 #[case::no_disk(WITH_INITRAMFS, &initramfs("lib/modules/4.9.0-test/ext4.ko"), "", "has no driver of any disk")]
 #[case::disk_and_root(WITH_INITRAMFS, &initramfs("lib/modules/4.9.0-test/sd_mod.ko.xz"), "", "")]
+#[case::modules_of_their_own(WITH_INITRAMFS, &initramfs("init ext4.ko sd_mod.ko"), "", "")]
+#[case::modules_in_an_image(WITH_INITRAMFS, &initramfs("squashfs-root.img lib/modules/4.9.0-test/loop.ko"), "", "")]
 #[case::not_in_initramfs(
     WITH_INITRAMFS,
-    &format!("cd /lib/modules/4.9.0-test; : > modules.builtin; echo kernel/fs/ext4/ext4.ko.xz: > modules.dep; {}", initramfs("lib/modules/4.9.0-test/sd_mod.ko")),
+    &format!("cd /lib/modules/4.9.0-test; : > modules.builtin; echo kernel/fs/ext4/ext4.ko.xz: > modules.dep; {}", initramfs("lib/modules/4.9.0-test/sd_mod.ko lib/modules/4.8.0-other/ext4.ko")),
     "",
-    "the initramfs of 4.9.0-test has no module ext4"
+    "the initramfs of 4.9.0-test has no module ext4 (it has those of 4.8.0-other)"
 )]
 #[case::not_all_in_initramfs(
     WITH_INITRAMFS,

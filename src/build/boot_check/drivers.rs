@@ -16,7 +16,7 @@ pub(super) struct Drivers {
     builtin: Option<BTreeSet<String>>,
     /// Modules that the system has, each with those that it needs; `None` where they are not listed.
     modules: Option<BTreeMap<String, Vec<String>>>,
-    /// Modules of the initramfs; `None` where there is none that can be read.
+    /// Modules of the initramfs; `None` where there is none that can be read, or they may be elsewhere in it.
     initrd: Option<BTreeSet<String>>,
 }
 
@@ -41,7 +41,7 @@ impl Drivers {
         Ok(Self {
             builtin: builtin.map(|text| text.lines().filter_map(module_name).collect()),
             modules: modules.map(|text| text.lines().filter_map(needed).collect()),
-            initrd: initrd.map(|initrd| initrd.modules(kernel)),
+            initrd: initrd.filter(|initrd| !initrd.has_modules_elsewhere()).map(|initrd| initrd.modules(kernel)),
         })
     }
 
@@ -76,6 +76,12 @@ impl Drivers {
         }
     }
 
+    /// Whether there is a driver for any disk before the root is mounted; `None` where that is not known.
+    pub(super) fn any_disk(&self) -> Option<bool> {
+        let (builtin, initrd) = (self.builtin.as_ref()?, self.initrd.as_ref()?);
+        Some(DISKS.iter().any(|name| builtin.contains(*name) || initrd.contains(*name)))
+    }
+
     /// The first of several that can be used before the root is mounted.
     pub(super) fn early_any(&self, names: &[&str], with_initrd: bool) -> Has {
         let mut worst = Has::Unknown;
@@ -90,6 +96,36 @@ impl Drivers {
         worst
     }
 }
+
+/// Drivers of disks, and of what they are reached by.
+const DISKS: [&str; 26] = [
+    "ahci",
+    "aoe",
+    "ata_piix",
+    "dasd_eckd_mod",
+    "dasd_fba_mod",
+    "floppy",
+    "hv_storvsc",
+    "ide_gd_mod",
+    "libata",
+    "mmc_block",
+    "mpt3sas",
+    "mtdblock",
+    "nbd",
+    "nvme",
+    "nvme_apple",
+    "nvme_core",
+    "pmem",
+    "scsi_mod",
+    "sd_mod",
+    "uas",
+    "ubi",
+    "ufshcd_core",
+    "usb_storage",
+    "virtio_blk",
+    "virtio_scsi",
+    "xen_blkfront",
+];
 
 /// A line of modules.dep: a module, and all that it needs, in the order to load them backwards.
 fn needed(line: &str) -> Option<(String, Vec<String>)> {
@@ -118,6 +154,3 @@ pub(super) fn of_filesystem(kind: FilesystemKind) -> &'static [&'static str] {
         Kind::Ntfs => &["ntfs3", "ntfs"],
     }
 }
-
-/// Modules that a disk of a virtual machine takes: the disk, and the bus that it is on.
-pub(super) const VIRTIO: [&str; 2] = ["virtio_blk", "virtio_pci"];

@@ -17,6 +17,8 @@ struct Set {
     /// Of the set.
     at: u64,
     little_endian: bool,
+    /// Whether a kernel that does not know them can read all the same.
+    for_writing: bool,
     features: &'static [Feature],
 }
 
@@ -31,6 +33,7 @@ const SETS: [Set; 7] = [
         magic: EXT,
         at: 1024 + 0x60,
         little_endian: true,
+        for_writing: false,
         features: &[
             (0x2000, "metadata_csum_seed", (4, 4)),
             (0x4000, "large_dir", (4, 13)),
@@ -42,18 +45,21 @@ const SETS: [Set; 7] = [
         magic: EXT,
         at: 1024 + 0x64,
         little_endian: true,
-        features: &[(0x2000, "project", (4, 5)), (0x8000, "verity", (5, 4)), (0x10000, "orphan_file", (5, 15))],
+        for_writing: true,
+        features: &[(0x2000, "project", (4, 5)), (0x8000, "verity", (5, 4))],
     },
     Set {
         magic: XFS,
         at: 212,
         little_endian: false,
+        for_writing: true,
         features: &[(0x2, "rmapbt", (4, 8)), (0x4, "reflink", (4, 9)), (0x8, "inobtcount", (5, 10))],
     },
     Set {
         magic: XFS,
         at: 216,
         little_endian: false,
+        for_writing: false,
         features: &[
             (0x8, "bigtime", (5, 10)),
             (0x20, "nrext64", (5, 19)),
@@ -67,18 +73,21 @@ const SETS: [Set; 7] = [
         magic: BTRFS,
         at: 0x1_00b4,
         little_endian: true,
+        for_writing: true,
         features: &[(0x1, "free-space-tree", (4, 5)), (0x4, "verity", (5, 15)), (0x8, "block-group-tree", (6, 1))],
     },
     Set {
         magic: BTRFS,
         at: 0x1_00bc,
         little_endian: true,
+        for_writing: false,
         features: &[(0x1000, "zoned", (5, 12)), (0x4000, "raid-stripe-tree", (6, 7)), (0x1_0000, "squota", (6, 7))],
     },
     Set {
         magic: EROFS,
         at: 1024 + 80,
         little_endian: true,
+        for_writing: false,
         features: &[
             (0x4, "chunked files", (5, 15)),
             (0x10, "ztailpacking", (5, 17)),
@@ -94,11 +103,12 @@ const EROFS_CONFIGURED: u32 = 0x2;
 const EROFS_ALGORITHMS: u64 = 1024 + 84;
 const ALGORITHMS: [Feature; 3] = [(0x2, "lzma", (5, 16)), (0x4, "deflate", (6, 6)), (0x8, "zstd", (6, 10))];
 
-/// What a file system in the image has that a kernel of this release does not know.
-pub fn check(image: &File, start: u64, partition: &Partition, kernel: &str) -> Vec<Finding> {
+/// What a file system in the image has that a kernel of this release does not know, to read it alone or to write, too.
+pub fn check(image: &File, start: u64, partition: &Partition, read_only: bool, kernel: &str) -> Vec<Finding> {
     let Some(version) = version(kernel) else { return Vec::new() };
     let kind = partition.contents.kind.fstab_type().unwrap_or("none");
-    let newer = found(image, start, partition.contents.kind).into_iter().filter(|(_, _, first)| version < *first);
+    let newer =
+        found(image, start, partition.contents.kind, read_only).into_iter().filter(|(_, _, first)| version < *first);
     newer
         .map(|(_, name, (major, minor))| {
             let hint = match partition.contents.kind {
@@ -119,7 +129,7 @@ pub fn check(image: &File, start: u64, partition: &Partition, kernel: &str) -> V
         .collect()
 }
 
-fn found(image: &File, start: u64, kind: FilesystemKind) -> Vec<Feature> {
+fn found(image: &File, start: u64, kind: FilesystemKind, read_only: bool) -> Vec<Feature> {
     let read = |at: u64, length: usize| {
         let mut bytes = vec![0; length];
         image.read_exact_at(&mut bytes, start + at).ok().map(|()| bytes)
@@ -130,7 +140,7 @@ fn found(image: &File, start: u64, kind: FilesystemKind) -> Vec<Feature> {
     };
     let is = |(at, magic): (u64, &[u8])| read(at, magic.len()).is_some_and(|bytes| bytes == magic);
     let mut all = Vec::new();
-    for set in SETS.iter().filter(|set| is(set.magic)) {
+    for set in SETS.iter().filter(|set| is(set.magic) && !(read_only && set.for_writing)) {
         let bits = number(set.at, set.little_endian).unwrap_or(0);
         all.extend(set.features.iter().filter(|(bit, ..)| bits & bit != 0));
         if kind == FilesystemKind::Erofs && bits & EROFS_CONFIGURED != 0 {
@@ -166,9 +176,9 @@ mod tests {
         at(1024, b"\xe2\xe1\xf5\xe0");
         at(1024 + 80, &0x22_u32.to_le_bytes());
         at(1024 + 84, &0x9_u16.to_le_bytes());
-        let names = |kind| found(&file, 4096, kind).into_iter().map(|(_, name, _)| name).collect::<Vec<_>>();
+        let names = |kind| found(&file, 4096, kind, false).into_iter().map(|(_, name, _)| name).collect::<Vec<_>>();
         assert_eq!(names(FilesystemKind::Erofs), ["fragments", "zstd"]);
-        assert_eq!(found(&file, 0, FilesystemKind::Erofs), []);
+        assert_eq!(found(&file, 0, FilesystemKind::Erofs, false), []);
         at(0, b"XFSB");
         at(216, &0x28_u32.to_be_bytes());
         assert!(names(FilesystemKind::Xfs).contains(&"nrext64"));

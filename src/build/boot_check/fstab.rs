@@ -1,5 +1,6 @@
 //! /etc/fstab against the partitions of the image.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::Result;
@@ -39,9 +40,15 @@ impl Line {
         self.options.split(',').any(|known| known == option)
     }
 
-    /// Whether a start goes on without it.
+    /// Whether a start goes on without it: what is not there, or is of another kind, only keeps systemd's local-fs.target
+    /// from being reached. Swap is waited for, and no more.
     fn may_fail(&self) -> bool {
-        ["nofail", "noauto", "x-systemd.automount"].iter().any(|option| self.has(option))
+        const WEAK: [&str; 4] = ["nofail", "noauto", "x-systemd.automount", "_netdev"];
+        WEAK.iter().any(|option| self.has(option))
+            || self.options.contains("x-systemd.wanted-by=")
+            || self.options.contains("x-systemd.required-by=")
+            || self.kind == "swap"
+            || self.path == "/"
     }
 }
 
@@ -58,13 +65,18 @@ fn unescaped(field: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Kinds that one driver mounts, whichever of them fstab names.
-fn same_kind(named: &str, is: FilesystemKind) -> bool {
-    let ext = |name: &str| matches!(name, "ext2" | "ext3" | "ext4");
-    let fat = |name: &str| matches!(name, "vfat" | "msdos");
-    let Some(own) = is.fstab_type() else { return true };
-    let ntfs = |name: &str| name.starts_with("ntfs");
-    named == own || (ext(named) && ext(own)) || (fat(named) && fat(own)) || (ntfs(named) && ntfs(own))
+/// Whether a file system can be mounted by the name of this kind: of several, by one of them.
+fn fits(named: &str, is: FilesystemKind) -> bool {
+    let own = is.fstab_type().unwrap_or_default();
+    // Others may be mounted by programs.
+    if is == FilesystemKind::None || is.is_kernels() || named == "auto" || named.contains(['.', ',']) {
+        return true;
+    }
+    match named {
+        "ext4" => matches!(own, "ext2" | "ext3" | "ext4"),
+        "msdos" => own == "vfat",
+        named => named == own,
+    }
 }
 
 impl Look<'_> {
@@ -75,24 +87,25 @@ impl Look<'_> {
             Some(kernel) => Some((kernel.clone(), Drivers::of(self.tree(), &system.top, kernel, None)?)),
             None => None,
         };
-        // systemd goes on without the program; the scripts of sysvinit stop at it.
-        let stops = self.tree().find(&system.top.join("etc/init.d/checkfs.sh"))?.is_some()
-            && self.tree().find(&system.top.join("lib/systemd/systemd"))?.is_none();
+        // systemd goes on without a program that checks, and waits for what is not there; sysvinit's scripts the other way.
+        let systemd = self.tree().find(&system.top.join("lib/systemd/systemd"))?.is_some();
+        let stops = self.tree().find(&system.top.join("etc/init.d/checkfs.sh"))?.is_some() && !systemd;
+        let made = self.makes_partitions(system)?;
         for line in text.lines().filter_map(Line::parse).filter(|line| !line.may_fail()) {
             let partition = match named(self.spec, &line.device) {
                 Named::Partition(partition) => partition.clone(),
+                Named::Unknown => continue,
+                Named::Nothing if !systemd || made => continue,
                 Named::Nothing => {
-                    let what = if line.kind == "swap" { "swap".to_owned() } else { line.path.clone() };
                     self.add(Finding::new(
-                        format!("/etc/fstab has {what} on {}, which no partition of `{}` is", line.device, self.spec.name),
+                        format!("/etc/fstab has {} on {}, which no partition of `{}` is", line.path, line.device, self.spec.name),
                         "a start waits for it in vain; what is on a disk of the machine's own takes `nofail` among its options",
                     ));
                     continue;
                 }
-                Named::Unknown => continue,
             };
             let kind = partition.contents.kind;
-            if line.kind != "auto" && kind != FilesystemKind::None && !same_kind(&line.kind, kind) {
+            if systemd && !fits(&line.kind, kind) {
                 self.add(Finding::new(
                     format!(
                         "/etc/fstab mounts {} as {}, and the partition `{}` is {}",
@@ -105,7 +118,10 @@ impl Look<'_> {
                 ));
                 continue;
             }
-            if let Some((kernel, drivers)) = &drivers {
+            if systemd
+                && !kind.is_kernels()
+                && let Some((kernel, drivers)) = &drivers
+            {
                 self.check_late(kernel, drivers, kind, &line.path);
             }
             let program = system.top.join("sbin").join(format!("fsck.{}", line.kind));
@@ -121,6 +137,21 @@ impl Look<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the first start makes partitions that the image does not have (repart.d(5)): files beside debforge's own.
+    fn makes_partitions(&self, system: &System) -> Result<bool> {
+        for directory in ["etc/repart.d", "usr/lib/repart.d"] {
+            let names = self.tree().names(system.top.join(directory))?;
+            let own = |name: &OsStr| {
+                let mut own = self.spec.partitions.iter().map(|it| format!("{:02}-{}.conf", it.number, it.name));
+                own.any(|own| name == own.as_str())
+            };
+            if names.iter().any(|entry| entry.path.file_name().is_some_and(|name| !own(name))) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -138,8 +169,13 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_one_driver_are_one() {
-        assert!(same_kind("ext4", FilesystemKind::Ext2) && same_kind("vfat", FilesystemKind::Fat16));
-        assert!(!same_kind("ext4", FilesystemKind::Btrfs) && !same_kind("xfs", FilesystemKind::Fat32));
+    fn kinds_fit_where_the_driver_takes_them() {
+        use FilesystemKind::{Btrfs, Ext2, Ext4, Fat16, Fat32, Ntfs};
+        for (named, kind) in [("ext4", Ext2), ("vfat", Fat16), ("auto", Btrfs), ("xfs,ext4", Ext4), ("ntfs-3g", Ntfs)] {
+            assert!(fits(named, kind), "{named}");
+        }
+        for (named, kind) in [("ext4", Btrfs), ("ext2", Ext4), ("xfs", Fat32)] {
+            assert!(!fits(named, kind), "{named}");
+        }
     }
 }

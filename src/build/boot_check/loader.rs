@@ -1,12 +1,13 @@
 //! Boot loaders against the partition table: whether firmware finds them, and they their menus.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
 
 use super::place::shown;
 use super::{Finding, Look};
-use crate::build::bootloader::layout::{self, XBOOTLDR};
+use crate::build::bootloader::layout;
 use crate::image::{Partition, Strategy, TableKind};
 use crate::inspect::menu::{Choice, Menu};
 use crate::inspect::tree::EntryKind;
@@ -15,59 +16,65 @@ use crate::inspect::tree::EntryKind;
 const LEGACY_BOOT: u8 = 2;
 
 impl Look<'_> {
-    pub(super) fn check_loaders(&mut self, choices: &[Choice]) -> Result<()> {
-        let menus: std::collections::BTreeSet<_> =
-            choices.iter().map(|choice| (choice.menu, choice.file.clone())).collect();
-        for (menu, file) in &menus {
-            let Some(partition) = self.partition_of(file).cloned() else { continue };
-            match menu {
-                Menu::Extlinux => self.check_bootable(file, &partition),
-                // Others read such entries, too.
-                Menu::Entries if menus.iter().all(|(menu, _)| *menu == Menu::Entries) => {
-                    self.check_entries(file, &partition);
-                }
-                Menu::Entries | Menu::Grub | Menu::RaspberryPi => {}
-            }
+    /// Looks at the loaders that are needed for the menus; `more` says that there may be others.
+    pub(super) fn check_loaders(&mut self, choices: &[Choice], more: bool) -> Result<()> {
+        let menus: BTreeSet<_> = choices.iter().map(|choice| (choice.menu, choice.file.clone())).collect();
+        let efi = menus.iter().all(|(menu, _)| matches!(menu, Menu::Grub | Menu::Entries));
+        if more || menus.is_empty() {
+            return Ok(());
         }
-        let by_grub = menus.iter().any(|(menu, _)| *menu == Menu::Grub);
-        let only_grub = menus.iter().all(|(menu, _)| *menu == Menu::Grub);
-        if by_grub && only_grub { self.check_grub() } else { Ok(()) }
+        if efi {
+            return self.check_efi();
+        }
+        let files: Vec<_> = menus.into_iter().collect();
+        if let [(Menu::Extlinux, file)] = files.as_slice()
+            && let Some(partition) = self.partition_of(file).cloned()
+        {
+            self.check_bootable(file, &partition);
+        }
+        Ok(())
     }
 
-    /// Whether anything starts GRUB.
-    fn check_grub(&mut self) -> Result<()> {
+    /// Whether there is an EFI program on the partition that is for them, where nothing else starts the image.
+    fn check_efi(&mut self) -> Result<()> {
         // A step may have written to the disk itself, and a board's firmware may be anywhere.
         if self.spec.strategy == Strategy::Mounted || self.spec.written || !self.spec.writes.is_empty() {
             return Ok(());
         }
-        let esps: Vec<Partition> =
-            self.spec.partitions.iter().filter(|partition| layout::is_esp(partition)).cloned().collect();
-        for esp in &esps {
-            if !self.is_mounted(&esp.name) || self.has_efi_program(esp)? {
+        let is_fat = |partition: &&Partition| layout::is_fat(partition.contents.kind);
+        let fat: Vec<Partition> = self.spec.partitions.iter().filter(is_fat).cloned().collect();
+        // Without one, a hypervisor or a firmware with a GRUB of its own may start it.
+        let Some(esp) = fat.iter().find(|partition| layout::is_esp(partition)) else { return Ok(()) };
+        // Firmware may start those of others with FAT, too.
+        for partition in &fat {
+            if !self.is_mounted(&partition.name) || self.has_efi_program(partition)? {
                 return Ok(());
             }
         }
-        let what = match esps.first() {
-            Some(esp) => format!("there is no EFI program on `{}`", esp.name),
-            None => "there is no EFI system partition, and no GRUB for a BIOS".to_owned(),
-        };
         self.add(Finding::new(
-            format!("GRUB has its menu in the image, and nothing starts GRUB: {what}"),
-            "the action `bootloader` installs it: `type: grub-efi`, `grub-bios` or `grub`",
+            format!("there is a boot loader's menu, and no EFI program on `{}` that would show it", esp.name),
+            "the action `bootloader` installs one: `type: grub-efi`, `grub` or `systemd-boot`",
         ));
         Ok(())
     }
 
-    fn has_efi_program(&self, esp: &Partition) -> Result<bool> {
-        for mount in self.spec.mounts_of(self.slot).filter(|mount| mount.partition == esp.name) {
+    fn has_efi_program(&self, partition: &Partition) -> Result<bool> {
+        for mount in self.spec.mounts_of(self.slot).filter(|mount| mount.partition == partition.name) {
             let top = Path::new(mount.path.trim_start_matches('/'));
-            for directory in self.tree().names(top.join("EFI"))? {
-                let programs = self.tree().names(&directory.path)?;
-                if programs.iter().any(|entry| {
-                    entry.kind == EntryKind::File
-                        && entry.path.extension().is_some_and(|it| it.eq_ignore_ascii_case("efi"))
-                }) {
-                    return Ok(true);
+            let efi = self
+                .tree()
+                .names(top)?
+                .into_iter()
+                .filter(|entry| entry.path.file_name().is_some_and(|name| name.eq_ignore_ascii_case("EFI")));
+            for efi in efi {
+                for directory in self.tree().names(&efi.path)? {
+                    let programs = self.tree().names(&directory.path)?;
+                    let is_program = |ending: &std::ffi::OsStr| ending.eq_ignore_ascii_case("efi");
+                    if programs.iter().any(|entry| {
+                        entry.kind != EntryKind::Directory && entry.path.extension().is_some_and(is_program)
+                    }) {
+                        return Ok(true);
+                    }
                 }
             }
         }
@@ -98,20 +105,5 @@ impl Look<'_> {
             ),
             format!("give `{}` the flag: `flags: [{flag}]`", partition.name),
         ));
-    }
-
-    /// systemd-boot reads two kinds of partitions, those with FAT by itself.
-    fn check_entries(&mut self, file: &Path, partition: &Partition) {
-        let read = layout::is_esp(partition) || partition.kind.eq_ignore_ascii_case(XBOOTLDR);
-        if !read && self.spec.partitions.iter().any(layout::is_esp) {
-            self.add(Finding::new(
-                format!(
-                    "{} is on the partition `{}`, where systemd-boot does not look for it",
-                    shown(file),
-                    partition.name
-                ),
-                "it reads entries of partitions with FAT and `flags: [esp]`, or `parttype: xbootldr`",
-            ));
-        }
     }
 }

@@ -21,7 +21,7 @@ use self::place::relative;
 use crate::image::{FilesystemKind, Spec};
 use crate::inspect::Tree;
 use crate::inspect::initrd::Initrd;
-use crate::inspect::menu::{self, Choice, Menu};
+use crate::inspect::menu::{self, Choice, Menus};
 use crate::inspect::tree::Directory;
 
 /// Something for which a system does not start.
@@ -74,25 +74,26 @@ pub fn missing_module(root: &Path, kernel: &str, initrd: &Path, kind: Filesystem
 /// All that keeps the root of a deploy from starting.
 pub fn check(spec: &Spec, slot: Option<&str>, root: &Path) -> Result<Found> {
     let tree = Directory::new(root.to_owned(), false);
-    let choices = menu::choices(&tree)?;
+    let Menus { choices, more } = menu::menus(&tree)?;
     let mut look = Look { spec, slot, tree, initrds: BTreeMap::new(), found: Found::default() };
-    look.check_loaders(&choices)?;
-    let mut systems = Vec::new();
-    for group in look.started(&choices) {
-        let others = std::mem::take(&mut look.found.findings);
-        let mut faults = Vec::new();
-        for choice in group {
-            if let Some(system) = look.check_choice(choice)?
-                && !systems.contains(&system)
-            {
-                systems.push(system);
-            }
-            faults.push(std::mem::take(&mut look.found.findings));
+    look.check_loaders(&choices, more)?;
+    let others = std::mem::take(&mut look.found.findings);
+    let (mut systems, mut faults) = (Vec::new(), Vec::new());
+    let own = |choice: &&Choice| choice.starts_system() && !look.is_anothers(choice);
+    let own: Vec<&Choice> = choices.iter().filter(own).collect();
+    for choice in own {
+        if let Some(system) = look.check_choice(choice)?
+            && !systems.contains(&system)
+        {
+            systems.push(system);
         }
-        look.found.findings = others;
-        if faults.iter().all(|found| !found.is_empty()) {
-            faults.into_iter().flatten().for_each(|finding| look.add(finding));
-        }
+        faults.push(std::mem::take(&mut look.found.findings));
+    }
+    look.found.findings = others;
+    // Loaders go on to another choice, and a menu may be one that nothing reads any more: the system does not start where
+    // none of all does.
+    if !more && faults.iter().all(|found| !found.is_empty()) {
+        faults.into_iter().flatten().for_each(|finding| look.add(finding));
     }
     look.found.kernels = systems.iter().filter_map(|system| system.kernel.clone()).collect();
     for system in &systems {
@@ -113,23 +114,6 @@ struct System {
 impl Look<'_> {
     fn tree(&self) -> &dyn Tree {
         &self.tree
-    }
-
-    /// Of each menu the choices of which one must start: the first, as it is what a loader starts by itself; systemd-boot
-    /// sorts its entries by what they are of. What else a menu offers may be of a kernel that is gone.
-    fn started<'a>(&self, choices: &'a [Choice]) -> Vec<Vec<&'a Choice>> {
-        let mut menus: BTreeMap<(Menu, &Path), Vec<&Choice>> = BTreeMap::new();
-        for choice in choices.iter().filter(|choice| !self.is_anothers(choice)) {
-            let (file, one) = match choice.menu {
-                Menu::Entries => (choice.file.parent().unwrap_or(&choice.file), false),
-                _ => (choice.file.as_path(), true),
-            };
-            let group = menus.entry((choice.menu, file)).or_default();
-            if group.is_empty() || !one {
-                group.push(choice);
-            }
-        }
-        menus.into_values().collect()
     }
 
     fn add(&mut self, finding: Finding) {

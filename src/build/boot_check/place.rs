@@ -1,13 +1,15 @@
 //! Partitions by the names that loaders, kernels and fstab have for them, and paths on them.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use super::Look;
+use crate::build::bootloader::layout;
 use crate::image::{FilesystemKind, Partition, Spec, Strategy, WriteTarget};
 use crate::inspect::menu::Choice;
-use crate::inspect::tree::Entry;
+use crate::inspect::tree::{Entry, EntryKind};
 
 /// What a name of a device says.
 #[derive(Debug, Clone, Copy)]
@@ -39,26 +41,35 @@ pub(super) fn named<'a>(spec: &'a Spec, word: &str) -> Named<'a> {
         2 => partition.contents.label == value,
         _ => partition.label == value,
     };
-    match spec.partitions.iter().find(is) {
-        Some(partition) => Named::Partition(partition),
+    let mut all = spec.partitions.iter().filter(is);
+    match (all.next(), all.next()) {
+        (Some(partition), None) => Named::Partition(partition),
         // `PARTUUID=…/PARTNROFF=1`, and names whose unusual letters udev writes as numbers.
-        None if is_settled(spec) && !value.contains(['/', '\\', '%']) => Named::Nothing,
-        None => Named::Unknown,
+        (None, _) if is_settled(spec) && !value.contains(['/', '\\', '%', '$']) => Named::Nothing,
+        _ => Named::Unknown,
     }
 }
 
 /// Whether the specification has all names that the partitions will have in the end.
 fn is_settled(spec: &Spec) -> bool {
-    let written = |name: &str| {
-        spec.writes.iter().any(
-            |write| matches!(&write.target, WriteTarget::At { partition: Some(partition), .. } if partition == name),
-        )
-    };
+    let written = spec.writes.iter().any(|write| matches!(write.target, WriteTarget::At { .. }));
     spec.strategy == Strategy::Offline
         && spec.partitions.iter().all(|partition| {
             let kind = partition.contents.kind;
-            kind != FilesystemKind::Verity && !kind.is_kernels() && !written(&partition.name)
+            // What is written to the disk may be a file system.
+            kind != FilesystemKind::Verity && !kind.is_kernels() && !(written && kind == FilesystemKind::None)
         })
+}
+
+/// What is known of a file on a partition.
+#[derive(Debug)]
+pub(super) enum File {
+    /// It is there.
+    There(Entry),
+    /// There is nothing of that name.
+    Missing,
+    /// It is there in a way that loaders may see otherwise: a link that leads elsewhere, a device.
+    Unknown,
 }
 
 impl Look<'_> {
@@ -77,10 +88,10 @@ impl Look<'_> {
         searched.or_else(|| self.partition_of(&choice.file))
     }
 
-    /// A file of a partition by its path there, where that partition is mounted in the root: its path in the root, or
-    /// `None` where it is not there.
-    pub(super) fn on_partition(&self, partition: &str, path: &Path) -> Result<Option<Entry>> {
-        for mount in self.spec.mounts_of(self.slot).filter(|mount| mount.partition == partition) {
+    /// A file of a partition by its path there, as far as the partition is mounted in the root.
+    pub(super) fn on_partition(&self, partition: &Partition, path: &Path) -> Result<File> {
+        let mut result = File::Unknown;
+        for mount in self.spec.mounts_of(self.slot).filter(|mount| mount.partition == partition.name) {
             let below = path.strip_prefix("/").unwrap_or(path);
             let subvolume = mount.subvolume.as_deref().unwrap_or_default().trim_matches('/');
             let Ok(below) = below.strip_prefix(subvolume) else { continue };
@@ -88,11 +99,31 @@ impl Look<'_> {
             if self.spec.mount_at(self.slot, &at).is_none_or(|over| over.path != mount.path) {
                 continue;
             }
-            if let Some(found) = self.tree().find(at.strip_prefix("/").unwrap_or(&at))? {
-                return Ok(Some(found));
+            match self.look_up(&relative(&at), layout::is_fat(partition.contents.kind))? {
+                File::There(entry) => return Ok(File::There(entry)),
+                File::Missing => result = File::Missing,
+                File::Unknown => return Ok(File::Unknown),
             }
         }
-        Ok(None)
+        Ok(result)
+    }
+
+    /// A file of the root; on FAT in whatever letters.
+    fn look_up(&self, path: &Path, fat: bool) -> Result<File> {
+        let mut at = PathBuf::new();
+        for part in path.components() {
+            let same = |name: &OsStr| match fat {
+                true => name.eq_ignore_ascii_case(part.as_os_str()),
+                false => name == part.as_os_str(),
+            };
+            let names = self.tree().names(&at)?;
+            match names.into_iter().find(|entry| entry.path.file_name().is_some_and(same)) {
+                Some(entry) => at = entry.path,
+                None => return Ok(File::Missing),
+            }
+        }
+        let found = self.tree().find(&at)?.filter(|entry| entry.kind == EntryKind::File);
+        Ok(found.map_or(File::Unknown, File::There))
     }
 
     /// Whether a partition is mounted in the root that is looked at.

@@ -5,13 +5,24 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::drivers::{self, Drivers, Has};
-use super::place::{Named, named, shown};
+use super::place::{File, Named, named, shown};
 use super::{Finding, Look, System};
 use crate::build::packages::DATABASES;
 use crate::image::{FilesystemKind, Partition};
 use crate::inspect::initrd::Initrd;
 use crate::inspect::menu::Choice;
 use crate::inspect::tree::{Entry, EntryKind};
+
+/// What a kernel has until its root is mounted.
+#[derive(Debug, PartialEq, Eq)]
+enum Early {
+    /// This initramfs.
+    Initrd(Initrd),
+    /// Itself alone.
+    Kernel,
+    /// Nobody knows: an initramfs that cannot be read, or one that is in the kernel.
+    Unknown,
+}
 
 /// Programs that a kernel and its initramfs try to start, where the command line names none.
 const INITS: [&str; 3] = ["sbin/init", "etc/init", "bin/init"];
@@ -25,53 +36,58 @@ const OSTREE: &str = "lib/ostree/ostree-prepare-root";
 impl Look<'_> {
     /// Looks at a choice of this deploy; the system that it starts, unless that cannot be told.
     pub(super) fn check_choice(&mut self, choice: &Choice) -> Result<Option<System>> {
-        // A tester of memory and the like has no root.
-        let root = choice.value("root").map(str::to_owned);
-        let starts_system = root.is_some() || !choice.initrds.is_empty();
-        let Some(on) = self.partition_for(choice).map(|partition| partition.name.clone()) else { return Ok(None) };
-        let Some(kernel) = self.file(choice, &on, &choice.kernel)? else { return Ok(None) };
-        let mut archives = Vec::new();
-        for path in &choice.initrds {
-            archives.extend(self.file(choice, &on, path)?);
+        let Some(on) = self.partition_for(choice).cloned() else { return Ok(None) };
+        let mut files = Vec::new();
+        let paths = [&choice.kernel].into_iter().chain(&choice.initrds).chain(&choice.device_tree);
+        let mut unknown = false;
+        for path in paths {
+            match self.on_partition(&on, path)? {
+                File::There(entry) => files.push(entry),
+                File::Unknown => unknown = true,
+                File::Missing => self.add(Finding::new(
+                    format!(
+                        "{} starts {}, and the partition `{}` has no such file",
+                        shown(&choice.file),
+                        path.display(),
+                        on.name
+                    ),
+                    "what is put there or taken away after the menu was written is not in it: let `bootloader` (or update-grub) come last",
+                )),
+            }
         }
-        if let Some(path) = &choice.device_tree {
-            self.file(choice, &on, path)?;
-        }
-        if !starts_system || archives.len() < choice.initrds.len() {
+        let wanted = 1 + choice.initrds.len();
+        if unknown || files.len() < wanted {
             return Ok(None);
         }
-        let initrd = self.initrd(&archives)?;
+        let archives = files.split_off(1);
+        let initrd = self.initrd(&archives[..choice.initrds.len()])?;
         let Some(top) = self.system(choice)? else { return Ok(None) };
-        let version = self.version(&top, &kernel, initrd.as_ref())?;
-        if let (Some(version), Some(initrd)) = (&version, &initrd)
-            && !initrd.kernels().is_empty()
-            && !initrd.kernels().contains(version.as_str())
-        {
-            let (of, name) = (initrd.kernels().into_iter().collect::<Vec<_>>().join(", "), choice.kernel.display());
-            self.add(Finding::new(
-                format!("{} starts {name} with the initramfs of {of}", shown(&choice.file)),
-                "the initramfs must have the modules of the kernel that it is started with: `update-initramfs -u -k all` makes those of all kernels",
-            ));
-        }
+        let version = self.version(&top, &files[0], initrd.as_ref())?;
         let system = System { top, kernel: version };
         let drivers = match &system.kernel {
             Some(kernel) => Drivers::of(self.tree(), &system.top, kernel, initrd.as_ref())?,
             None => Drivers::default(),
         };
-        let has_initrd = !choice.initrds.is_empty();
-        let on_disk = self.check_root(choice, root.as_deref(), &system, &drivers, initrd.as_ref(), has_initrd);
-        if let Some(initrd) = &initrd {
-            if on_disk {
-                self.check_disk(choice, &system, &drivers);
-            }
-            if choice.value("ostree").is_some() && !initrd.has(OSTREE) {
-                self.add(Finding::new(
-                    format!("the initramfs of {} cannot set up OSTree's deployment", known(&system)),
-                    "`ostree-prepare` makes one that can, from dracut and ostree-boot",
-                ));
-            }
+        let early = match (choice.initrds.is_empty(), initrd) {
+            (false, Some(initrd)) => Early::Initrd(initrd),
+            (false, None) => Early::Unknown,
+            (true, _) if self.has_no_initramfs(choice, &system)? => Early::Kernel,
+            (true, _) => Early::Unknown,
+        };
+        if self.check_root(choice, &system, &drivers, &early)? {
+            self.check_disk(&system, &drivers, &early);
+            self.check_init(choice, &system)?;
         }
-        self.check_init(choice, &system)?;
+        if let Early::Initrd(initrd) = &early
+            && choice.value("ostree").is_some()
+            && !initrd.has_modules_elsewhere()
+            && !initrd.has(OSTREE)
+        {
+            self.add(Finding::new(
+                format!("the initramfs of {} cannot set up OSTree's deployment", known(&system)),
+                "`ostree-prepare` makes one that can, from dracut and ostree-boot",
+            ));
+        }
         Ok(Some(system))
     }
 
@@ -84,20 +100,21 @@ impl Look<'_> {
             && self.spec.mounts.iter().any(|mount| mount.partition == partition.name && mount.path == "/")
     }
 
-    /// A file that a menu names, on its partition.
-    fn file(&mut self, choice: &Choice, on: &str, path: &Path) -> Result<Option<Entry>> {
-        if !self.is_mounted(on) {
-            return Ok(None);
+    /// Whether a kernel that is started alone has no initramfs in itself, as its configuration says.
+    fn has_no_initramfs(&self, choice: &Choice, system: &System) -> Result<bool> {
+        let Some(text) = self.kernel_config(system)? else { return Ok(false) };
+        let given = text
+            .lines()
+            .any(|line| line.starts_with("CONFIG_INITRAMFS_SOURCE=") && line != "CONFIG_INITRAMFS_SOURCE=\"\"");
+        Ok(!given && choice.value("initrd").is_none())
+    }
+
+    fn kernel_config(&self, system: &System) -> Result<Option<String>> {
+        let Some(kernel) = &system.kernel else { return Ok(None) };
+        match self.tree().text(Path::new("boot").join(format!("config-{kernel}")))? {
+            Some(text) => Ok(Some(text)),
+            None => self.tree().text(system.top.join("lib/modules").join(kernel).join("config")),
         }
-        let found = self.on_partition(on, path)?;
-        if found.as_ref().is_none_or(|entry| entry.kind != EntryKind::File) {
-            self.add(Finding::new(
-                format!("{} starts {}, and the partition `{on}` has no such file", shown(&choice.file), path.display()),
-                "what is put there or taken away after the menu was written is not in it: let `bootloader` (or update-grub) come last",
-            ));
-            return Ok(None);
-        }
-        Ok(found)
     }
 
     /// What is in the initramfs archives of a choice together; `None` where there is none, or one cannot be read.
@@ -139,84 +156,66 @@ impl Look<'_> {
         Ok(kernels.first().filter(|_| kernels.len() == 1).map(|version| (*version).to_owned()))
     }
 
-    /// Looks at `root=`; whether that is a partition of this image.
-    fn check_root(
-        &mut self,
-        choice: &Choice,
-        root: Option<&str>,
-        system: &System,
-        drivers: &Drivers,
-        initrd: Option<&Initrd>,
-        has_initrd: bool,
-    ) -> bool {
+    /// Looks at `root=`; whether that is the partition of this image that the system is on.
+    fn check_root(&mut self, choice: &Choice, system: &System, drivers: &Drivers, early: &Early) -> Result<bool> {
         let menu = shown(&choice.file);
-        let Some(root) = root else {
+        let Some(root) = choice.value("root") else {
             // dracut and systemd may find one by its partition's type; initramfs-tools asks for it.
-            let asks = initrd.is_some_and(|initrd| initrd.has("scripts/local") && !initrd.says("ROOT="));
-            if asks && choice.value("boot").is_none_or(|boot| boot == "local") {
+            if let Early::Initrd(initrd) = early
+                && asks_for_root(initrd, choice)
+                && self.kernel_config(system)?.is_some_and(|text| !has_own_words(&text))
+            {
                 self.add(Finding::new(
                     format!("{menu} starts {} without `root=`", known(system)),
                     "`filesystem-deploy` writes it to /etc/kernel/cmdline, where `bootloader` takes it from",
                 ));
             }
-            return false;
+            return Ok(false);
         };
-        if !has_initrd && (root.starts_with("UUID=") || root.starts_with("LABEL=") || root.starts_with("/dev/disk/")) {
+        if *early == Early::Kernel && ["UUID=", "LABEL=", "/dev/disk/"].iter().any(|start| root.starts_with(start)) {
             self.add(Finding::new(
                 format!("{menu} starts {} without an initramfs, and with `root={root}`, which only one understands", known(system)),
                 "without an initramfs the kernel finds its root by `root-by: partuuid` in `filesystem-deploy`; or install initramfs-tools before the kernel",
             ));
         }
         let partition = match named(self.spec, root) {
-            Named::Partition(partition) => partition.clone(),
+            Named::Partition(partition) => Some(partition),
             Named::Nothing => {
                 self.add(Finding::new(
                     format!("{menu} starts a system on `root={root}`, which no partition of `{}` is", self.spec.name),
                     "leave `root=` to `filesystem-deploy`, or give the partition that UUID in `image-partition`",
                 ));
-                return false;
+                None
             }
-            Named::Unknown => match self.by_number(root).or_else(|| self.mapped(root)) {
-                Some(partition) => partition.clone(),
-                None => return false,
-            },
+            Named::Unknown => self.by_number(root).or_else(|| self.mapped(root)),
         };
+        // Another may be a system of its own, as for rescue.
         let mounted = self.spec.mounts_of(self.slot).find(|mount| mount.path == "/");
-        if let Some(mount) = mounted.filter(|mount| mount.partition != partition.name) {
-            let at = self.spec.mounts_of(self.slot).find(|mount| mount.partition == partition.name);
-            let is = at.map_or_else(|| "mounted nowhere".to_owned(), |at| format!("mounted on {}", at.path));
-            self.add(Finding::new(
-                format!(
-                    "{menu} starts a system on `root={root}`: that is the partition `{}`, {is}, and `/` is on `{}`",
-                    partition.name, mount.partition
-                ),
-                "leave `root=` to `filesystem-deploy`",
-            ));
-            return false;
-        }
-        self.check_filesystem(system, drivers, initrd, &partition, has_initrd);
-        true
+        let Some(partition) = partition.filter(|it| mounted.is_some_and(|mount| mount.partition == it.name)).cloned()
+        else {
+            return Ok(false);
+        };
+        self.check_filesystem(system, drivers, early, &partition);
+        Ok(true)
     }
 
-    fn check_filesystem(
-        &mut self,
-        system: &System,
-        drivers: &Drivers,
-        initrd: Option<&Initrd>,
-        partition: &Partition,
-        has_initrd: bool,
-    ) {
+    fn check_filesystem(&mut self, system: &System, drivers: &Drivers, early: &Early, partition: &Partition) {
         let kind = partition.contents.kind;
         let protected = self.spec.hashes_of(&partition.name).is_some();
         let names = drivers::of_filesystem(kind);
         let name = kind.fstab_type().unwrap_or("none");
+        let with_initrd = match early {
+            Early::Initrd(_) => true,
+            Early::Kernel => false,
+            Early::Unknown => return,
+        };
         let mut missing = Vec::new();
         if !names.is_empty()
-            && let Has::No(module) = drivers.early_any(names, has_initrd)
+            && let Has::No(module) = drivers.early_any(names, with_initrd)
         {
             missing.push((module, format!("the root's partition `{}` is {name}", partition.name)));
         }
-        if protected && let Has::No(module) = drivers.early("dm_verity", has_initrd) {
+        if protected && let Has::No(module) = drivers.early("dm_verity", with_initrd) {
             missing.push((module, format!("dm-verity protects `{}`", partition.name)));
         }
         for (module, why) in missing {
@@ -226,9 +225,12 @@ impl Look<'_> {
                     format!("{why}, and the kernel {kernel} has no module {module}"),
                     "take another kernel, or another file system",
                 ));
-            } else if has_initrd {
+            } else if let Early::Initrd(initrd) = early {
+                let others: Vec<&str> = initrd.kernels().into_iter().filter(|it| *it != kernel).collect();
+                let of =
+                    if others.is_empty() { String::new() } else { format!(" (it has those of {})", others.join(", ")) };
                 self.add(Finding::new(
-                    format!("{why}, and the initramfs of {kernel} has no module {module}"),
+                    format!("{why}, and the initramfs of {kernel} has no module {module}{of}"),
                     how_to_add(initrd, &module),
                 ));
             } else {
@@ -238,51 +240,23 @@ impl Look<'_> {
                 ));
             }
         }
-        if protected
-            && initrd.is_some_and(|initrd| !initrd.names.iter().any(|name| name.ends_with("systemd-veritysetup")))
+        if let Early::Initrd(initrd) = early
+            && protected
+            && !initrd.has_modules_elsewhere()
+            && !initrd.names.iter().any(|name| name.contains("veritysetup"))
         {
             self.add(Finding::new(
-                format!("dm-verity protects `{}`, and the initramfs of {} has no systemd-veritysetup", partition.name, known(system)),
+                format!("dm-verity protects `{}`, and the initramfs of {} has no veritysetup", partition.name, known(system)),
                 "dracut makes one that has: install dracut and systemd-cryptsetup (systemd, before trixie) in the place of initramfs-tools",
             ));
         }
     }
 
     /// Whether the initramfs has a driver for any disk at all.
-    fn check_disk(&mut self, choice: &Choice, system: &System, drivers: &Drivers) {
-        const DISKS: [&str; 14] = [
-            "virtio_blk",
-            "virtio_scsi",
-            "sd_mod",
-            "nvme",
-            "mmc_block",
-            "xen_blkfront",
-            "hv_storvsc",
-            "ahci",
-            "ata_piix",
-            "usb_storage",
-            "uas",
-            "ubi",
-            "dasd_eckd_mod",
-            "ufshcd_core",
-        ];
-        if let Has::No(_) = drivers.early_any(&DISKS, true) {
+    fn check_disk(&mut self, system: &System, drivers: &Drivers, early: &Early) {
+        if matches!(early, Early::Initrd(_)) && drivers.any_disk() == Some(false) {
             self.add(Finding::new(
                 format!("the initramfs of {} has no driver of any disk", known(system)),
-                "for all kinds of machines: `MODULES=most` in /etc/initramfs-tools/initramfs.conf, `hostonly=no` for dracut",
-            ));
-            return;
-        }
-        // A console of virtio's, or a kernel for clouds, is for nothing else.
-        let virtual_machine = choice.consoles().any(|console| console.starts_with("hvc"))
-            || system.kernel.as_deref().is_some_and(|kernel| kernel.contains("cloud"));
-        let missing = drivers::VIRTIO.into_iter().find_map(|name| match drivers.early(name, true) {
-            Has::No(module) if drivers.late(name) == Has::Yes => Some(module),
-            _ => None,
-        });
-        if virtual_machine && let Some(module) = missing {
-            self.add(Finding::new(
-                format!("it is for virtual machines, and the initramfs of {} has no module {module}", known(system)),
                 "for all kinds of machines: `MODULES=most` in /etc/initramfs-tools/initramfs.conf, `hostonly=no` for dracut",
             ));
         }
@@ -295,7 +269,7 @@ impl Look<'_> {
         for path in is_debian {
             packages |= self.tree().find(&path)?.is_some();
         }
-        if !packages || choice.value("init").is_some() || choice.value("ostree").is_some() {
+        if !packages || ["init", "rdinit", "ostree"].iter().any(|word| choice.value(word).is_some()) {
             return Ok(());
         }
         for path in INITS {
@@ -352,9 +326,24 @@ fn known(system: &System) -> &str {
     system.kernel.as_deref().unwrap_or("a kernel")
 }
 
+/// Whether an initramfs is one of initramfs-tools, and has no root from its settings.
+fn asks_for_root(initrd: &Initrd, choice: &Choice) -> bool {
+    let local = |value: &str| value == "local" || value.is_empty();
+    initrd.has("scripts/local")
+        && choice.value("boot").is_none_or(local)
+        && !choice.words.iter().any(|word| word == "bootconfig")
+        && initrd.settings("BOOT").all(local)
+        && initrd.settings("ROOT").all(str::is_empty)
+}
+
+/// Whether a kernel has a command line of its own.
+fn has_own_words(config: &str) -> bool {
+    config.lines().any(|line| line.starts_with("CONFIG_CMDLINE=") && line != "CONFIG_CMDLINE=\"\"")
+}
+
 /// What puts a module into an initramfs of this kind.
-fn how_to_add(initrd: Option<&Initrd>, module: &str) -> String {
-    match initrd.is_some_and(|initrd| initrd.has("scripts/local")) {
+fn how_to_add(initrd: &Initrd, module: &str) -> String {
+    match initrd.has("scripts/local") {
         true => format!(
             "put `{module}` into /etc/initramfs-tools/modules, then `update-initramfs -u -k all` in a `run` with `chroot: true`"
         ),

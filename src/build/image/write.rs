@@ -144,11 +144,15 @@ impl Writer<'_> {
     fn check_features(&self, layout: &Layout, slot: Option<&str>) -> Result<()> {
         let mut findings = Vec::new();
         for (partition, placed) in self.spec.partitions.iter().zip(&layout.partitions) {
-            if self.spec.mounts_of(slot).any(|mount| mount.partition == partition.name && !mount.build_time) {
-                let kernels = self.kernels.iter();
-                let of = |kernel: &String| boot_check::features::check(self.file, placed.start, partition, kernel);
-                findings.extend(kernels.flat_map(of));
+            let mount = self.spec.mounts_of(slot).find(|mount| mount.partition == partition.name && !mount.build_time);
+            let Some(mount) = mount else { continue };
+            let has = |option: &str| mount.options.iter().any(|known| known == option);
+            if has("nofail") || has("noauto") {
+                continue;
             }
+            let of =
+                |kernel: &String| boot_check::features::check(self.file, placed.start, partition, has("ro"), kernel);
+            findings.extend(self.kernels.iter().flat_map(of));
         }
         judge(self.cx, self.spec, findings)
     }

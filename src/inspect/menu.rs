@@ -77,12 +77,9 @@ impl Choice {
 
     /// Whether the loader computes what the command line says of the root.
     fn is_computed(&self) -> bool {
-        let computed = |word: &&String| word.contains('$');
-        let roots = self.words.iter().filter(|word| word.starts_with("root="));
-        match roots.clone().next() {
-            Some(_) => roots.filter(computed).next().is_some(),
-            None => self.words.iter().any(|word| computed(&word)),
-        }
+        let is_root = |word: &&String| word.starts_with("root=");
+        let has_root = self.words.iter().any(|word| is_root(&word));
+        self.words.iter().filter(|word| !has_root || is_root(word)).any(|word| word.contains('$'))
     }
 }
 

@@ -112,7 +112,8 @@ pub fn menus(tree: &dyn Tree) -> Result<Menus> {
     };
     for top in TOPS.map(Path::new) {
         if let Some(text) = text_at(&top.join("grub/grub.cfg"))? {
-            grub(&text, &top.join("grub/grub.cfg"), &mut found);
+            let custom = tree.find(&top.join("grub").join(CUSTOM))?.is_some();
+            grub(&text, &top.join("grub/grub.cfg"), custom, &mut found);
         }
         if let Some(text) = text_at(&top.join("extlinux/extlinux.conf"))? {
             extlinux(&text, &top.join("extlinux/extlinux.conf"), &mut found);
@@ -151,6 +152,9 @@ const INITRDS: [&str; 3] = ["initrd", "initrdefi", "initrd16"];
 /// Commands that lead to what stands elsewhere.
 const ELSEWHERE: [&str; 7] =
     ["configfile", "source", "blscfg", "chainloader", "multiboot", "multiboot2", "legacy_configfile"];
+
+/// What grub-mkconfig has every grub.cfg read if it is there, beside itself.
+const CUSTOM: &str = "custom.cfg";
 
 /// Where GRUB's `root` is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,8 +213,8 @@ impl Open {
     }
 }
 
-/// The entries of a grub.cfg whose words are plain.
-fn grub(text: &str, file: &Path, found: &mut Menus) {
+/// The entries of a grub.cfg whose words are plain; `custom` says that there is a file of one's own beside it.
+fn grub(text: &str, file: &Path, custom: bool, found: &mut Menus) {
     let mut outside = Root::Own;
     let mut open: Option<Open> = None;
     for words in statements(text) {
@@ -229,7 +233,8 @@ fn grub(text: &str, file: &Path, found: &mut Menus) {
             _ if command.starts_with("search.") => *root = Root::Unknown,
             _ => {}
         }
-        let loads = KERNELS.contains(&command) || ELSEWHERE.contains(&command);
+        let absent = !custom && words.last().is_some_and(|word| word.ends_with(CUSTOM));
+        let loads = KERNELS.contains(&command) || (ELSEWHERE.contains(&command) && !absent);
         let Some(open) = &mut open else {
             // A script that starts something by itself.
             found.more |= loads;
@@ -422,7 +427,7 @@ mod tests {
 
     fn of_grub(text: &str) -> Menus {
         let mut found = Menus::default();
-        grub(text, Path::new("boot/grub/grub.cfg"), &mut found);
+        grub(text, Path::new("boot/grub/grub.cfg"), false, &mut found);
         found
     }
 
@@ -448,8 +453,23 @@ submenu 'more' {
         linux16 /boot/memtest.bin console=ttyS1
     }
 }
-menuentry 'UEFI Firmware Settings' { fwsetup; }
+if [ "$grub_platform" = "efi" ]; then
+	fwsetup --is-supported
+	if [ "$?" = 0 ]; then
+		menuentry 'UEFI Firmware Settings' $menuentry_id_option 'uefi-firmware' {
+			fwsetup
+		}
+	fi
+fi
+if [ -f  ${config_directory}/custom.cfg ]; then
+  source ${config_directory}/custom.cfg
+elif [ -z "${config_directory}" -a -f  $prefix/custom.cfg ]; then
+  source $prefix/custom.cfg
+fi
 "#;
+        let mut with_custom = Menus::default();
+        grub(text, Path::new("boot/grub/grub.cfg"), true, &mut with_custom);
+        assert!(with_custom.more);
         let found = of_grub(text);
         assert!(!found.more);
         assert_eq!(found.choices.len(), 2, "{found:?}");

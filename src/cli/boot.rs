@@ -382,12 +382,10 @@ impl Args {
     /// Why what is waited for may never come to the console that is listened to.
     fn hears_nothing(&self, found: &Bootable, architecture: Architecture) -> Option<String> {
         let waits = !self.expect.is_empty() && self.machine.is_none();
-        (waits && found.is_silent(architecture)).then(|| {
-            let serial = if matches!(architecture, Architecture::Arm64 | Architecture::Armhf) { "ttyAMA0" } else { "ttyS0" };
-            format!(
-                "the image's kernel writes nothing to the serial port: `console: {serial}` of the action `bootloader` tells it of that"
-            )
-        })
+        let port = found.silent_port(architecture).filter(|_| waits)?;
+        Some(format!(
+            "the image's kernel writes nothing to the serial port: `console: {port}` of the action `bootloader` tells it of that"
+        ))
     }
 
     fn introduce(&self, source: &Source, found: &Bootable, guest: &Guest, size: u64) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::iso::{self, Platform};
-use super::menu::{self, Choice};
+use super::menu::{self, Menus};
 use super::table;
 use super::tree::{EntryKind, Ext, Fat};
 use super::{Tree, Window};
@@ -27,8 +27,8 @@ pub struct Bootable {
     pub extlinux: bool,
     /// Of the system in it, where it has one that can be read.
     pub system: Option<Architecture>,
-    /// What the menus of its boot loaders offer, as far as their file systems can be read.
-    pub choices: Vec<Choice>,
+    /// The menus of its boot loaders, as far as their file systems can be read.
+    pub menus: Menus,
 }
 
 /// Names that EFI firmware looks for in `EFI/BOOT` (UEFI specification, 3.5.1.1).
@@ -86,22 +86,22 @@ impl Bootable {
         self.efi.iter().find(|(of, _)| *of == architecture).map(|(_, path)| path.as_str())
     }
 
-    /// Whether kernels are told of consoles in the menu, and the first serial port of a generic machine is never among
-    /// them. Without any, that of a PC is the screen; others follow what the firmware says.
-    pub fn is_silent(&self, architecture: Architecture) -> bool {
-        let pc = matches!(architecture, Architecture::Amd64 | Architecture::I386);
-        let serial: &[&str] = match architecture {
-            Architecture::Arm64 | Architecture::Armhf | Architecture::Armel => &["ttyAMA0"],
-            Architecture::Ppc64el => &["hvc0"],
-            Architecture::S390x => &["ttysclp0", "sclp0", "ttyS0"],
-            _ => &["ttyS0"],
+    /// The first serial port of a generic machine, where no kernel of the menus is told to write to it. Of kernels that are
+    /// told of none, that of a PC writes to the screen; others follow what the firmware says.
+    pub fn silent_port(&self, architecture: Architecture) -> Option<&'static str> {
+        let (port, pc) = match architecture {
+            Architecture::Amd64 | Architecture::I386 => ("ttyS0", true),
+            Architecture::Arm64 | Architecture::Armhf | Architecture::Armel => ("ttyAMA0", false),
+            Architecture::Riscv64 | Architecture::Loong64 => ("ttyS0", false),
+            _ => return None,
         };
-        let systems = || self.choices.iter().filter(|choice| choice.value("root").is_some());
-        systems().next().is_some()
-            && systems().all(|choice| {
-                let consoles: Vec<&str> = choice.consoles().collect();
-                if consoles.is_empty() { pc } else { !serial.iter().any(|known| consoles.contains(known)) }
-            })
+        let mut systems = self.menus.choices.iter().filter(|choice| choice.value("root").is_some()).peekable();
+        let known = systems.peek().is_some() && !self.menus.more;
+        let silent = systems.all(|choice| match choice.consoles().next() {
+            None => pc,
+            Some(_) => choice.consoles().all(|console| console != port),
+        });
+        (known && silent).then_some(port)
     }
 
     fn look_into(&mut self, bytes: &Window) {
@@ -131,7 +131,9 @@ impl Bootable {
         self.extlinux |= ["extlinux/extlinux.conf", "boot/extlinux/extlinux.conf", "boot.scr", "boot/boot.scr"]
             .into_iter()
             .any(is_file);
-        self.choices.extend(menu::menus(tree).unwrap_or_default().choices);
+        let menus = menu::menus(tree).unwrap_or(Menus { choices: Vec::new(), more: true });
+        self.menus.choices.extend(menus.choices);
+        self.menus.more |= menus.more;
         if self.system.is_none() {
             self.system = architecture_of(tree);
         }

@@ -92,6 +92,12 @@ const GOOD: &str = "append root=/dev/mmcblk0p1 console=ttyS0";
     ", features: [casefold]",
     "ext4 with casefold, of Linux 5.2 and newer, and the kernel is 4.9.0-test"
 )]
+#[case::feature_of_another_kernel(
+    GOOD,
+    "mkdir /lib/modules/6.1.0-new; cp /lib/modules/4.9.0-test/* /lib/modules/6.1.0-new; echo > /boot/vmlinuz-6.1.0-new; printf 'label l1\\n linux /boot/vmlinuz-6.1.0-new\\n append root=/dev/vda1\\n' >> /boot/extlinux/extlinux.conf",
+    ", features: [casefold]",
+    ""
+)]
 #[case::another_partition("append root=/dev/nvme0n1p2", "true", "", "")]
 #[case::uuid(
     "append root=PARTUUID=00000000-01",

@@ -56,7 +56,7 @@ pub struct Found {
     pub findings: Vec<Finding>,
     /// What could not be looked at, and why.
     pub unknown: Vec<String>,
-    /// Versions of the kernels that are started.
+    /// Versions of the kernels that are started; empty where one of them is not known.
     pub kernels: BTreeSet<String>,
 }
 
@@ -77,29 +77,35 @@ pub fn check(spec: &Spec, slot: Option<&str>, root: &Path) -> Result<Found> {
     let Menus { choices, more } = menu::menus(&tree)?;
     let mut look = Look { spec, slot, tree, initrds: BTreeMap::new(), found: Found::default() };
     look.check_loaders(&choices, more)?;
-    let others = std::mem::take(&mut look.found.findings);
-    let (mut systems, mut faults) = (Vec::new(), Vec::new());
     let own = |choice: &&Choice| choice.starts_system() && !look.is_anothers(choice);
     let own: Vec<&Choice> = choices.iter().filter(own).collect();
-    for choice in own {
-        if let Some(system) = look.check_choice(choice)?
-            && !systems.contains(&system)
-        {
+    let started = own.iter().map(|choice| look.apart(|look| look.check_choice(choice)));
+    let (started, of_choices): (Vec<_>, Vec<_>) = started.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+    let mut systems: Vec<&System> = Vec::new();
+    for system in started.iter().flatten() {
+        if !systems.contains(&system) {
             systems.push(system);
         }
-        faults.push(std::mem::take(&mut look.found.findings));
     }
-    look.found.findings = others;
-    // Loaders go on to another choice, and a menu may be one that nothing reads any more: the system does not start where
-    // none of all does.
-    if !more && faults.iter().all(|found| !found.is_empty()) {
-        faults.into_iter().flatten().for_each(|finding| look.add(finding));
+    let of_systems = systems.iter().map(|system| look.apart(|look| look.check_fstab(system)));
+    let of_systems = of_systems.map(|looked| Ok(looked?.1)).collect::<Result<Vec<_>>>()?;
+    if !more {
+        of_all(of_choices).into_iter().for_each(|finding| look.add(finding));
+        if started.iter().all(|system| system.as_ref().is_some_and(|system| system.kernel.is_some())) {
+            look.found.kernels = systems.iter().filter_map(|system| system.kernel.clone()).collect();
+        }
     }
-    look.found.kernels = systems.iter().filter_map(|system| system.kernel.clone()).collect();
-    for system in &systems {
-        look.check_fstab(system)?;
-    }
+    of_all(of_systems).into_iter().for_each(|finding| look.add(finding));
     Ok(look.found)
+}
+
+/// What is wrong where each of several has a fault: loaders go on to another choice, and a menu may be one that nothing
+/// reads any more, so that one that starts is enough.
+pub fn of_all(faults: Vec<Vec<Finding>>) -> Vec<Finding> {
+    match faults.iter().all(|found| !found.is_empty()) {
+        true => faults.into_iter().flatten().collect(),
+        false => Vec::new(),
+    }
 }
 
 /// A system that a choice starts: the root itself, or a deployment in it.
@@ -114,6 +120,14 @@ struct System {
 impl Look<'_> {
     fn tree(&self) -> &dyn Tree {
         &self.tree
+    }
+
+    /// What one look comes to, and what it finds.
+    fn apart<T>(&mut self, look: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, Vec<Finding>)> {
+        let others = std::mem::take(&mut self.found.findings);
+        let looked = look(self);
+        let found = std::mem::replace(&mut self.found.findings, others);
+        Ok((looked?, found))
     }
 
     fn add(&mut self, finding: Finding) {

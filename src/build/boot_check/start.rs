@@ -37,32 +37,18 @@ impl Look<'_> {
     /// Looks at a choice of this deploy; the system that it starts, unless that cannot be told.
     pub(super) fn check_choice(&mut self, choice: &Choice) -> Result<Option<System>> {
         let Some(on) = self.partition_for(choice).cloned() else { return Ok(None) };
-        let mut files = Vec::new();
-        let paths = [&choice.kernel].into_iter().chain(&choice.initrds).chain(&choice.device_tree);
-        let mut unknown = false;
-        for path in paths {
-            match self.on_partition(&on, path)? {
-                File::There(entry) => files.push(entry),
-                File::Unknown => unknown = true,
-                File::Missing => self.add(Finding::new(
-                    format!(
-                        "{} starts {}, and the partition `{}` has no such file",
-                        shown(&choice.file),
-                        path.display(),
-                        on.name
-                    ),
-                    "what is put there or taken away after the menu was written is not in it: let `bootloader` (or update-grub) come last",
-                )),
-            }
+        let kernel = self.file(choice, &on, &choice.kernel)?;
+        let mut archives = Vec::new();
+        for path in &choice.initrds {
+            archives.extend(self.file(choice, &on, path)?);
         }
-        let wanted = 1 + choice.initrds.len();
-        if unknown || files.len() < wanted {
-            return Ok(None);
+        if let Some(path) = &choice.device_tree {
+            self.file(choice, &on, path)?;
         }
-        let archives = files.split_off(1);
-        let initrd = self.initrd(&archives[..choice.initrds.len()])?;
+        let Some(kernel) = kernel.filter(|_| archives.len() == choice.initrds.len()) else { return Ok(None) };
+        let initrd = self.initrd(&archives)?;
         let Some(top) = self.system(choice)? else { return Ok(None) };
-        let version = self.version(&top, &files[0], initrd.as_ref())?;
+        let version = self.version(&top, &kernel, initrd.as_ref())?;
         let system = System { top, kernel: version };
         let drivers = match &system.kernel {
             Some(kernel) => Drivers::of(self.tree(), &system.top, kernel, initrd.as_ref())?,
@@ -89,6 +75,20 @@ impl Look<'_> {
             ));
         }
         Ok(Some(system))
+    }
+
+    /// A file that a menu names; `None` where it is not there, or not known to be.
+    fn file(&mut self, choice: &Choice, on: &Partition, path: &Path) -> Result<Option<Entry>> {
+        let (menu, name) = (shown(&choice.file), &on.name);
+        match self.on_partition(on, path)? {
+            File::There(entry) => return Ok(Some(entry)),
+            File::Unknown => {}
+            File::Missing => self.add(Finding::new(
+                format!("{menu} starts {}, and the partition `{name}` has no such file", path.display()),
+                "what is put there or taken away after the menu was written is not in it: let `bootloader` (or update-grub) come last",
+            )),
+        }
+        Ok(None)
     }
 
     /// Whether a choice starts another deploy's root.

@@ -152,7 +152,7 @@ impl Writer<'_> {
             }
             let of =
                 |kernel: &String| boot_check::features::check(self.file, placed.start, partition, has("ro"), kernel);
-            findings.extend(self.kernels.iter().flat_map(of));
+            findings.extend(boot_check::of_all(self.kernels.iter().map(of).collect()));
         }
         judge(self.cx, self.spec, findings)
     }

@@ -352,9 +352,11 @@ impl Action for Run {
     }
 }
 
-/// Directories outside of the recipe's that links in it lead to, or that have the files that they lead to.
-pub fn linked_directories(recipe_dir: &Path) -> Vec<PathBuf> {
-    let Ok(sight) = Sight::of(&[(String::new(), recipe_dir.to_owned())], &Hidden::nothing()) else { return Vec::new() };
+/// Directories outside of the recipe's that links in it lead to, or that have the files that they lead to. Links in
+/// what `own` has (the store, artifacts) are nobody's.
+pub fn linked_directories(recipe_dir: &Path, own: &[&Path]) -> Vec<PathBuf> {
+    let hidden = Hidden::own(own);
+    let Ok(sight) = Sight::of(&[(String::new(), recipe_dir.to_owned())], &hidden) else { return Vec::new() };
     let directory = |path: &Path| match path.is_dir() {
         true => path.to_owned(),
         false => path.parent().unwrap_or(path).to_owned(),

@@ -1,11 +1,14 @@
 //! Files written by a step are dated by the plan, not by the clock.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use filetime::FileTime;
 use walkdir::WalkDir;
+
+use crate::sys::file::{protection, unprotected};
 
 /// File systems stamp with the clock of the last tick, which can be this much behind.
 const TICK: Duration = Duration::from_millis(20);
@@ -23,8 +26,15 @@ pub(super) fn settle(top: &Path, started: SystemTime, epoch: i64) -> Result<()> 
         let meta = entry.metadata().context("looking for what the step wrote")?;
         let modified = FileTime::from_last_modification_time(&meta);
         if (modified.unix_seconds(), modified.nanoseconds()) >= (since.as_secs() as i64, since.subsec_nanos()) {
-            filetime::set_symlink_file_times(entry.path(), date, date)
-                .with_context(|| format!("dating {}", entry.path().display()))?;
+            let date = || filetime::set_symlink_file_times(entry.path(), date, date);
+            let dated = match date() {
+                // `chattr +i` in a mounted image.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied && protection(entry.path())?.is_some() => {
+                    unprotected(entry.path(), date)
+                }
+                other => other,
+            };
+            dated.with_context(|| format!("dating {}", entry.path().display()))?;
         }
     }
     Ok(())

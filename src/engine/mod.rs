@@ -6,6 +6,7 @@
 mod artifacts;
 mod epoch;
 mod paced;
+mod protected;
 mod root;
 mod secrets;
 mod shell;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use super::artifacts::{Artifacts, Promise};
 use super::root::{Root, Workspace};
 use super::secrets::Secrets;
-use super::{Build, Lost, epoch, shell};
+use super::{Build, Lost, epoch, protected, shell};
 use crate::actions::{Action, WRITE_IMAGE};
 use crate::build::event::Outcome;
 use crate::build::image::{Disk, MountedImage};
@@ -380,6 +380,9 @@ impl Run<'_> {
             let settled = step.epoch.unwrap_or_default();
             if action.changes().root {
                 workspace.written().into_iter().try_for_each(|written| epoch::settle(written, clock, settled))?;
+                if workspace.disk().is_none() {
+                    workspace.written().into_iter().try_for_each(protected::refuse)?;
+                }
             }
             if action.changes().root {
                 self.secrets.written(&step.action, workspace.written())?;

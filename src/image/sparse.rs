@@ -62,6 +62,46 @@ pub fn write_data(
     }
 }
 
+/// Copies all of a file into an empty one, zeros written out too.
+pub fn copy_whole(from: &File, to: &File) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        match from.read_at(&mut buffer, at)? {
+            0 => return Ok(()),
+            count => {
+                to.write_all_at(&buffer[..count], at)?;
+                at += count as u64;
+            }
+        }
+    }
+}
+
+/// What mkswap(8) writes at the end of the first page, whose size is the machine's.
+const SWAP: &[u8; 10] = b"SWAPSPACE2";
+const PAGES: [u64; 4] = [4096, 8192, 16384, 65536];
+/// mkswap wants ten pages.
+pub const SMALLEST_SWAP: u64 = 40 << 10;
+
+/// Whether a file is swap space. The kernel refuses one with holes, so that its zeros are no holes wherever files are
+/// stored, copied and counted.
+pub fn is_swap(file: &File, length: u64) -> io::Result<bool> {
+    let mut found = [0; SWAP.len()];
+    for page in PAGES.into_iter().filter(|page| *page <= length && length >= SMALLEST_SWAP) {
+        file.read_exact_at(&mut found, page - SWAP.len() as u64)?;
+        if found == *SWAP {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The same of a file's contents.
+pub fn is_swap_contents(contents: &[u8]) -> bool {
+    contents.len() as u64 >= SMALLEST_SWAP
+        && PAGES.iter().any(|page| contents.get(..*page as usize).is_some_and(|first| first.ends_with(SWAP)))
+}
+
 /// Makes a part of a file zeros: a hole, where the file system can.
 pub fn clear(file: &File, offset: u64, length: u64) -> io::Result<()> {
     if length == 0 {

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::sys::file;
 
 /// What became of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +47,12 @@ pub(super) fn remove_tree(path: &Path) -> Result<Removed> {
 }
 
 fn remove_at(parent: BorrowedFd<'_>, name: &CStr, device: libc::dev_t) -> Result<Removed> {
-    match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+    let unlink = || unlinkat(parent, name, UnlinkatFlags::NoRemoveDir);
+    let removed = match unlink() {
+        Err(Errno::EPERM) if unprotect(parent, name) => unlink(),
+        other => other,
+    };
+    match removed {
         Ok(()) | Err(Errno::ENOENT) => return Ok(Removed::Wholly),
         // Directories answer EISDIR on Linux, EPERM by POSIX.
         Err(Errno::EISDIR | Errno::EPERM | Errno::EACCES) => {}
@@ -85,6 +92,18 @@ fn remove_at(parent: BorrowedFd<'_>, name: &CStr, device: libc::dev_t) -> Result
         Err(Errno::EACCES | Errno::EPERM | Errno::ENOTEMPTY) => Ok(Removed::Partly),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Takes from a file and its directory what chattr(1) keeps from being removed; whether there was any.
+fn unprotect(parent: BorrowedFd<'_>, name: &CStr) -> bool {
+    const PROTECTED: u32 = 0x30;
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let take = |file: BorrowedFd<'_>| match file::flags(file) {
+        Ok(Some(all)) if all & PROTECTED != 0 => file::set_flags(file, all & !PROTECTED).is_ok(),
+        _ => false,
+    };
+    let own = openat(parent, name, flags, Mode::empty()).is_ok_and(|file| take(file.as_fd()));
+    take(parent) || own
 }
 
 fn open_dir(parent: BorrowedFd<'_>, name: &CStr) -> nix::Result<Dir> {
@@ -172,6 +191,25 @@ mod tests {
         assert_eq!(remove_tree(&top).unwrap(), Removed::Wholly);
         assert!(!top.exists());
         assert!(Path::new("/etc/passwd").exists());
+    }
+
+    #[test]
+    fn a_tree_with_protected_files_is_removed() {
+        use std::os::fd::AsFd;
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("top");
+        std::fs::create_dir_all(top.join("a/b")).unwrap();
+        std::fs::write(top.join("a/file"), "x").unwrap();
+        for (name, protection) in [("a/file", 0x10), ("a/b", 0x20), ("a", 0x10)] {
+            let file = std::fs::File::open(top.join(name)).unwrap();
+            let Ok(Some(all)) = file::flags(file.as_fd()) else { return eprintln!("skipped: no flags here") };
+            if file::set_flags(file.as_fd(), all | protection).is_err() {
+                return eprintln!("skipped: no flags without privileges");
+            }
+        }
+        assert!(std::fs::remove_dir_all(&top).is_err());
+        assert_eq!(remove_tree(&top).unwrap(), Removed::Wholly);
+        assert!(!top.exists());
     }
 
     #[test]

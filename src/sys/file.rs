@@ -3,8 +3,9 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Error, Result};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -58,6 +59,30 @@ pub fn set_flags(of: BorrowedFd<'_>, flags: u32) -> Result<()> {
     // SAFETY: an open descriptor and an integer that the request reads.
     let result = unsafe { libc::ioctl(of.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const flags) };
     if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Letters of chattr(1) for what keeps a file, links not followed, from being changed; `None` for one that can be.
+pub fn protection(path: &Path) -> Result<Option<&'static str>> {
+    let attributes = statx(path, libc::AT_SYMLINK_NOFOLLOW, 0)?.stx_attributes;
+    let has = |flag: libc::c_int| attributes & u64::from(flag.cast_unsigned()) != 0;
+    Ok(match (has(libc::STATX_ATTR_IMMUTABLE), has(libc::STATX_ATTR_APPEND)) {
+        (true, true) => Some("ai"),
+        (true, false) => Some("i"),
+        (false, true) => Some("a"),
+        (false, false) => None,
+    })
+}
+
+/// Does something to a file, links not followed, that chattr(1) protects; it is protected again afterwards.
+pub fn unprotected(path: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    const PROTECTED: u32 = 0x30;
+    let no_follow = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = File::options().read(true).custom_flags(no_follow).open(path)?;
+    let all = flags(file.as_fd())?.unwrap_or_default();
+    set_flags(file.as_fd(), all & !PROTECTED)?;
+    let done = work();
+    set_flags(file.as_fd(), all)?;
+    done
 }
 
 /// What statx(2) says of a path. `flags` are its `AT_…`, `mask` its `STATX_…`.

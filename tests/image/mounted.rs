@@ -261,3 +261,50 @@ fn a_device_is_not_promised_where_there_is_none() {
     let Some(project) = Project::new().tiny(&actions) else { skip!("needs a static busybox") };
     project.run(["check", "recipe.yaml"]).code(2).says("there is no `$IMAGE`").says("strategy: mounted");
 }
+
+#[test]
+fn a_swap_file_stays_one_that_the_kernel_takes() {
+    needs_loops!();
+    needs_program!("mkswap", "util-linux");
+    for kind in ["btrfs", "xfs"] {
+        needs_program!(if kind == "xfs" { "mkfs.xfs" } else { "mkfs.btrfs" }, "btrfs-progs and xfsprogs");
+        let actions = format!(
+            "  - action: overlay\n    source: swap\n{}  - action: filesystem-deploy\n",
+            image(kind, "", "").trim_start_matches('\n')
+        );
+        let Some(project) = Project::new().file("swap/swapfile", "").tiny(&actions) else {
+            skip!("needs a static busybox")
+        };
+        let file = project.path("swap/swapfile");
+        std::fs::File::options().write(true).open(&file).unwrap().set_len(8 << 20).unwrap();
+        assert!(Command::new("mkswap").arg("-q").arg(&file).status().unwrap().success());
+        project.build([]).success();
+        let script = "mount -o loop,ro $1 /mnt && stat -c %b /mnt/swapfile && lsattr /mnt/swapfile && \
+            cmp /mnt/swapfile $2; code=$?; umount /mnt; exit $code";
+        let words = ["-m", "sh", "-c", script, "sh"];
+        let output = Command::new("unshare").args(words).args([partition(&project, 2), file]).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+        let blocks: u64 = told.lines().next().unwrap().parse().unwrap();
+        assert!(blocks * 512 >= 8 << 20, "{kind}: {told}");
+        let flags = told.lines().nth(1).unwrap().split(' ').next().unwrap();
+        assert_eq!(flags.contains('C'), kind == "btrfs", "{told}");
+    }
+}
+
+#[test]
+fn what_chattr_protects_stays_so_in_an_image_and_is_refused_in_a_layer() {
+    needs_loops!();
+    needs_program!("chattr", "e2fsprogs");
+    let protect = "  - action: run\n    command: touch $ROOTDIR/kept; chattr +i $ROOTDIR/kept\n";
+    let actions = format!("{}  - action: filesystem-deploy\n{protect}", image("ext4", "", "").trim_start_matches('\n'));
+    let project = project!(&actions);
+    project.build([]).success();
+    let said = debugfs(&partition(&project, 2), "stat /kept");
+    assert!(said.contains("Flags: 0x80010") || said.contains("Flags: 0x10"), "{said}");
+    let project = project!(&protect);
+    project.build([]).code(1).says("/kept is protected (`chattr +i`)").says("h /kept - - - - +i");
+    let store = project.path("store");
+    let left = walkdir::WalkDir::new(store).into_iter().filter_map(Result::ok).any(|entry| entry.file_name() == "kept");
+    assert!(!left);
+}

@@ -13,6 +13,9 @@ use crate::debian::system::PROGRAMS;
 /// More files than this are not read for a step's id.
 const MOST_FILES: usize = 20_000;
 
+/// Directories at the top that every system has, beside those of programs and the kernel.
+const OF_EVERY_SYSTEM: [&str; 8] = ["home", "media", "mnt", "opt", "root", "srv", "tmp", "var"];
+
 /// What git keeps of a directory.
 const GIT: &str = ".git";
 
@@ -41,9 +44,9 @@ impl Hidden {
         Ok(Self { paths: paths.collect(), git: !names_git(text) })
     }
 
-    /// Nothing is hidden.
-    pub(super) fn nothing() -> Self {
-        Self { paths: Vec::new(), git: false }
+    /// What is debforge's own, whatever a command says.
+    pub(super) fn own(paths: &[&Path]) -> Self {
+        Self { paths: paths.iter().filter_map(|path| path.canonicalize().ok()).collect(), git: false }
     }
 
     /// Whether a path is hidden, or in something that is.
@@ -228,16 +231,19 @@ fn is_refused(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Whether a path is of what is shown of the host's system anyway, or of what each command has of its own.
+/// Whether a path is of what is shown of the host's system anyway, or of what each command has of its own; or is a
+/// directory that every system has (`/run`, `/home`, `/var/log`): a link there is one of a tree to be laid over a root,
+/// and means that root's.
 fn is_of_system(path: &Path) -> bool {
-    let mut parts = path.components();
-    parts.next() == Some(Component::RootDir)
-        && match parts.next() {
-            Some(Component::Normal(top)) => {
-                PROGRAMS.iter().chain(&["dev", "etc", "proc", "sys"]).any(|name| top == *name)
-            }
-            _ => true,
-        }
+    let parts: Vec<&OsStr> = path.iter().collect();
+    match parts.as_slice() {
+        [] => false,
+        [root, ..] if *root != "/" => false,
+        [_] => true,
+        [_, top] if OF_EVERY_SYSTEM.iter().any(|name| top == name) => true,
+        [_, var, _] if *var == "var" => true,
+        [_, top, ..] => PROGRAMS.iter().chain(&["dev", "etc", "proc", "run", "sys"]).any(|name| top == name),
+    }
 }
 
 /// A path without `.` and `..`, as far as names say.
@@ -371,6 +377,20 @@ mod tests {
     #[case("true", false)]
     fn a_recipe_is_shown_to_what_may_mean_it(#[case] text: &str, #[case] named: bool) {
         assert_eq!(names(text, OsStr::new("recipe.yaml")), named);
+    }
+
+    #[rstest]
+    #[case("/run", true)]
+    #[case("/run/dbus/system_bus_socket", true)]
+    #[case("/etc/passwd", true)]
+    #[case("/var/log", true)]
+    #[case("/home", true)]
+    #[case("/home/ada/overlay", false)]
+    #[case("/var/lib/machines", false)]
+    #[case("/tmp/work", false)]
+    #[case("/data", false)]
+    fn links_of_a_tree_to_directories_of_every_system_show_nothing(#[case] path: &str, #[case] is: bool) {
+        assert_eq!(is_of_system(Path::new(path)), is);
     }
 
     #[rstest]

@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Whence, lseek};
 
+use crate::image::sparse::{is_swap, is_swap_contents};
+
 /// A part of a file that is not a hole: offset and length, in bytes.
 pub(crate) type Part = (u64, u64);
 
@@ -20,11 +22,14 @@ const SMALLEST_HOLE: u64 = 64 << 10;
 
 const ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
 
-/// The parts of a file that are not zeros, where zeros make up at least half of it; `None` else.
+/// The parts of a file that are not zeros, where zeros make up at least half of it and may be holes; `None` else.
 ///
 /// Only the contents decide: where a file system keeps holes depends on the file system, and an
 /// archive of the same tree must not.
 pub(super) fn parts(file: &File, size: u64) -> io::Result<Option<Vec<Part>>> {
+    if is_swap(file, size)? {
+        return Ok(None);
+    }
     let mut scan = Scan::default();
     let mut buffer = vec![0; 1 << 18];
     let mut at = 0;
@@ -46,6 +51,9 @@ pub(super) fn parts(file: &File, size: u64) -> io::Result<Option<Vec<Part>>> {
 
 /// The same of contents in memory.
 pub(super) fn parts_of(contents: &[u8]) -> Option<Vec<Part>> {
+    if is_swap_contents(contents) {
+        return None;
+    }
     let mut scan = Scan::default();
     let mut at = 0;
     for block in contents.chunks(BLOCK as usize) {
@@ -182,6 +190,17 @@ mod tests {
         assert_eq!(parts_of(&contents), None);
         assert_eq!(parts_of(&vec![0; (1 << 20) - 1]), None);
         assert_eq!(parts_of(&vec![0; 1 << 20]), Some(Vec::new()));
+    }
+
+    #[test]
+    fn swap_space_is_written_out() {
+        let mut contents = vec![0; 2 << 20];
+        contents[16374..16384].copy_from_slice(b"SWAPSPACE2");
+        assert_eq!(parts_of(&contents), None);
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(2 << 20).unwrap();
+        file.write_all_at(b"SWAPSPACE2", 4086).unwrap();
+        assert_eq!(parts(&file, 2 << 20).unwrap(), None);
     }
 
     #[test]

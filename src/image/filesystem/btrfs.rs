@@ -97,6 +97,11 @@ fn check(request: &Request<'_>, entries: &[Entry], abilities: &Abilities) -> Res
         let why = format!("the subvolume `{name}` has another name than the directory it is mounted on");
         return Err(request.fault(why).hint(mounted).into());
     }
+    if let Some(entry) = walk::swap_files(entries)?.first() {
+        let why =
+            format!("`{}` is swap space, of which mkfs.btrfs makes a file that the kernel refuses", entry.shown());
+        return Err(request.fault(why).hint(mounted).hint("or give swap a partition of its own").into());
+    }
     let device = |entry: &&Entry| entry.meta.file_type().is_char_device() || entry.meta.file_type().is_block_device();
     if let Some(entry) = entries.iter().find(device) {
         let why = format!("`{}` is a device node, whose numbers mkfs.btrfs loses", entry.shown());

@@ -117,11 +117,19 @@ pub fn minimum(request: &Request<'_>) -> Result<u64> {
     }
 }
 
+/// Files of a tree that are swap space, relative to its top.
+pub fn swap_files(tree: &Tree) -> Result<Vec<PathBuf>> {
+    let entries = walk::entries(tree)?;
+    Ok(walk::swap_files(&entries)?.into_iter().map(|entry| entry.path.clone()).collect())
+}
+
 /// The host's programs (name, Debian package) that make and fill such a file system.
 pub fn programs(kind: FilesystemKind) -> &'static [(&'static str, &'static str)] {
     match kind {
         FilesystemKind::None => &[],
-        FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => &[("mke2fs", "e2fsprogs")],
+        FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => {
+            &[("mke2fs", "e2fsprogs"), ("debugfs", "e2fsprogs")]
+        }
         FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32 => &[("mkfs.vfat", "dosfstools")],
         FilesystemKind::Btrfs => &[("mkfs.btrfs", "btrfs-progs")],
         FilesystemKind::Xfs => &[("mkfs.xfs", "xfsprogs")],

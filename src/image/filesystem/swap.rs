@@ -4,8 +4,7 @@ use anyhow::Result;
 
 use super::Request;
 
-/// mkswap wants ten pages.
-pub(super) const SMALLEST: u64 = 40 << 10;
+pub(super) use crate::image::sparse::SMALLEST_SWAP as SMALLEST;
 
 pub(super) fn make(request: &Request<'_>) -> Result<()> {
     if request.length < SMALLEST {

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use walkdir::WalkDir;
 
 use super::Tree;
-use crate::image::sparse::data_ranges;
+use crate::image::sparse::{SMALLEST_SWAP, data_ranges, is_swap};
 
 /// Files below this size are taken to have no holes.
 const SMALLEST_SPARSE: u64 = 1 << 20;
@@ -159,6 +159,9 @@ impl FileSize {
 
     fn without_zeros(path: &Path, length: u64) -> std::io::Result<Self> {
         let file = File::open(path)?;
+        if is_swap(&file, length)? {
+            return Ok(Self { length, data: length, runs: 1 });
+        }
         let mut buffer = vec![0; 1 << 18];
         let (mut data, mut runs, mut end_of_run, mut at) = (0, 0, u64::MAX, 0);
         for (start, end) in data_ranges(&file, length)? {
@@ -180,6 +183,20 @@ impl FileSize {
         }
         Ok(Self { length, data, runs })
     }
+}
+
+/// Files of a tree that are swap space, one name of each.
+pub(super) fn swap_files(entries: &[Entry]) -> Result<Vec<&Entry>> {
+    let mut seen = HashSet::new();
+    let mut all = Vec::new();
+    for entry in entries.iter().filter(|entry| entry.meta.is_file() && entry.meta.len() >= SMALLEST_SWAP) {
+        let found = File::open(&entry.source).and_then(|file| is_swap(&file, entry.meta.len()));
+        let found = found.with_context(|| format!("reading {}", entry.source.display()))?;
+        if found && seen.insert((entry.meta.dev(), entry.meta.ino())) {
+            all.push(entry);
+        }
+    }
+    Ok(all)
 }
 
 /// Whether any file of a tree has several extended attributes, so that there is an order of them.

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -13,7 +14,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::walk::{self, Census, Entry};
-use super::{Request, xfs_inodes};
+use super::{Request, sparse, xfs_inodes};
 
 /// mkfs.xfs makes nothing smaller (since 5.19).
 const SMALLEST: u64 = 300 << 20;
@@ -39,13 +40,22 @@ pub(super) fn make(request: &Request<'_>) -> Result<()> {
     }
     argv.extend(contents.features.iter().flat_map(|feature| ["-m".into(), feature.clone()]));
     let prototype = request.scratch.join("prototype");
+    let mut tree = request.tree.clone();
+    // Newer ones keep holes.
+    for (number, swap) in walk::swap_files(&entries)?.into_iter().enumerate() {
+        let whole = request.scratch.join(format!("swap-{number}"));
+        let copied = File::open(&swap.source).and_then(|from| sparse::copy_whole(&from, &File::create(&whole)?));
+        copied.with_context(|| format!("copying {}", swap.shown()))?;
+        tree.replaced.push((swap.path.clone(), whole));
+    }
+    let filled = Request { tree: &tree, ..*request };
     if !entries.is_empty() {
         std::fs::write(&prototype, describe(request, &entries)?).context("writing the prototype")?;
         argv.extend(["-p".into(), prototype.display().to_string()]);
     }
     argv.extend(contents.mkfs_options.iter().cloned());
     argv.push(path.display().to_string());
-    if let Err(error) = request.run(&request.tool(argv)) {
+    if let Err(error) = request.run(&filled.tool(argv)) {
         return Err(if needed > request.length { request.too_small(needed).into() } else { error });
     }
     let whole = xfs_inodes::settle(&path, &entries, request.epoch).unwrap_or(false);

@@ -296,7 +296,7 @@ impl Machine {
         }
         let environment = build.environment.iter().map(|(name, value)| (name.clone(), proxy(name, value))).collect();
         let network = plan.steps.iter().any(|step| step.action().is_ok_and(|action| action.needs().network));
-        let visible = visible(plan);
+        let visible = visible(plan, &[store.root(), &artifact_dir]);
         let build = Build {
             lender: Some(super::prepare::LENDER.into()),
             sandbox: Sandbox::new(Isolation::Namespaces),
@@ -326,14 +326,14 @@ fn note(known: &mut Elsewhere, event: &Event) {
     }
 }
 
-/// Directories that the steps of a plan read.
-fn visible(plan: &Plan) -> Vec<PathBuf> {
+/// Directories that the steps of a plan read; what is debforge's `own` is not looked through.
+fn visible(plan: &Plan, own: &[&Path]) -> Vec<PathBuf> {
     let mut all = BTreeSet::new();
     for step in &plan.steps {
         all.insert(step.recipe_dir.clone());
         above(&step.properties, &step.recipe_dir, &mut all);
         if step.action == "run" {
-            all.extend(crate::actions::run::linked_directories(&step.recipe_dir));
+            all.extend(crate::actions::run::linked_directories(&step.recipe_dir, own));
         }
     }
     all.into_iter().filter_map(|path| path.canonicalize().ok()).collect()

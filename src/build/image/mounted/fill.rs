@@ -1,6 +1,7 @@
 //! File systems that the kernel fills: those whose tools cannot take in all that a tree has.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -8,7 +9,8 @@ use nix::mount::{MsFlags, mount};
 
 use super::{Loop, Part, private_dir, unmount};
 use crate::image::filesystem::{self, Request, Tree};
-use crate::image::{Contents, FilesystemKind, Tool};
+use crate::image::{Contents, FilesystemKind, Tool, sparse};
+use crate::sys::file::{flags, set_flags};
 
 /// Whether a mounted image gets the contents of such a file system by copying: FAT has no owners to
 /// lose, ext2 to ext4 take everything offline, and what is read-only can only be made whole.
@@ -97,5 +99,26 @@ fn one(request: &Request<'_>, from: &Path, below: &Path, to: &Path) -> Result<()
         writable: vec![to.into()],
         ..Tool::default()
     };
-    request.tools.run(&tool, &format!("copying into `{}`", request.name)).map(drop)
+    request.tools.run(&tool, &format!("copying into `{}`", request.name))?;
+    let elsewhere = tool.hidden.iter().filter_map(|path| path.strip_prefix(from).ok());
+    let part = Tree { top: Some(from.to_owned()), hidden: elsewhere.map(Path::to_owned).collect(), ..Tree::default() };
+    for file in filesystem::swap_files(&part)? {
+        let (source, copy) = (from.join(&file), to.join(&file));
+        write_swap(&source, &copy).with_context(|| format!("copying /{}", below.join(&file).display()))?;
+    }
+    Ok(())
+}
+
+/// Makes the copy of a swap file one that the kernel takes: without holes, and on btrfs without checksums.
+fn write_swap(source: &Path, copy: &Path) -> std::io::Result<()> {
+    const WITHOUT_CHECKSUMS: u32 = 0x0080_0000;
+    let meta = fs::metadata(source)?;
+    let to = fs::File::options().write(true).truncate(true).open(copy)?;
+    if nix::sys::statfs::fstatfs(&to)?.filesystem_type() == nix::sys::statfs::BTRFS_SUPER_MAGIC {
+        let all = flags(to.as_fd())?.unwrap_or_default();
+        set_flags(to.as_fd(), all | WITHOUT_CHECKSUMS)?;
+    }
+    sparse::copy_whole(&fs::File::open(source)?, &to)?;
+    to.sync_all()?;
+    to.set_modified(meta.modified()?)
 }

@@ -38,7 +38,8 @@ use crate::image::{self, Spec, Write, WriteSource, WriteTarget};
 /// | `raspberrypi` | Raspberry Pi | `raspi-firmware` (non-free-firmware) | FAT mounted at /boot/firmware |
 ///
 /// The EFI system partition is the one of its type (`flags: [esp]`), best mounted at /boot/efi; of several, GRUB
-/// is installed into each. With
+/// is installed into each. Where the root has the package `grub-pc`, it is told that the disk with this partition table
+/// is the one that its upgrades install GRUB on. With
 /// Debian's signed shim and GRUB the image starts where secure boot is on; `secure-boot: true` makes
 /// sure of that, `secure-boot: false` takes the unsigned programs.
 ///
@@ -200,7 +201,7 @@ impl Action for Bootloader {
 
     fn nature(&self) -> Nature {
         Nature {
-            version: 2,
+            version: 3,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads::NOTHING,

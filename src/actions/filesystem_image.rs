@@ -226,7 +226,7 @@ impl Action for FilesystemImage {
     fn nature(&self) -> Nature {
         Nature {
             // 2: what mkfs took from the host in btrfs, and the order of several attributes in squashfs and erofs.
-            version: 2,
+            version: 3,
             changes: Changes::ARTIFACTS,
             root: RootUse::Used,
             reads: Reads::NOTHING,

@@ -21,7 +21,7 @@ impl Action for WriteImage {
         Nature {
             // 2: what mkfs took from the host in btrfs, and the order of several attributes in squashfs and erofs.
             // 3: whether it starts is looked at.
-            version: 3,
+            version: 4,
             changes: Changes::ARTIFACTS,
             root: RootUse::SpoiltForImage,
             reads: Reads { artifacts: true, repositories: false, image: true, host: false },

@@ -91,7 +91,7 @@ impl Action for Pack {
 
     fn nature(&self) -> Nature {
         Nature {
-            version: 1,
+            version: 2,
             changes: Changes::ARTIFACTS,
             root: RootUse::Used,
             reads: Reads::NOTHING,

@@ -264,7 +264,7 @@ impl Action for Run {
 
     fn nature(&self) -> Nature {
         Nature {
-            version: 4,
+            version: 5,
             changes: Changes {
                 root: !self.postprocess,
                 artifacts: !self.chroot,

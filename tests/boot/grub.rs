@@ -40,6 +40,31 @@ fn one_image_boots_by_efi_with_secure_boot_and_by_bios() {
     assert_ne!(reported(&efi, "machine-id"), reported(&bios, "machine-id"));
 }
 
+/// What an unattended upgrade of grub-pc does on the machine, before it reports.
+const UPGRADE: &str = "[Service]
+Environment=DEBIAN_FRONTEND=noninteractive
+ExecStartPre=/bin/sh -c 'dpkg-reconfigure grub-pc >/dev/console 2>&1; echo upgrade ended with $$? >/dev/console'
+";
+
+#[test]
+fn grub_is_upgraded_on_the_machine() {
+    slow!();
+    needs_root!();
+    needs_machine!(Machine::Amd64Bios);
+    let install = "  - action: apt
+    packages: [grub-pc]
+  - action: overlay
+    source: upgrade.conf
+    destination: /etc/systemd/system/report.service.d/
+";
+    let project = project("amd64", &format!("{install}{}", GPT.trim_start_matches('\n')));
+    let project = project.file("upgrade.conf", UPGRADE);
+    build!(&project);
+    let said = boot(&project, Machine::Amd64Bios, "out/gpt.img", &[], &["grub-install success for /dev/", DONE]);
+    assert!(said.contains("upgrade ended with 0"), "{said}");
+    nothing_failed(&said);
+}
+
 #[test]
 fn arm64_boots_by_efi() {
     needs_root!();

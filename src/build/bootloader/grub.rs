@@ -60,6 +60,13 @@ pub fn table(kind: TableKind) -> &'static str {
 /// Sets answers to packages' questions.
 const DEBCONF: &str = "/usr/bin/debconf-set-selections";
 
+/// There where grub-pc is installed.
+const GRUB_PC: &str = "/var/lib/dpkg/info/grub-pc.postinst";
+/// Rules that look for partition tables.
+const UDEV_BLKID: &str = "/usr/lib/udev/rules.d/60-persistent-storage.rules";
+/// A rule that has to come after those.
+const DEVICE_RULE: &str = "/etc/udev/rules.d/65-grub-device.rules";
+
 /// Installs GRUB for EFI, for BIOS, or for both, with one configuration.
 pub fn install(site: &Site<'_>, efi: Option<&EfiNames>, bios: bool) -> Result<()> {
     let boot = layout::locate(site.spec, site.slot, DIRECTORY)?;
@@ -94,13 +101,17 @@ fn install_efi(site: &Site<'_>, names: &EfiNames, boot: &OnDisk<'_>) -> Result<(
     copy_modules(site, names.grub)?;
     if site.options.removable && site.has(DEBCONF) {
         // Upgrades of the packages renew this path too.
-        site.cx
-            .chroot([DEBCONF])
-            .input(format!("{0} grub2/force_efi_extra_removable boolean true\n", names.package))
-            .run("having upgrades of GRUB renew the removable path")?;
-        for backup in ["config", "templates"] {
-            site.remove(&format!("/var/cache/debconf/{backup}.dat-old"))?;
-        }
+        let answer = format!("{} grub2/force_efi_extra_removable boolean true\n", names.package);
+        preset(site, answer, "having upgrades of GRUB renew the removable path")?;
+    }
+    Ok(())
+}
+
+/// Answers questions of packages before they are asked.
+fn preset(site: &Site<'_>, answers: String, doing: &str) -> Result<()> {
+    site.cx.chroot([DEBCONF]).input(answers).run(doing)?;
+    for backup in ["config", "templates"] {
+        site.remove(&format!("/var/cache/debconf/{backup}.dat-old"))?;
     }
     Ok(())
 }
@@ -169,7 +180,28 @@ fn install_unsigned(site: &Site<'_>, names: &EfiNames, esp: &str, vendor: &str, 
 fn install_bios(site: &Site<'_>, boot: &OnDisk<'_>) -> Result<()> {
     crate::image::grub::place(site.spec)?;
     make_image(site, BIOS, "grub-pc-bin", boot, &["biosdisk"], CORE_IMAGE)?;
-    copy_modules(site, BIOS)
+    copy_modules(site, BIOS)?;
+    name_device(site)
+}
+
+/// Tells grub-pc where its upgrades install GRUB on the machine: it asks, and fails where nobody answers. What the
+/// disk is called there nobody knows, so udev names it by its partition table.
+fn name_device(site: &Site<'_>) -> Result<()> {
+    if !site.has(GRUB_PC) || !site.has(DEBCONF) {
+        return Ok(());
+    }
+    if !site.has(UDEV_BLKID) {
+        let answer = "grub-pc grub-pc/install_devices_empty boolean true\n";
+        return preset(site, answer.to_owned(), "having upgrades of GRUB leave the first sectors alone");
+    }
+    let id = site.spec.disk_id.to_lowercase();
+    let rule = format!(
+        "# The disk that upgrades of grub-pc install GRUB on (debconf-show grub-pc).\nSUBSYSTEM==\"block\", \
+         ENV{{DEVTYPE}}==\"disk\", ENV{{ID_PART_TABLE_UUID}}==\"{id}\", SYMLINK+=\"disk/by-id/ptuuid-{id}\"\n"
+    );
+    site.write(DEVICE_RULE, rule)?;
+    let answer = format!("grub-pc grub-pc/install_devices multiselect /dev/disk/by-id/ptuuid-{id}\n");
+    preset(site, answer, "telling upgrades of GRUB which disk is theirs")
 }
 
 /// Makes a GRUB image with the modules that find and read its directory; all others are read from there.

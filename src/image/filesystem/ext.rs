@@ -1,11 +1,9 @@
 //! ext2, ext3 and ext4, by `mke2fs -d`.
 
-use std::os::unix::fs::FileExt;
-
 use anyhow::{Context, Result};
 
-use super::walk::{self, Census};
-use super::{Contents, FilesystemKind, Request, ext_inodes};
+use super::walk::Census;
+use super::{Contents, FilesystemKind, Request, ext_amend, ext_inodes};
 
 /// Features and sizes that do not depend on the host's /etc/mke2fs.conf, which differs between
 /// releases: an image for bookworm that is made on trixie would else have features that bookworm's
@@ -68,51 +66,8 @@ pub(super) fn make(request: &Request<'_>) -> Result<()> {
         return Err(if needed > request.length { request.too_small(needed).into() } else { error });
     }
     std::fs::remove_file(&configuration).context("removing mke2fs.conf")?;
-    allocate_swap(request)?;
+    ext_amend::amend(request)?;
     ext_inodes::settle(&request.open_image()?, request.offset, request.tree.top.as_deref(), request.epoch)
-}
-
-/// Gives swap files all their blocks: mke2fs makes holes of zeros.
-fn allocate_swap(request: &Request<'_>) -> Result<()> {
-    let entries = walk::entries(request.tree)?;
-    let files = walk::swap_files(&entries)?;
-    if files.is_empty() {
-        return Ok(());
-    }
-    let block = block_size_of(request)?;
-    let mut commands = String::new();
-    for file in &files {
-        let name = file.path.to_str().filter(|name| !name.contains('\n'));
-        let name = name.with_context(|| format!("debugfs cannot be told the name of {}", file.shown()))?;
-        let name = format!("\"/{}\"", name.replace('"', "\"\""));
-        commands += &format!("fallocate {name} 0 {}\nstat {name}\n", file.meta.len().div_ceil(block) - 1);
-    }
-    let image = format!("{}?offset={}", request.image.display(), request.offset);
-    let mut tool = request.tool(["debugfs", "-w", "-f", "-", &image].map(String::from).into());
-    tool = tool.env("E2FSPROGS_FAKE_TIME", request.epoch.max(1).to_string());
-    tool.input = Some(commands);
-    tool.writable.push(request.image.into());
-    // It ends with success whatever becomes of a command.
-    let told = request.run(&tool)?;
-    let sectors = told.split("Blockcount: ").skip(1).map(|rest| rest.split_whitespace().next()?.parse().ok());
-    let sectors: Vec<Option<u64>> = sectors.collect();
-    for (number, file) in files.iter().enumerate() {
-        if sectors.get(number).copied().flatten().is_none_or(|sectors| sectors * 512 < file.meta.len()) {
-            return Err(request
-                .fault(format!("the swap file {} has holes, which the kernel refuses", file.shown()))
-                .hint("make the partition larger; or leave the swap file to the first start, or use a partition of its own")
-                .into());
-        }
-    }
-    Ok(())
-}
-
-/// Bytes of a block of the file system that was made.
-fn block_size_of(request: &Request<'_>) -> Result<u64> {
-    let mut field = [0; 4];
-    // s_log_block_size (the kernel's Documentation/filesystems/ext4/super.rst).
-    request.open_image()?.read_exact_at(&mut field, request.offset + 1024 + 24).context("reading the superblock")?;
-    Ok(1024 << u32::from_le_bytes(field))
 }
 
 /// Whether a tree fits with large blocks by far, whatever attributes its files have: then the file system

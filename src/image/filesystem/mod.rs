@@ -5,6 +5,7 @@ mod btrfs_nodes;
 mod compression;
 mod erofs;
 mod ext;
+mod ext_amend;
 mod ext_inodes;
 mod f2fs;
 mod fat;

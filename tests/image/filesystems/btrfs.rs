@@ -19,7 +19,7 @@ fn is_new() -> bool {
 /// What the installed mkfs.btrfs can be told of.
 fn plant(top: &Path, backwards: bool) {
     grow(top, backwards);
-    let links = ["many/zz-hard", "etc/long"];
+    let links = ["many/zz-hard", "many/zz \"short\"", "many/zz-long", "etc/long"];
     for name in links.into_iter().filter(|_| !is_new()).chain(["dev/null", "dev/sda"]) {
         fs::remove_file(top.join(name)).unwrap();
     }

@@ -47,6 +47,14 @@ pub fn grow(top: &Path, backwards: bool) {
     let (first, second) = if backwards { ("many/zz-hard", "etc/hard") } else { ("etc/hard", "many/zz-hard") };
     fs::write(at(first), "linked").unwrap();
     fs::hard_link(at(first), at(second)).unwrap();
+    // Both short enough to be kept in the inode and not.
+    for (link, other) in [("etc/short", "many/zz \"short\""), ("etc/long", "many/zz-long")] {
+        let (first, second) = if backwards { (other, link) } else { (link, other) };
+        if first != link {
+            fs::rename(at(link), at(first)).unwrap();
+        }
+        fs::hard_link(at(first), at(second)).unwrap();
+    }
     let mut notes = vec![("user.b", "two"), ("user.a", "one"), ("user.longer", "three")];
     if backwards {
         notes.reverse();
@@ -77,6 +85,7 @@ pub fn grow(top: &Path, backwards: bool) {
         let seconds = match entry.file_name().as_bytes() {
             b"large" => EPOCH + 5000,
             b"hard" | b"zz-hard" => 1_600_000_001,
+            b"short" | b"zz \"short\"" | b"long" | b"zz-long" => 1_600_000_002,
             _ => 1_400_000_000 + index as i64 * 86_401,
         };
         let time = FileTime::from_unix_time(seconds, 0);

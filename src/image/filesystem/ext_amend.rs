@@ -1,0 +1,128 @@
+//! What `mke2fs -d` makes something else of, mended by debugfs: swap files, which get holes where there are zeros, and
+//! symbolic links that have several names, of which each name becomes a link of its own.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use anyhow::{Context, Result};
+
+use super::Request;
+use super::walk::{self, Entry};
+
+/// What the file system has to say of a file in the end.
+enum Wanted {
+    /// Bytes that are its own on the disk.
+    Allocated(u64),
+    /// Its names, and the number of the first of them among all that is asked for.
+    Links(u64, usize),
+}
+
+/// What debugfs says of a file.
+struct Told {
+    inode: u64,
+    links: u64,
+    sectors: u64,
+}
+
+/// Mends what was made.
+pub(super) fn amend(request: &Request<'_>) -> Result<()> {
+    let entries = walk::entries(request.tree)?;
+    let swap_files = walk::swap_files(&entries)?;
+    let links = linked_links(&entries);
+    if swap_files.is_empty() && links.is_empty() {
+        return Ok(());
+    }
+    let block = block_size(request)?;
+    let mut commands = String::new();
+    let mut wanted = Vec::new();
+    for file in swap_files {
+        let name = quoted(file)?;
+        commands += &format!("fallocate {name} 0 {}\nstat {name}\n", file.meta.len().div_ceil(block) - 1);
+        wanted.push((file, Wanted::Allocated(file.meta.len())));
+    }
+    for names in &links {
+        let (first, count) = (quoted(names[0])?, names.len() as u64);
+        for other in &names[1..] {
+            let other = quoted(other)?;
+            // Its inode becomes zeros: it would else say when it was deleted.
+            commands += &format!("kill_file {other}\nclri {other}\nunlink {other}\nln {first} {other}\n");
+        }
+        commands += &format!("set_inode_field {first} links_count {count}\n");
+        let number = wanted.len();
+        for name in names {
+            commands += &format!("stat {}\n", quoted(name)?);
+            wanted.push((name, Wanted::Links(count, number)));
+        }
+    }
+    let told = run(request, commands)?;
+    for (number, (entry, wanted)) in wanted.iter().enumerate() {
+        let has = |number: usize| told.get(number).and_then(Option::as_ref);
+        let is = match wanted {
+            Wanted::Allocated(bytes) => has(number).is_some_and(|file| file.sectors * 512 >= *bytes),
+            Wanted::Links(count, first) => has(number)
+                .zip(has(*first))
+                .is_some_and(|(name, first)| name.inode == first.inode && name.links == *count),
+        };
+        if !is {
+            return Err(fault(request, entry, wanted));
+        }
+    }
+    Ok(())
+}
+
+fn fault(request: &Request<'_>, entry: &Entry, wanted: &Wanted) -> anyhow::Error {
+    let shown = entry.shown();
+    match wanted {
+        Wanted::Allocated(_) => request
+            .fault(format!("the swap file {shown} has holes, which the kernel refuses"))
+            .hint("make the partition larger; or make the swap file at the first start, or use a partition of its own"),
+        Wanted::Links(..) => request
+            .fault(format!("{shown} is a symbolic link with several names, which debugfs has not made one file"))
+            .hint("make each of them a link of its own"),
+    }
+    .into()
+}
+
+/// Symbolic links that have several names in the tree, all their names.
+fn linked_links(entries: &[Entry]) -> Vec<Vec<&Entry>> {
+    let mut all: BTreeMap<(u64, u64), Vec<&Entry>> = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| entry.meta.is_symlink() && entry.meta.nlink() > 1) {
+        all.entry((entry.meta.dev(), entry.meta.ino())).or_default().push(entry);
+    }
+    let mut all: Vec<Vec<&Entry>> = all.into_values().filter(|names| names.len() > 1).collect();
+    // By their names: inodes are the host's.
+    all.sort_by(|a, b| a[0].path.cmp(&b[0].path));
+    all
+}
+
+/// Its name as debugfs reads it.
+fn quoted(entry: &Entry) -> Result<String> {
+    let name = entry.path.to_str().filter(|name| !name.contains('\n'));
+    let name = name.with_context(|| format!("debugfs cannot be told the name of {}", entry.shown()))?;
+    Ok(format!("\"/{}\"", name.replace('"', "\"\"")))
+}
+
+/// Runs commands; what each `stat` among them said. It ends with success whatever becomes of one.
+fn run(request: &Request<'_>, commands: String) -> Result<Vec<Option<Told>>> {
+    let image = format!("{}?offset={}", request.image.display(), request.offset);
+    let mut tool = request.tool(["debugfs", "-w", "-f", "-", &image].map(String::from).into());
+    tool = tool.env("E2FSPROGS_FAKE_TIME", request.epoch.max(1).to_string());
+    tool.input = Some(commands);
+    tool.writable.push(request.image.into());
+    let output = request.run(&tool)?;
+    Ok(output.split("\nInode: ").skip(1).map(told).collect())
+}
+
+fn told(text: &str) -> Option<Told> {
+    let after = |name: &str| text.split_once(name)?.1.split_whitespace().next()?.parse().ok();
+    let inode = text.split_whitespace().next()?.parse().ok()?;
+    Some(Told { inode, links: after("Links: ")?, sectors: after("Blockcount: ")? })
+}
+
+/// Bytes of a block of the file system that was made.
+fn block_size(request: &Request<'_>) -> Result<u64> {
+    let mut field = [0; 4];
+    // s_log_block_size (the kernel's Documentation/filesystems/ext4/super.rst).
+    request.open_image()?.read_exact_at(&mut field, request.offset + 1024 + 24).context("reading the superblock")?;
+    Ok(1024 << u32::from_le_bytes(field))
+}

@@ -189,3 +189,29 @@ fn an_initramfs_that_cannot_be_read_is_said_and_refuses_nothing() {
     };
     project.build([]).success().says("whether card.img starts is not known: /boot/initrd.img cannot be read");
 }
+
+/// GRUB's menu in the place of U-Boot's, in a root that has GRUB of this version.
+fn grub_menu(version: &str) -> String {
+    format!(
+        "rm -r /boot/extlinux; mkdir -p /boot/grub /var/lib/dpkg; printf \
+         'menuentry Debian {{\\nlinux /boot/vmlinuz-4.9.0-test root=/dev/vda1\\n}}\\n' > /boot/grub/grub.cfg; \
+         printf 'Package: grub-common\\nStatus: install ok installed\\nVersion: {version}\\n' > /var/lib/dpkg/status; \
+         mkdir -p /sbin; echo > /sbin/init"
+    )
+}
+
+#[rstest]
+#[case::older_grub("2.12-9", "inline_data", "ext4 with inline_data, which GRUB does not read")]
+#[case::known_feature("2.12-9", "large_dir", "")]
+fn what_grub_does_not_read_is_found(#[case] version: &str, #[case] feature: &str, #[case] reason: &str) {
+    needs_program!("mke2fs", "e2fsprogs");
+    let recipe = recipe("", &grub_menu(version), "", "error");
+    let size = "fs: ext4, size: 24MiB";
+    assert!(recipe.contains(size));
+    let recipe = recipe.replace(size, &format!("{size}, features: [{feature}]"));
+    let Some(project) = Project::new().tiny(&recipe) else { skip!("needs a static busybox") };
+    match reason {
+        "" => project.build([]).success().says_nothing_of("GRUB does not read").says_nothing_of("is not known"),
+        reason => project.build([]).code(1).says("card.img would not start: GRUB's menu is on `root`").says(reason),
+    };
+}

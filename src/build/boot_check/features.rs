@@ -1,5 +1,5 @@
-//! Features of file systems against the kernel: what mkfs of this machine turns on by itself may be newer than the
-//! kernel of the image.
+//! Features of file systems against the kernel and GRUB: what mkfs of this machine turns on by itself may be newer than
+//! those of the image.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use super::Finding;
 use crate::image::{FilesystemKind, Partition};
 
-/// A feature: its bit, its name, and the first kernel that mounts it for writing.
+/// A feature: its bit, its name, and the first kernel that mounts it for writing, or the first GRUB that reads it.
 type Feature = (u32, &'static str, (u32, u32));
 
 /// Where a kind's superblock keeps a set of features.
@@ -27,6 +27,9 @@ const EXT: (u64, &[u8]) = (1024 + 0x38, b"\x53\xef");
 const XFS: (u64, &[u8]) = (0, b"XFSB");
 const BTRFS: (u64, &[u8]) = (0x1_0040, b"_BHRfS_M");
 const EROFS: (u64, &[u8]) = (1024, b"\xe2\xe1\xf5\xe0");
+
+/// Where an erofs says what it has.
+const EROFS_FEATURES: u64 = 1024 + 80;
 
 const SETS: [Set; 7] = [
     Set {
@@ -85,7 +88,7 @@ const SETS: [Set; 7] = [
     },
     Set {
         magic: EROFS,
-        at: 1024 + 80,
+        at: EROFS_FEATURES,
         little_endian: true,
         for_writing: false,
         features: &[
@@ -98,6 +101,34 @@ const SETS: [Set; 7] = [
     },
 ];
 
+/// No GRUB reads it yet.
+const NEVER: (u32, u32) = (u32::MAX, 0);
+
+/// What GRUB does not read (grub-core/fs of GRUB; tried with grub-fstest of 2.06 and 2.12).
+const OF_GRUB: [Set; 3] = [
+    Set {
+        magic: EXT,
+        at: 1024 + 0x60,
+        little_endian: true,
+        for_writing: false,
+        features: &[(0x400, "ea_inode", NEVER), (0x8000, "inline_data", NEVER), (0x20000, "casefold", NEVER)],
+    },
+    Set {
+        magic: EXT,
+        at: 1024 + 0x64,
+        little_endian: true,
+        for_writing: false,
+        features: &[(0x200, "bigalloc", NEVER)],
+    },
+    Set {
+        magic: XFS,
+        at: 216,
+        little_endian: false,
+        for_writing: false,
+        features: &[(0x40, "exchange", (2, 14)), (0x80, "parent", (2, 14)), (0x100, "metadir", (2, 14))],
+    },
+];
+
 /// Set where an erofs says which compressions it has, and where: a bit each.
 const EROFS_CONFIGURED: u32 = 0x2;
 const EROFS_ALGORITHMS: u64 = 1024 + 84;
@@ -107,48 +138,94 @@ const ALGORITHMS: [Feature; 3] = [(0x2, "lzma", (5, 16)), (0x4, "deflate", (6, 6
 pub fn check(image: &File, start: u64, partition: &Partition, read_only: bool, kernel: &str) -> Vec<Finding> {
     let Some(version) = version(kernel) else { return Vec::new() };
     let kind = partition.contents.kind.fstab_type().unwrap_or("none");
-    let newer =
-        found(image, start, partition.contents.kind, read_only).into_iter().filter(|(_, _, first)| version < *first);
-    newer
+    let found = found(image, start, partition.contents.kind, read_only);
+    found
+        .into_iter()
+        .filter(|(_, _, first)| version < *first)
         .map(|(_, name, (major, minor))| {
-            let hint = match partition.contents.kind {
-                FilesystemKind::Xfs => {
-                    format!("turn it off: `mkfs-options: [\"-i\", \"{name}=0\"]`, or `features` for those of `-m`")
-                }
-                FilesystemKind::Erofs => "choose a `compression` of before: `lz4hc`".to_owned(),
-                _ => format!("turn it off: `features: [\"^{name}\"]`"),
-            };
             Finding::new(
                 format!(
                     "`{}` is {kind} with {name}, of Linux {major}.{minor} and newer, and the kernel is {kernel}",
                     partition.name
                 ),
-                hint,
+                hint(partition.contents.kind, name),
             )
         })
         .collect()
 }
 
-fn found(image: &File, start: u64, kind: FilesystemKind, read_only: bool) -> Vec<Feature> {
-    let read = |at: u64, length: usize| {
-        let mut bytes = vec![0; length];
-        image.read_exact_at(&mut bytes, start + at).ok().map(|()| bytes)
-    };
-    let number = |at: u64, little_endian: bool| {
-        let bytes: [u8; 4] = read(at, 4)?.try_into().ok()?;
-        Some(if little_endian { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
-    };
-    let is = |(at, magic): (u64, &[u8])| read(at, magic.len()).is_some_and(|bytes| bytes == magic);
-    let mut all = Vec::new();
-    for set in SETS.iter().filter(|set| is(set.magic) && !(read_only && set.for_writing)) {
-        let bits = number(set.at, set.little_endian).unwrap_or(0);
-        all.extend(set.features.iter().filter(|(bit, ..)| bits & bit != 0));
-        if kind == FilesystemKind::Erofs && bits & EROFS_CONFIGURED != 0 {
-            let bits = number(EROFS_ALGORITHMS, true).unwrap_or(0) & 0xffff;
-            all.extend(ALGORITHMS.iter().filter(|(bit, ..)| bits & bit != 0));
+/// What a file system in the image has for which GRUB of this version does not find what it starts there.
+pub fn check_grub(image: &File, start: u64, partition: &Partition, grub: &str) -> Vec<Finding> {
+    let Some(version) = version(grub) else { return Vec::new() };
+    let kind = partition.contents.kind.fstab_type().unwrap_or("none");
+    let found = found_of(&OF_GRUB, &reader(image, start));
+    found
+        .into_iter()
+        .filter(|(_, _, first)| version < *first)
+        .map(|(_, name, first)| {
+            let since = match first {
+                NEVER => "which GRUB does not read".to_owned(),
+                (major, minor) => format!("which GRUB reads from {major}.{minor} on, and this one is {grub}"),
+            };
+            Finding::new(
+                format!("GRUB's menu is on `{}`, {kind} with {name}, {since}", partition.name),
+                hint(partition.contents.kind, name),
+            )
+        })
+        .collect()
+}
+
+/// How a feature is turned off.
+fn hint(kind: FilesystemKind, name: &str) -> String {
+    match kind {
+        FilesystemKind::Xfs if name == "parent" => "turn it off: `mkfs-options: [\"-n\", \"parent=0\"]`".to_owned(),
+        FilesystemKind::Xfs => {
+            format!("turn it off: `mkfs-options: [\"-i\", \"{name}=0\"]`, or `features` for those of `-m`")
         }
+        FilesystemKind::Erofs => "choose a `compression` of before: `lz4hc`".to_owned(),
+        _ => format!("turn it off: `features: [\"^{name}\"]`"),
+    }
+}
+
+fn found(image: &File, start: u64, kind: FilesystemKind, read_only: bool) -> Vec<Feature> {
+    let read = reader(image, start);
+    let sets = SETS.iter().filter(|set| !(read_only && set.for_writing));
+    let mut all = found_of(sets, &read);
+    let configured = || number(&read, EROFS_FEATURES, true).is_some_and(|bits| bits & EROFS_CONFIGURED != 0);
+    if kind == FilesystemKind::Erofs && is(&read, EROFS) && configured() {
+        let bits = number(&read, EROFS_ALGORITHMS, true).unwrap_or(0) & 0xffff;
+        all.extend(ALGORITHMS.iter().filter(|(bit, ..)| bits & bit != 0));
     }
     all
+}
+
+/// Features of some sets that a file system has.
+fn found_of<'a>(sets: impl IntoIterator<Item = &'a Set>, read: &Read<'_>) -> Vec<Feature> {
+    let mut all = Vec::new();
+    for set in sets.into_iter().filter(|set| is(read, set.magic)) {
+        let bits = number(read, set.at, set.little_endian).unwrap_or(0);
+        all.extend(set.features.iter().filter(|(bit, ..)| bits & bit != 0));
+    }
+    all
+}
+
+/// Reads a few bytes of a file system.
+type Read<'a> = dyn Fn(u64, usize) -> Option<Vec<u8>> + 'a;
+
+fn reader(image: &File, start: u64) -> impl Fn(u64, usize) -> Option<Vec<u8>> {
+    move |at, length| {
+        let mut bytes = vec![0; length];
+        image.read_exact_at(&mut bytes, start + at).ok().map(|()| bytes)
+    }
+}
+
+fn is(read: &Read<'_>, (at, magic): (u64, &[u8])) -> bool {
+    read(at, magic.len()).is_some_and(|bytes| bytes == magic)
+}
+
+fn number(read: &Read<'_>, at: u64, little_endian: bool) -> Option<u32> {
+    let bytes: [u8; 4] = read(at, 4)?.try_into().ok()?;
+    Some(if little_endian { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
 }
 
 /// "6.12.43+deb13-amd64" as (6, 12).
@@ -182,5 +259,8 @@ mod tests {
         at(0, b"XFSB");
         at(216, &0x28_u32.to_be_bytes());
         assert!(names(FilesystemKind::Xfs).contains(&"nrext64"));
+        at(216, &0x6b_u32.to_be_bytes());
+        let grub: Vec<_> = found_of(&OF_GRUB, &reader(&file, 4096)).into_iter().map(|(_, name, _)| name).collect();
+        assert_eq!(grub, ["exchange"]);
     }
 }

@@ -18,10 +18,12 @@ use anyhow::Result;
 
 use self::drivers::{Drivers, Has};
 use self::place::relative;
+use crate::build::packages::DATABASES;
+use crate::debian::package_list;
 use crate::image::{FilesystemKind, Spec};
 use crate::inspect::Tree;
 use crate::inspect::initrd::Initrd;
-use crate::inspect::menu::{self, Choice, Menus};
+use crate::inspect::menu::{self, Choice, Menu, Menus};
 use crate::inspect::tree::Directory;
 
 /// Something for which a system does not start.
@@ -58,6 +60,8 @@ pub struct Found {
     pub unknown: Vec<String>,
     /// Versions of the kernels that are started; empty where one of them is not known.
     pub kernels: BTreeSet<String>,
+    /// Version of GRUB, where nothing else starts it and the root has that package.
+    pub grub: Option<String>,
 }
 
 /// A module of the kernel that an initramfs lacks to mount a kind of file system; an error where it cannot be read.
@@ -90,6 +94,9 @@ pub fn check(spec: &Spec, slot: Option<&str>, root: &Path) -> Result<Found> {
     let of_systems = systems.iter().map(|system| look.apart(|look| look.check_fstab(system)));
     let of_systems = of_systems.map(|looked| Ok(looked?.1)).collect::<Result<Vec<_>>>()?;
     if !more {
+        if !choices.is_empty() && choices.iter().all(|choice| choice.menu == Menu::Grub) {
+            look.found.grub = grub_version(&look.tree)?;
+        }
         of_all(of_choices).into_iter().for_each(|finding| look.add(finding));
         if started.iter().all(|system| system.as_ref().is_some_and(|system| system.kernel.is_some())) {
             look.found.kernels = systems.iter().filter_map(|system| system.kernel.clone()).collect();
@@ -97,6 +104,16 @@ pub fn check(spec: &Spec, slot: Option<&str>, root: &Path) -> Result<Found> {
     }
     of_all(of_systems).into_iter().for_each(|finding| look.add(finding));
     Ok(look.found)
+}
+
+fn grub_version(tree: &dyn Tree) -> Result<Option<String>> {
+    for database in DATABASES {
+        let Some(status) = tree.text(Path::new(database.trim_start_matches('/')).join("status"))? else { continue };
+        let version = package_list::status_of(&status, "grub-common")
+            .and_then(|package| package.get("Version").map(str::to_owned));
+        return Ok(version);
+    }
+    Ok(None)
 }
 
 /// What is wrong where each of several has a fault: loaders go on to another choice, and a menu may be one that nothing

@@ -15,6 +15,8 @@ use super::verity::{self, RootHashes};
 use super::writes;
 use crate::build::BuildContext;
 use crate::build::boot_check::{self, Finding};
+use crate::build::bootloader::grub;
+use crate::build::bootloader::layout::locate;
 use crate::diagnostics::{Fault, fault_of, size_shown};
 use crate::image::filesystem::{self, Tree};
 use crate::image::{BootCheck, Layout, Partition, Placed, Spec, Strategy, sparse, table};
@@ -26,34 +28,44 @@ pub fn write(cx: &mut BuildContext<'_>) -> Result<()> {
     let spec = cx.image.context("no step before describes an image")?;
     let target = cx.artifacts.join(&spec.name);
     let partial = partial(&target)?;
-    let kernels = check_start(cx, spec)?;
+    let started = check_start(cx, spec)?;
     if spec.written {
         fs::rename(&target, &partial).with_context(|| format!("opening {}", spec.name))?;
     } else if let Some(directory) = partial.parent() {
         fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
     }
-    let started = Instant::now();
+    let began = Instant::now();
     let options = File::options().read(true).write(true).create(!spec.written).clone();
     let file = options.open(&partial).with_context(|| format!("opening {}", spec.name))?;
-    Writer { cx, spec, path: &partial, file: &file, kernels: &kernels }.write()?;
+    Writer { cx, spec, path: &partial, file: &file, started: &started }.write()?;
     fs::rename(&partial, &target).with_context(|| format!("naming {}", spec.name))?;
-    cx.log(format!("wrote {} in {:.3} s", spec.name, started.elapsed().as_secs_f64()));
+    cx.log(format!("wrote {} in {:.3} s", spec.name, began.elapsed().as_secs_f64()));
     let meta = file.metadata()?;
     cx.detail = format!("{}, {} of data", size_shown(meta.len()), size_shown(meta.blocks() * 512));
     Ok(())
 }
 
-/// Looks at the root whether it starts; versions of its kernels.
-fn check_start(cx: &BuildContext<'_>, spec: &Spec) -> Result<BTreeSet<String>> {
-    let Some(deploy) = spec.deploys.get(spec.deployed..).and_then(<[_]>::last) else { return Ok(BTreeSet::new()) };
-    let boot_check::Found { findings, unknown, kernels } = boot_check::check(spec, deploy.slot.as_deref(), cx.root)?;
+/// Programs that start a root.
+#[derive(Default)]
+struct Started {
+    /// Versions of its kernels.
+    kernels: BTreeSet<String>,
+    /// Version of GRUB, where only that does.
+    grub: Option<String>,
+}
+
+/// Looks at the root whether it starts.
+fn check_start(cx: &BuildContext<'_>, spec: &Spec) -> Result<Started> {
+    let Some(deploy) = spec.deploys.get(spec.deployed..).and_then(<[_]>::last) else { return Ok(Started::default()) };
+    let boot_check::Found { findings, unknown, kernels, grub } =
+        boot_check::check(spec, deploy.slot.as_deref(), cx.root)?;
     unknown.iter().for_each(|what| cx.warn(format!("whether {} starts is not known: {what}", spec.name)));
     if !kernels.is_empty() {
-        let kernels = kernels.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        cx.log(format!("looked at what starts {kernels}: menu, root, fstab, drivers"));
+        let names = kernels.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        cx.log(format!("looked at what starts {names}: menu, root, fstab, drivers"));
     }
     judge(cx, spec, findings)?;
-    Ok(kernels)
+    Ok(Started { kernels, grub })
 }
 
 /// Refuses an image whose system does not start, or warns of it.
@@ -111,8 +123,7 @@ struct Writer<'a> {
     /// The image under its temporary name.
     path: &'a Path,
     file: &'a File,
-    /// Versions of the kernels that it starts.
-    kernels: &'a BTreeSet<String>,
+    started: &'a Started,
 }
 
 impl Writer<'_> {
@@ -140,9 +151,15 @@ impl Writer<'_> {
         extract(self.file, spec, &layout, cx.artifacts)
     }
 
-    /// Whether the kernels know the file systems as they were made.
+    /// Whether GRUB and the kernels know the file systems as they were made.
     fn check_features(&self, layout: &Layout, slot: Option<&str>) -> Result<()> {
         let mut findings = Vec::new();
+        if let Some(grub) = &self.started.grub
+            && let Ok(on) = locate(self.spec, slot, grub::DIRECTORY)
+            && let Some(placed) = layout.partition(&on.partition.name)
+        {
+            findings.extend(boot_check::features::check_grub(self.file, placed.start, on.partition, grub));
+        }
         for (partition, placed) in self.spec.partitions.iter().zip(&layout.partitions) {
             let mount = self.spec.mounts_of(slot).find(|mount| mount.partition == partition.name && !mount.build_time);
             let Some(mount) = mount else { continue };
@@ -152,7 +169,7 @@ impl Writer<'_> {
             }
             let of =
                 |kernel: &String| boot_check::features::check(self.file, placed.start, partition, has("ro"), kernel);
-            findings.extend(boot_check::of_all(self.kernels.iter().map(of).collect()));
+            findings.extend(boot_check::of_all(self.started.kernels.iter().map(of).collect()));
         }
         judge(self.cx, self.spec, findings)
     }

@@ -1,4 +1,5 @@
 //! Writes what is generated from the code, or with `--check` says what is out of date.
+#![allow(clippy::print_stderr)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -21,6 +21,7 @@ use crate::machine::qemu::console::{Ending, Session};
 use crate::machine::qemu::{self, Accelerator, Code, Firmware, Flash, Forward, Guest, Medium, Preparation, Serial};
 use crate::machine::qemu::{preparation::shell_line, sifive};
 use crate::report;
+use crate::say;
 use crate::store::Store;
 use crate::store::size::parse;
 
@@ -263,7 +264,7 @@ pub fn run(args: &Args) -> Result<u8> {
     })?;
     if ending == Ending::Expected {
         let seconds = report::seconds(started.elapsed().as_secs_f64());
-        eprintln!("\n`{}` after {seconds}", args.expect.join("`, `"));
+        say!("\n`{}` after {seconds}", args.expect.join("`, `"));
     }
     Ok(0)
 }
@@ -404,10 +405,10 @@ impl Args {
             disk = format!("{disk} on a disk of {}", report::bytes(size));
         }
         let name = self.image.file_name().unwrap_or(self.image.as_os_str()).to_string_lossy();
-        eprintln!("{name} · {machine} · {table} · {disk}");
+        say!("{name} · {machine} · {table} · {disk}");
         match &guest.accelerator {
             Accelerator::Kvm => {}
-            Accelerator::Tcg(Some(why)) => eprintln!("{}", report::note(&format!("without KVM, so slow: {why}"))),
+            Accelerator::Tcg(Some(why)) => say!("{}", report::note(&format!("without KVM, so slow: {why}"))),
             Accelerator::Tcg(None) => {}
         }
         if self.machine.is_none()
@@ -416,18 +417,18 @@ impl Args {
             && !found.iso
         {
             let text = format!("the image has no EFI program that a new {} machine would start", guest.architecture);
-            eprintln!("{}", report::note(&text));
+            say!("{}", report::note(&text));
         }
         if let Some(why) = self.hears_nothing(found, guest.architecture) {
-            eprintln!("{}", report::note(&why));
+            say!("{}", report::note(&why));
         }
         for Forward { host, guest } in &guest.forwards {
-            eprintln!("localhost:{host} leads to its port {guest}");
+            say!("localhost:{host} leads to its port {guest}");
         }
         if self.expect.is_empty() {
-            eprintln!("Ctrl-A x ends the machine{}", if self.persist { "" } else { "; what it writes is not kept" });
+            say!("Ctrl-A x ends the machine{}", if self.persist { "" } else { "; what it writes is not kept" });
         }
-        eprintln!();
+        say!();
     }
 }
 

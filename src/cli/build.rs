@@ -13,6 +13,7 @@ use crate::machine::{Machine, vm};
 use crate::plan::{History, Plan, products};
 use crate::report::{BuildLog, Report, Style};
 use crate::sandbox::{Isolation, Sandbox};
+use crate::say;
 use crate::store::Checkpoints;
 
 /// Build a recipe.
@@ -58,18 +59,18 @@ pub struct Args {
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<u8> {
     if args.print_recipe {
-        print!("{}", args.recipe.printed()?);
+        super::output::print(&args.recipe.printed()?)?;
     }
     let ready = args.recipe.ready()?;
     if let (Machine::Local(_), Some(unheeded)) = (&ready.machine, args.recipe.with.machine.unheeded()) {
-        eprintln!("{}", crate::report::note(&unheeded));
+        say!("{}", crate::report::note(&unheeded));
     }
     if let Machine::Virtual(_) = &ready.machine {
         for (name, value) in args.recipe.proxies() {
             let there = vm::proxy(&name, &value);
             if there != value {
                 let note = format!("{name} names this machine: in the machine that builds, it leads to 10.0.2.2");
-                eprintln!("{}", crate::report::note(&note));
+                say!("{}", crate::report::note(&note));
             }
         }
     }

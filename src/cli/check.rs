@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::recipe::RecipeArgs;
+use crate::say;
 
 /// Check a recipe, and that this machine can build it, without running anything.
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,6 @@ pub fn run(args: &Args) -> Result<u8> {
         1 => "1 step".to_owned(),
         n => format!("{n} steps"),
     };
-    eprintln!("{}: good, {steps} for {}{machine}", recipe.path.display(), recipe.architecture);
+    say!("{}: good, {steps} for {}{machine}", recipe.path.display(), recipe.architecture);
     Ok(0)
 }

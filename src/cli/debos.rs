@@ -11,6 +11,7 @@ use super::recipe::{RecipeArgs, RecipeOptions};
 use super::template::TemplateArgs;
 use super::{StoreArgs, build};
 use crate::diagnostics::Fault;
+use crate::say;
 
 /// The name to be called by.
 pub const NAME: &str = "debos";
@@ -119,8 +120,7 @@ pub fn run(arguments: Vec<OsString>) -> Result<u8> {
     let args = match command().try_get_matches_from(arguments).and_then(|matches| Args::from_arg_matches(&matches)) {
         Ok(args) => args,
         Err(error) => {
-            let _ = error.print();
-            return Ok(if error.use_stderr() { FAILED } else { 0 });
+            return Ok(super::explained(&error, FAILED));
         }
     };
     if args.version {
@@ -128,7 +128,7 @@ pub fn run(arguments: Vec<OsString>) -> Result<u8> {
         return Ok(0);
     }
     let [recipe] = args.recipes.as_slice() else {
-        eprintln!("No recipe given!");
+        say!("No recipe given!");
         return Ok(FAILED);
     };
     if args.disable_fakemachine && args.backend != Choice::Auto {

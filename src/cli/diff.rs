@@ -13,6 +13,8 @@ use crate::diagnostics::{FaultKind, fault_of};
 use crate::inspect::Artifact;
 use crate::inspect::compare::{Comparison, Fact, Fetch, FileChange};
 use crate::report;
+use crate::say;
+use crate::sys::output::is_closed;
 
 /// More files than this are shown by directory.
 const FEW: usize = 20;
@@ -62,10 +64,10 @@ pub fn run(args: &Args) -> Result<u8> {
         Err(error) => {
             // 1 says that they differ.
             let fault = fault_of(&error);
-            if fault.kind != FaultKind::Failed {
+            if fault.kind != FaultKind::Failed || is_closed() {
                 return Err(error);
             }
-            eprint!("{}", report::fault(&fault));
+            crate::sys::output::say(&report::fault(&fault));
             Ok(2)
         }
     }
@@ -88,7 +90,7 @@ fn compared(args: &Args) -> Result<bool> {
     for volume in before.volumes.iter().chain(&after.volumes) {
         if let Some(why) = &volume.unread {
             let of = if volume.name.is_empty() { String::new() } else { format!("{}: ", volume.name) };
-            eprintln!("{}", report::note(&format!("{of}{why}")));
+            say!("{}", report::note(&format!("{of}{why}")));
         }
     }
     print(&text(&comparison, args))?;

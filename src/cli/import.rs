@@ -10,6 +10,7 @@ use super::recipe::{Said, pair};
 use crate::diagnostics::{Diagnostic, Diagnostics, Fault, FaultKind, Severity};
 use crate::import::{Pair, Steps, Together, Translated, comment_out, places_below, translate_all, write};
 use crate::recipe::Options;
+use crate::say;
 
 /// Write debos's recipes, which are Go templates, in Jinja
 ///
@@ -77,11 +78,11 @@ pub fn run(args: &Args) -> Result<u8> {
                     (true, Some(span)) => {
                         keys.entry(span.source.name.clone()).or_default().insert(span.start);
                     }
-                    _ => eprint!("{}", ignored(fault).render(console::colors_enabled_stderr())),
+                    _ => crate::sys::output::say(&ignored(fault).render(console::colors_enabled_stderr())),
                 }
             }
         }
-        eprintln!("{line}{end}");
+        say!("{line}{end}");
         wanted(recipe, &options.variables);
     }
     commented(&mut all, &keys);
@@ -110,10 +111,10 @@ fn commented(all: &mut [Translated], keys: &BTreeMap<String, BTreeSet<usize>>) {
         let (text, left) = comment_out(&recipe.translation.text, &keys);
         let count = keys.len() - left.len();
         let path = recipe.path.display();
-        eprintln!("{path}: {count} {} commented out", if count == 1 { "key" } else { "keys" });
+        say!("{path}: {count} {} commented out", if count == 1 { "key" } else { "keys" });
         for key in left {
             let rest = recipe.translation.text[key..].lines().next().unwrap_or_default();
-            eprintln!("{path}: `{rest}` is left, other keys stand on its line");
+            say!("{path}: `{rest}` is left, other keys stand on its line");
         }
         recipe.translation.text = text;
     }
@@ -126,14 +127,14 @@ fn told(all: &mut [Translated]) -> bool {
         let faults = &recipe.translation.faults;
         whole &= !faults.has_errors();
         if !faults.is_empty() {
-            eprint!("{}", faults.render(console::colors_enabled_stderr()));
+            crate::sys::output::say(&faults.render(console::colors_enabled_stderr()));
         }
     }
     whole
 }
 
 fn said(faults: &Diagnostics) -> anyhow::Error {
-    eprint!("{}", faults.render(console::colors_enabled_stderr()));
+    crate::sys::output::say(&faults.render(console::colors_enabled_stderr()));
     Said(FaultKind::Recipe).into()
 }
 
@@ -168,7 +169,7 @@ fn wanted(recipe: &Translated, given: &BTreeMap<String, String>) {
     let wanted = recipe.translation.wanted.iter().filter(|name| !given.contains_key(*name));
     let names: Vec<&str> = wanted.map(String::as_str).collect();
     if !names.is_empty() {
-        eprintln!("  has to be given: {} (debos writes `<no value>`, Jinja stops)", names.join(", "));
+        say!("  has to be given: {} (debos writes `<no value>`, Jinja stops)", names.join(", "));
     }
 }
 
@@ -212,7 +213,7 @@ fn written(args: &Args, all: &[Translated]) -> Result<()> {
     }
     for (recipe, place) in all.iter().zip(&places) {
         write(place, &recipe.translation.text, &recipe.path, args.force || args.output.is_some())?;
-        eprintln!("wrote {}", place.display());
+        say!("wrote {}", place.display());
     }
     Ok(())
 }

@@ -35,6 +35,7 @@ use crate::diagnostics::{Fault, fault_of};
 use crate::inspect::Workplace;
 use crate::report;
 use crate::store::Store;
+use crate::sys::output::{CLOSED, is_closed, say};
 
 /// Build Debian systems from a recipe.
 #[derive(Debug, Parser)]
@@ -48,7 +49,7 @@ const AFTER_HELP: &str = "\
 `debforge RECIPE …` is short for `debforge build RECIPE …`.
 
 Exit codes: 0 done; 1 a step failed; 2 the recipe or the arguments are wrong;
-3 this machine lacks something; 130 interrupted.";
+3 this machine lacks something; 130 interrupted; 141 nobody reads the output any more.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -86,27 +87,32 @@ pub fn main() -> ExitCode {
     let cli = Cli::command().try_get_matches_from(with_subcommand(arguments)).and_then(|m| Cli::from_arg_matches(&m));
     match cli {
         Ok(cli) => ExitCode::from(ended(run(cli.command))),
-        Err(error) => {
-            let _ = error.print();
-            ExitCode::from(if error.use_stderr() { 2 } else { 0 })
-        }
+        Err(error) => ExitCode::from(explained(&error, 2)),
     }
 }
 
-/// The exit code of what was done; says what went wrong unless that was said.
-fn ended(done: Result<u8>) -> u8 {
-    match done {
-        Ok(code) => code,
-        Err(error) if is_closed_pipe(&error) => 0,
-        Err(error) => {
-            if let Some(said) = error.downcast_ref::<recipe::Said>() {
-                return said.0.exit_code();
-            }
-            let fault = fault_of(&error);
-            eprint!("{}", report::fault(&fault));
-            fault.kind.exit_code()
-        }
+/// Shows what the arguments came to instead of a command: help, or what is wrong, which ends with `code`.
+fn explained(error: &clap::Error, code: u8) -> u8 {
+    match error.print() {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => CLOSED,
+        _ if error.use_stderr() => code,
+        _ => 0,
     }
+}
+
+/// The exit code of what was done; says what went wrong unless that was said, or nobody reads it any more.
+fn ended(done: Result<u8>) -> u8 {
+    let code = done.unwrap_or_else(|error| {
+        if let Some(said) = error.downcast_ref::<recipe::Said>() {
+            return said.0.exit_code();
+        }
+        let fault = fault_of(&error);
+        if !is_closed() {
+            say(&report::fault(&fault));
+        }
+        fault.kind.exit_code()
+    });
+    if is_closed() { CLOSED } else { code }
 }
 
 fn run(command: Command) -> Result<u8> {
@@ -141,13 +147,6 @@ fn with_subcommand(mut arguments: Vec<OsString>) -> Vec<OsString> {
         arguments.insert(1, "build".into());
     }
     arguments
-}
-
-/// The reader of our output has gone, as in `debforge actions | head`.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
 }
 
 /// Where the store is, for every subcommand that uses it.

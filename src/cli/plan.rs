@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let ready = args.recipe.ready()?;
     let plan = ready.plan(&args.recipe, args.from.or(args.no_cache.then_some(1)))?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&plan)?);
+        super::output::print(&(serde_json::to_string_pretty(&plan)? + "\n"))?;
     } else {
         print(&plan, &ready)?;
     }
@@ -41,14 +41,14 @@ pub fn run(args: &Args) -> Result<u8> {
 
 /// The plan for people, on standard output.
 pub(super) fn print(plan: &Plan, ready: &Ready) -> Result<()> {
-    println!("{}\n", report::header(plan, ready.machine.description()));
+    let mut text = format!("{}\n\n", report::header(plan, ready.machine.description()));
     let elsewhere = ready.machine.elsewhere(&ready.store);
     let courses = plan.courses(|id| match &elsewhere {
         Some(elsewhere) => elsewhere.has(id, false, true),
         None => ready.store.has_outputs(id),
     })?;
     for (step, course) in plan.steps.iter().zip(courses) {
-        println!("{}", report::planned(step, course, plan.steps.len()));
+        text += &format!("{}\n", report::planned(step, course, plan.steps.len()));
     }
     let (mut tools, mut network, mut emulation) = (BTreeSet::new(), false, false);
     for step in &ready.recipe.steps {
@@ -65,10 +65,10 @@ pub(super) fn print(plan: &Plan, ready: &Ready) -> Result<()> {
         needs.push(format!("emulation of {}", plan.architecture));
     }
     if !needs.is_empty() {
-        println!("\nneeds {}", needs.join(", "));
+        text += &format!("\nneeds {}\n", needs.join(", "));
     }
     if let Ok(free) = crate::store::size::free_space(ready.store.root()) {
-        println!("free for the store: {}", report::bytes(free));
+        text += &format!("free for the store: {}\n", report::bytes(free));
     }
-    Ok(())
+    super::output::print(&text)
 }

@@ -86,7 +86,7 @@ impl RecipeArgs {
     pub fn load(&self) -> Result<Recipe> {
         let (recipe, diagnostics) = crate::recipe::load(&self.recipe, &self.options()?, &DiskLoader);
         if !diagnostics.is_empty() {
-            eprint!("{}", diagnostics.render(console::colors_enabled_stderr()));
+            crate::sys::output::say(&diagnostics.render(console::colors_enabled_stderr()));
         }
         recipe.filter(|_| !diagnostics.has_errors()).ok_or_else(|| Said(FaultKind::Recipe).into())
     }
@@ -94,7 +94,7 @@ impl RecipeArgs {
     /// The text that the template renders to.
     pub fn printed(&self) -> Result<String> {
         crate::recipe::print(&self.recipe, &self.options()?, &DiskLoader).map_err(|diagnostics| {
-            eprint!("{}", diagnostics.render(console::colors_enabled_stderr()));
+            crate::sys::output::say(&diagnostics.render(console::colors_enabled_stderr()));
             Said(FaultKind::Recipe).into()
         })
     }

@@ -20,6 +20,7 @@ use crate::ostree::repository::is_checksum;
 use crate::plan::{Plan, PlanStep};
 use crate::recipe::Recipe;
 use crate::report::{self, StageReport, Stopped, Style};
+use crate::say;
 
 /// Test that an atomic system starts, takes an update, and finds its way back.
 ///
@@ -144,7 +145,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let chosen = stages::chosen(&args.stages);
     let titles = chosen.iter().map(|stage| (stage.name, stage.title)).collect();
     if let Some(note) = note.filter(|_| !args.json) {
-        eprintln!("{}", report::note(&note));
+        say!("{}", report::note(&note));
     }
     let mut report = StageReport::start(style, &what, titles)?;
     let mut fault = None;
@@ -232,7 +233,7 @@ impl Args {
         let plan = ready.plan(args, None)?;
         carry_out(&ready, args, plan.clone(), style, self.verbose, |_| {})?;
         if style != Style::Json {
-            eprintln!();
+            say!();
         }
         Ok(plan)
     }

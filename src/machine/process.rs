@@ -91,6 +91,7 @@ fn pass_on(_: Signal) {
 /// Lets Ctrl-C and termination signals end what this process does in good order.
 pub fn interruptible() -> Result<()> {
     crate::store::set_cancelled(crate::build::interrupted);
+    crate::sys::interrupt::pass_on_to(interrupt_engine);
     on_termination(pass_on).context("setting up signal handlers")
 }
 
@@ -112,6 +113,10 @@ pub(super) fn run(
 ) -> Result<()> {
     interruptible()?;
     let mut engine = Engine::spawn()?;
+    if crate::build::interrupted() {
+        // Before there was anyone to be told.
+        interrupt_engine();
+    }
     let spoken = engine.talk(identity, isolation, job, on_message);
     let (status, tail) = engine.wait()?;
     match spoken {

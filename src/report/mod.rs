@@ -6,7 +6,6 @@ mod progress;
 mod stages;
 mod units;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,6 +21,7 @@ use crate::build::event::{Outcome, StepTitle};
 use crate::diagnostics::{Fault, FaultKind};
 use crate::machine::Machine;
 use crate::plan::{Plan, PlanStep};
+use crate::say;
 
 /// Characters of a failed command that fit into a hint.
 const REPLAYED: usize = 200;
@@ -61,9 +61,9 @@ impl Report {
     /// For a plan about to be carried out; says what is built and where.
     pub fn start(style: Style, verbose: bool, plan: &Plan, machine: &Machine, log: Option<BuildLog>) -> Result<Self> {
         if style != Style::Json {
-            eprintln!("{}", header(plan, machine.description()));
-            machine.notes().iter().for_each(|weakness| eprintln!("{}", note(weakness)));
-            eprintln!();
+            say!("{}", header(plan, machine.description()));
+            machine.notes().iter().for_each(|weakness| say!("{}", note(weakness)));
+            say!();
         }
         let mut report = Self {
             style,
@@ -104,9 +104,7 @@ impl Report {
             log.event(event);
         }
         if self.style == Style::Json {
-            let mut out = std::io::stdout().lock();
-            serde_json::to_writer(&mut out, event)?;
-            writeln!(out)?;
+            crate::sys::output::print(&(serde_json::to_string(event)? + "\n"))?;
         }
         match event {
             Event::StepStarted { step } => {

@@ -1,5 +1,6 @@
 //! The line of the running step, redrawn in a terminal.
 
+use crate::say;
 use std::io::{IsTerminal, stderr};
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ impl Progress {
     pub(super) fn print(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
-            None => eprintln!("{line}"),
+            None => say!("{line}"),
         }
     }
 }

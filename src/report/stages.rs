@@ -1,6 +1,5 @@
 //! What is shown of a test that goes on in stages.
 
-use std::io::Write;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 use super::progress::Progress;
 use super::{Style, tenths};
 use crate::diagnostics::{Fault, FaultKind};
+use crate::say;
 
 /// Columns of a stage's name and of what it does.
 const NAME: usize = 12;
@@ -43,7 +43,7 @@ impl StageReport {
         let progress = Progress::new(style == Style::Terminal);
         let report = Self { style, progress, stages, at: 0, started: now, stage_started: now };
         if style != Style::Json {
-            eprintln!("{what}\n");
+            say!("{what}\n");
         }
         let names: Vec<&str> = report.stages.iter().map(|(name, _)| *name).collect();
         report.say(&json!({ "event": "test-started", "stages": names }))?;
@@ -90,10 +90,10 @@ impl StageReport {
     /// The test is over.
     pub fn finish(self, fault: Option<&Fault>) -> Result<()> {
         if self.style != Style::Json && fault.is_none() {
-            eprintln!("\nall held after {}", tenths(self.started.elapsed()));
+            say!("\nall held after {}", tenths(self.started.elapsed()));
         }
         if self.style != Style::Json && fault.is_some() {
-            eprintln!();
+            say!();
         }
         self.say(&json!({ "event": "finished", "fault": fault }))
     }
@@ -111,7 +111,7 @@ impl StageReport {
 
     fn say(&self, event: &Value) -> Result<()> {
         if self.style == Style::Json {
-            writeln!(std::io::stdout().lock(), "{event}")?;
+            crate::sys::output::print(&format!("{event}\n"))?;
         }
         Ok(())
     }

@@ -9,5 +9,6 @@ pub mod loops;
 pub mod mount;
 pub mod network;
 pub mod notify;
+pub mod output;
 pub mod process;
 pub mod terminal;

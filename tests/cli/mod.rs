@@ -4,6 +4,7 @@ mod arguments;
 mod boot;
 mod build;
 mod check;
+mod closed_pipe;
 mod diff;
 mod examples;
 mod image;

@@ -253,7 +253,7 @@ impl Drop for RawTerminal {
         let _ = termios::tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.0);
         if std::io::stdout().is_terminal() {
             // Firmware leaves colours behind, and lines that it does not want wrapped.
-            print!("\x1b[0m\x1b[?7h\r\n");
+            let _ = crate::sys::output::print("\x1b[0m\x1b[?7h\r\n");
         }
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::debian::Architecture;
 use crate::diagnostics::Fault;
+use crate::say;
 use crate::store::Store;
 
 /// What it is made from.
@@ -50,7 +51,7 @@ impl MachineRoot {
         let scratch = store.scratch()?;
         let recipe = scratch.path.join("machine-root.yaml");
         fs::write(&recipe, RECIPE).context("writing the recipe of the machine's root")?;
-        eprintln!("the root of machines is built first, once");
+        say!("the root of machines is built first, once");
         let variable = |name: &str, value: &str| ["-t".to_owned(), format!("{name}:{value}")];
         let status = Command::new(super::own_program()?)
             .arg("build")
@@ -70,7 +71,7 @@ impl MachineRoot {
                 .hint("without `--machine-root` machines use the programs of this one")
                 .into());
         }
-        eprintln!();
+        say!();
         for (name, place) in [("status", &self.status), ("root.ext4", &self.image)] {
             fs::rename(scratch.path.join(name), place).with_context(|| format!("keeping {}", place.display()))?;
         }

@@ -15,6 +15,7 @@ use nix::sys::stat::Mode;
 use super::elf::Elf;
 use crate::debian::Architecture;
 use crate::sys;
+use crate::sys::output::print;
 
 /// A registration that ends when this is dropped.
 #[derive(Debug)]
@@ -100,17 +101,17 @@ pub fn helper() -> i32 {
     let told = (|| {
         let mut input = String::new();
         unshare(CloneFlags::CLONE_NEWUSER)?;
-        println!("unmapped");
+        print("unmapped\n")?;
         std::io::stdin().read_line(&mut input)?;
         let (architecture, emulator) = input.trim_end().split_once(' ').context("nothing to register")?;
         let architecture: Architecture = architecture.parse().map_err(anyhow::Error::msg)?;
         unshare(CloneFlags::CLONE_NEWNS)?;
         registered(architecture, Path::new(emulator))
     })();
-    match &told {
-        Ok(mount) => println!("{}", mount.as_raw_fd()),
-        Err(error) => println!("{error:#}"),
-    }
+    let _ = match &told {
+        Ok(mount) => print(&format!("{}\n", mount.as_raw_fd())),
+        Err(error) => print(&format!("{error:#}\n")),
+    };
     // Until it is taken over.
     let _ = std::io::stdin().read_line(&mut String::new());
     i32::from(told.is_err())

@@ -19,6 +19,7 @@ use crate::diagnostics::fault_of;
 use crate::machine::local::Identity;
 use crate::machine::process::{self, Job, Message};
 use crate::sandbox::Isolation;
+use crate::say;
 use crate::store::Store;
 
 /// Name of the subcommand.
@@ -27,12 +28,12 @@ pub(in crate::machine) const NAME: &str = "__guest";
 /// The hidden subcommand `__guest ORDERS`. Does not come back where it is the first process.
 pub fn main(orders: &Path) -> i32 {
     if !nix::unistd::getpid().as_raw().eq(&1) {
-        eprintln!("debforge: `__guest` is for the first process of a machine");
+        say!("debforge: `__guest` is for the first process of a machine");
         return 70;
     }
     if let Err(error) = run(orders) {
         // Without a channel the console is all there is; what watches it shows its last lines.
-        eprintln!("debforge: {error:#}");
+        say!("debforge: {error:#}");
     }
     nix::unistd::sync();
     let _ = reboot(RebootMode::RB_POWER_OFF);

@@ -151,7 +151,11 @@ impl AccelArg {
     /// What a machine of an architecture gets.
     pub(super) fn accelerator(self, architecture: Architecture, program: &Path, store: &Store) -> Accelerator {
         match self {
-            Self::Auto => Accelerator::find(architecture, program, store),
+            Self::Auto => {
+                let waiting = super::Waiting::start();
+                waiting.say("trying once whether KVM works");
+                crate::machine::vm::accelerator(architecture, program, store, &mut |what| waiting.say(what))
+            }
             Self::Kvm => Accelerator::Kvm,
             Self::Tcg => Accelerator::tcg(),
         }

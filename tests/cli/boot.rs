@@ -304,3 +304,22 @@ fn a_kernel_that_is_told_of_no_serial_console_is_named_where_one_listens_to_it()
         project.run(boot(["--expect", "speaks"])).success();
     }
 }
+
+#[test]
+fn kvm_that_starts_no_kernel_is_not_taken() {
+    slow!();
+    needs_root!();
+    if !std::path::Path::new("/dev/kvm").exists() {
+        skip!("needs /dev/kvm");
+    }
+    let project = Project::new().shared_store().file("disk.img", disk(true));
+    // What a build with KVM comes to is what an image is started with.
+    let recipe = "actions:\n  - { action: run, command: 'true' }\n";
+    project.write("recipe.yaml", recipe);
+    let works = project.run(["build", "recipe.yaml", "--artifactdir", "out", "-b", "kvm"]).code == Some(0);
+    let finished = project.run(["boot", "disk.img", "-m", "64", "--expect", WORDS]).success();
+    match works {
+        true => finished.says_nothing_of("without KVM"),
+        false => finished.says("note: without KVM, so slow: "),
+    };
+}

@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::network::proxy;
 pub use self::outside::{Machine, Options, contents, find, id_map};
-pub use self::probe::{KINDS, Working, known_to_work, working};
+pub use self::probe::{KINDS, Working, accelerator, known_to_work, working};
 pub use self::root::MachineRoot;
 pub(super) use self::watch::watch;
 use crate::debian::Architecture;

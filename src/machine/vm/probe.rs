@@ -82,6 +82,23 @@ pub fn known_to_work(hypervisor: Hypervisor, store: &Store) -> Result<Working> {
     working(hypervisor, Options { at_hand: true, ..Options::default() }, store, &mut |_| {})
 }
 
+/// What a machine's processor runs by: KVM where a kernel has been seen to start by it, since there are machines where
+/// no more than a boot sector does. A kernel is fetched for that, where none is at hand.
+pub fn accelerator(
+    architecture: Architecture,
+    qemu: &Path,
+    store: &Store,
+    progress: &mut dyn FnMut(&str),
+) -> Accelerator {
+    match Accelerator::find(architecture, qemu, store) {
+        Accelerator::Kvm => match working(Hypervisor::Kvm, Options::default(), store, progress) {
+            Ok(_) => Accelerator::Kvm,
+            Err(error) => Accelerator::Tcg(Some(fault_of(&error).message)),
+        },
+        emulated => emulated,
+    }
+}
+
 /// Whether KVM runs anything here; a fault says why not.
 pub(super) fn kvm(store: &Store) -> Result<()> {
     let host = Architecture::host();

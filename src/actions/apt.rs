@@ -72,6 +72,10 @@ pub struct Apt {
     /// asked once in any case.
     #[serde(default = "super::defaults::yes")]
     pub update: bool,
+    /// Whether the packages' scripts have the network, with the name servers of this machine; else they have a loopback
+    /// of their own. What one of them downloads is not noticed when it changes.
+    #[serde(default = "super::defaults::yes")]
+    pub network: bool,
     /// Repositories to add.
     #[serde(default)]
     pub repositories: Vec<Repository>,
@@ -83,8 +87,8 @@ pub struct Apt {
 impl Apt {
     fn options(&self, recipe_dir: &Path) -> Result<Options> {
         let logins = repository::logins(&self.repositories, recipe_dir)?;
-        let (recommends, unauthenticated) = (self.recommends, self.unauthenticated);
-        Ok(Options { recommends, unauthenticated, logins, ..Options::default() })
+        let Self { recommends, unauthenticated, network, .. } = *self;
+        Ok(Options { recommends, unauthenticated, logins, network, ..Options::default() })
     }
 }
 
@@ -107,8 +111,8 @@ impl Action for Apt {
 
     fn nature(&self) -> Nature {
         Nature {
-            // 3: nothing of packages is left in /run and /tmp.
-            version: 3,
+            // 3: nothing of packages is left in /run and /tmp. 4: scripts have the network, and start no daemon.
+            version: 4,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads::REPOSITORIES,

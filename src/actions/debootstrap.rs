@@ -86,6 +86,10 @@ pub struct Debootstrap {
     /// Whether /bin, /sbin and /lib are links into /usr.
     #[serde(default = "super::defaults::yes")]
     pub merged_usr: bool,
+    /// Whether the packages' scripts have the network, with the name servers of this machine; else they have a loopback
+    /// of their own. What one of them downloads is not noticed when it changes.
+    #[serde(default = "super::defaults::yes")]
+    pub network: bool,
     /// Moment of Debian's snapshot archive to install from: `20260901T000000Z`. The mirror's address is
     /// replaced by that of its snapshot.
     #[serde(default)]
@@ -154,8 +158,10 @@ impl Debootstrap {
     }
 
     fn second_stage(&self, cx: &BuildContext<'_>) -> Result<()> {
-        cx.chroot(["/debootstrap/debootstrap", "--second-stage"])
-            .env("container", "lxc")
+        // As above, and of no concern to the packages' scripts: a variable of the shell alone.
+        let script = "container=lxc; . /debootstrap/debootstrap";
+        cx.chroot(["sh", "-c", script, "/debootstrap/debootstrap", "--second-stage"])
+            .network(self.network)
             .run_with("installing packages", &mut |_, line| follow(cx, line))
     }
 
@@ -265,8 +271,8 @@ impl Action for Debootstrap {
     fn nature(&self) -> Nature {
         let tools = vec![("debootstrap", "debootstrap"), ("apt-get", "apt"), ("dpkg", "dpkg"), ("wget", "wget")];
         Nature {
-            // 2: `merged-usr: false` holds, or fails.
-            version: 2,
+            // 2: `merged-usr: false` holds, or fails. 3: scripts have the network.
+            version: 3,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads::NOTHING,

@@ -56,6 +56,10 @@ pub struct InstallDeb {
     /// asked once in any case.
     #[serde(default = "super::defaults::yes")]
     pub update: bool,
+    /// Whether the packages' scripts have the network, with the name servers of this machine; else they have a loopback
+    /// of their own. What one of them downloads is not noticed when it changes.
+    #[serde(default = "super::defaults::yes")]
+    pub network: bool,
 }
 
 /// Files below a directory that a pattern fits, relative to it and sorted.
@@ -137,8 +141,8 @@ impl Action for InstallDeb {
 
     fn nature(&self) -> Nature {
         Nature {
-            // 3: nothing of packages is left in /run and /tmp.
-            version: 3,
+            // 3: nothing of packages is left in /run and /tmp. 4: scripts have the network, and start no daemon.
+            version: 4,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads {
@@ -202,8 +206,8 @@ impl Action for InstallDeb {
         }
         let files: Vec<(PathBuf, PathBuf)> =
             located.iter().map(|file| (file.path.clone(), file.name.clone())).collect();
-        let (recommends, unauthenticated) = (self.recommends, self.unauthenticated);
-        let options = Options { recommends, unauthenticated, ..Options::default() };
+        let Self { recommends, unauthenticated, network, .. } = *self;
+        let options = Options { recommends, unauthenticated, network, ..Options::default() };
         // Of the version that is installed, too: what the recipe has is meant, and it may be another build of it.
         let words = ["install", "--reinstall"].map(str::to_owned);
         cx.detail = apt::install(cx, Sources::default(), options, &words, &files)?;

@@ -90,6 +90,10 @@ pub struct Mmdebstrap {
     /// Options for apt, one a line of its configuration.
     #[serde(default)]
     pub apt_opts: Vec<String>,
+    /// Whether the packages' scripts have the network, with the name servers of this machine; else they have a loopback
+    /// of their own. What one of them downloads is not noticed when it changes.
+    #[serde(default = "super::defaults::yes")]
+    pub network: bool,
     /// Moment of Debian's snapshot archive to install from: `20260901T000000Z`. The mirrors' addresses are
     /// replaced by those of their snapshots.
     #[serde(default)]
@@ -220,8 +224,8 @@ impl Action for Mmdebstrap {
 
     fn nature(&self) -> Nature {
         Nature {
-            // 2: `merged-usr: false` holds, or fails.
-            version: 2,
+            // 2: `merged-usr: false` holds, or fails. 3: scripts have the network, and start no daemon.
+            version: 3,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads::NOTHING,
@@ -283,6 +287,7 @@ impl Action for Mmdebstrap {
                 apt_configuration: apt_configuration.collect(),
                 dpkg_configuration: dpkg_configuration.collect(),
             },
+            network: self.network,
         };
         cx.detail = bootstrap.run(cx)?;
         Ok(())

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 
 use super::BuildContext;
-use super::guard::RootGuard;
+use super::guard::{RootGuard, Surroundings};
 use crate::diagnostics::{Fault, FaultKind};
 use crate::sandbox::{Bind, Command, Exit, Input, Isolation, Sandbox, Stream, Told, Uniform, View};
 
@@ -44,7 +44,8 @@ pub fn shell_words<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
 /// A shell of the user's in a root that looks as it does for the steps.
 pub fn interactive(sandbox: &Sandbox, command: &Command) -> Result<Exit> {
     let View::Chroot { root } = &command.view else { return sandbox.interactive(command) };
-    let guard = RootGuard::set(root, command.network, None)?;
+    let surroundings = Surroundings { network: command.network, scripts: false, image: None };
+    let guard = RootGuard::set(root, surroundings)?;
     let exit = sandbox.interactive(command)?;
     guard.release()?;
     Ok(exit)
@@ -56,6 +57,7 @@ pub struct Runner<'a> {
     command: Command,
     hints: Vec<String>,
     label: Option<String>,
+    scripts: bool,
 }
 
 impl BuildContext<'_> {
@@ -99,6 +101,7 @@ impl BuildContext<'_> {
             },
             hints: Vec::new(),
             label: None,
+            scripts: false,
         }
     }
 
@@ -192,6 +195,13 @@ impl Runner<'_> {
         self
     }
 
+    /// What it runs are packages' maintainer scripts, which start no daemon by any way.
+    #[must_use]
+    pub fn maintainer_scripts(mut self) -> Self {
+        self.scripts = true;
+        self
+    }
+
     /// Lets it run on all processors of the machine: for tools that write the same, however many there are.
     #[must_use]
     pub fn all_processors(mut self) -> Self {
@@ -239,12 +249,13 @@ impl Runner<'_> {
 
     /// Runs it and hands over each line, which goes to the log too.
     pub fn run_with(self, doing: &str, on_line: &mut dyn FnMut(Stream, &str)) -> Result<()> {
-        let Self { cx, command, hints, label } = self;
+        let Self { cx, command, hints, label, scripts } = self;
+        let surroundings = Surroundings { network: command.network, scripts, image: cx.image };
         let guard = match &command.view {
-            View::Chroot { root } => Some(RootGuard::set(root, command.network, cx.image)?),
+            View::Chroot { root } => Some(RootGuard::set(root, surroundings)?),
             // Wherever it is shown.
             View::Host { root: Some(_), .. } | View::HostPrograms { root: Some(_), .. } => {
-                Some(RootGuard::set(cx.root, command.network, cx.image)?)
+                Some(RootGuard::set(cx.root, surroundings)?)
             }
             View::Host { root: None, .. } | View::HostPrograms { root: None, .. } => None,
         };

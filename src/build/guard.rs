@@ -1,5 +1,7 @@
 //! What a root gets while processes run in it, and must not keep.
 
+mod daemons;
+
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -10,17 +12,30 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
+use self::daemons::Held;
 use super::inside::{Attributes, Inside, Kind, Slot};
 use crate::image::Spec;
 
+/// What processes find in a root beside what is its own.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    /// Whether they have the network.
+    pub network: bool,
+    /// Whether they are maintainer scripts: then start-stop-daemon does nothing.
+    pub scripts: bool,
+    /// The image that the root goes to.
+    pub image: Option<&'a Spec>,
+}
+
 /// Forbids services to start (invoke-rc.d(8)), gives the resolver the host's name servers, and has
-/// update-grub ask no devices; put back as it was by [`RootGuard::release`], or when dropped.
+/// update-grub ask no devices, and keeps maintainer scripts from starting daemons; put back as it was by [`RootGuard::release`], or when dropped.
 ///
 /// Directories are found inside the root and then held open: whatever links the root has, and
 /// whatever the processes make of it, no file outside is touched.
 pub(super) struct RootGuard {
     root: Inside,
     files: Vec<Placed>,
+    daemons: Option<Held>,
 }
 
 /// One file that stands in for what was there.
@@ -41,10 +56,13 @@ enum Before {
 }
 
 impl RootGuard {
-    /// Puts the files in place, as far as the root has the directories for them. `image` is the one that
-    /// the root goes to.
-    pub(super) fn set(root: &Path, network: bool, image: Option<&Spec>) -> Result<Self> {
-        let mut guard = Self { root: Inside::open(root)?, files: Vec::new() };
+    /// Puts the files in place, as far as the root has the directories for them.
+    pub(super) fn set(root: &Path, surroundings: Surroundings<'_>) -> Result<Self> {
+        let Surroundings { network, scripts, image } = surroundings;
+        let mut guard = Self { root: Inside::open(root)?, files: Vec::new(), daemons: None };
+        if scripts {
+            guard.daemons = Held::set(&guard.root)?;
+        }
         guard.place("usr/sbin", "policy-rc.d", b"#!/bin/sh\nexit 101\n".to_vec(), 0o755)?;
         if network && let Ok(resolver) = fs::read("/etc/resolv.conf") {
             guard.place("etc", "resolv.conf", resolver, 0o644)?;
@@ -63,7 +81,7 @@ impl RootGuard {
         for placed in std::mem::take(&mut self.files) {
             placed.restore(&self.root)?;
         }
-        Ok(())
+        self.daemons.take().map_or(Ok(()), |held| held.release(&self.root))
     }
 
     fn place(&mut self, directory: &str, name: &str, ours: Vec<u8>, mode: u32) -> Result<()> {
@@ -88,6 +106,9 @@ impl Drop for RootGuard {
     fn drop(&mut self) {
         for placed in std::mem::take(&mut self.files) {
             let _ = placed.restore(&self.root);
+        }
+        if let Some(held) = self.daemons.take() {
+            let _ = held.release(&self.root);
         }
     }
 }

@@ -9,18 +9,18 @@ use crate::harness::http::{Manner, Server};
 use crate::harness::project::Finished;
 use crate::harness::repository::{Deb, Repository};
 
-const DATE: &str = "Mon, 02 Nov 2020 10:00:00 UTC";
+pub(super) const DATE: &str = "Mon, 02 Nov 2020 10:00:00 UTC";
 
 /// A project, a repository and a server for it; the tests' packages are `one` 1.0 and 2.0 (which
 /// depends on `two`), `two`, and `broken`, whose script fails.
-struct Case {
-    project: Project,
-    repository: Repository,
-    server: Server,
+pub(super) struct Case {
+    pub(super) project: Project,
+    pub(super) repository: Repository,
+    pub(super) server: Server,
 }
 
 impl Case {
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         let project = Project::new().file("root.tar", dpkg_root()?);
         let dir = project.path("repository");
         let repository = Repository::new(&dir, "stable")
@@ -35,7 +35,7 @@ impl Case {
     }
 
     /// The recipe's step, with lines of the repository and of the action.
-    fn recipe(&self, packages: &str, repository: &str, action: &str) {
+    pub(super) fn recipe(&self, packages: &str, repository: &str, action: &str) {
         let mut text = format!(
             "  - action: apt\n    packages: {packages}\n    repositories:\n      - name: tests\n        uris: [{}]\n        suites: [stable]\n",
             self.server.url("")
@@ -45,16 +45,16 @@ impl Case {
         self.project.set_actions(&format!("{text}  - action: pack\n    file: out.tar\n    compression: none\n"));
     }
 
-    fn build(&self) -> Finished {
+    pub(super) fn build(&self) -> Finished {
         self.project.build([])
     }
 
     /// Regular files of the packed root.
-    fn files(&self) -> Vec<(String, Vec<u8>)> {
+    pub(super) fn files(&self) -> Vec<(String, Vec<u8>)> {
         files_of(&self.project)
     }
 
-    fn text(&self, path: &str) -> Option<String> {
+    pub(super) fn text(&self, path: &str) -> Option<String> {
         file_of(&self.project, path)
     }
 }
@@ -94,7 +94,7 @@ macro_rules! case {
     }};
 }
 
-const SIGNED: &str = "signed-by: key.asc";
+pub(super) const SIGNED: &str = "signed-by: key.asc";
 
 #[test]
 fn packages_of_a_signed_repository_are_installed_with_what_they_depend_on() {

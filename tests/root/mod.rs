@@ -4,4 +4,5 @@ mod apt;
 mod bootstrap;
 mod bootstrap_unpack;
 mod examples;
+mod scripts;
 mod snapshot;

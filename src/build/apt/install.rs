@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -15,6 +16,9 @@ use crate::debian::deb822::Paragraph;
 use crate::debian::package_list::{self, Package};
 use crate::diagnostics::{Fault, FaultKind};
 use crate::sandbox::Stream;
+
+/// What apt starts for dpkg, in the root, and its text: no script of a package gets to know of our apt's configuration.
+const DPKG: (&str, &str) = ("dpkg", "#!/bin/sh\nunset APT_CONFIG\nexec dpkg \"$@\"\n");
 
 /// How apt names a package in its archives: colons of epochs are numbers.
 fn name_in_archives(control: &Paragraph) -> String {
@@ -108,6 +112,7 @@ impl Apt<'_> {
             format!("DPkg::Chroot-Directory \"{}\";", cx.root.display()),
             // It would make links for dpkg in a directory that dpkg, in the root, cannot see.
             "DPkg::Install::Recursive \"false\";".to_owned(),
+            format!("Dir::Bin::dpkg \"{}\";", self.debs.join(DPKG.0).display()),
             "DPkg::Options { \"--force-unsafe-io\"; \"--force-confdef\"; \"--force-confold\"; };".to_owned(),
         ];
         if let Some(image) = cx.image
@@ -118,6 +123,9 @@ impl Apt<'_> {
         }
         self.configure(self.state()?, Base::Root, "install", &more, &mut argv, &mut environment)?;
         let in_root = cx.root.join(self.debs.strip_prefix("/").unwrap_or(&self.debs));
+        let dpkg = self.stored().join(DPKG.0);
+        fs::write(&dpkg, DPKG.1).context("writing what starts dpkg")?;
+        fs::set_permissions(&dpkg, fs::Permissions::from_mode(0o755)).context("writing what starts dpkg")?;
         let own = self.archives();
         let state = self.state()?;
         let mut runner = cx.host(argv).bind(state, state, true).bind(&own.source, &own.target, false).bind(
@@ -125,6 +133,7 @@ impl Apt<'_> {
             in_root,
             true,
         );
+        runner = runner.maintainer_scripts().network(self.options.network);
         for (name, value) in environment {
             runner = runner.env(name, value);
         }

@@ -30,6 +30,8 @@ pub struct Options {
     pub unauthenticated: bool,
     /// How to log in to repositories.
     pub logins: Logins,
+    /// Whether maintainer scripts have the network.
+    pub network: bool,
     /// Lines of apt.conf(5), `APT::Default-Release "trixie";`: after everything else.
     pub config: Vec<String>,
 }

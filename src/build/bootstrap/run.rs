@@ -29,6 +29,8 @@ pub struct Bootstrap {
     pub apt_options: Vec<String>,
     /// Files that are there before the packages.
     pub skeleton: Skeleton,
+    /// Whether maintainer scripts have the network.
+    pub network: bool,
 }
 
 /// Says that the suite is old enough to be without links, so that its usrmerge converts nothing.
@@ -53,7 +55,7 @@ impl Bootstrap {
         let essential = self.fetch(&apt, &self.essential(cx))?;
 
         self.skeleton.write(cx.root)?;
-        let chroot = Chroot { cx };
+        let chroot = Chroot { cx, network: self.network };
         let mut target = Target::create(cx.root, cx.architecture, filters, &chroot)?;
         let wave = target.add(&essential.debs)?;
         match self.merged_usr {
@@ -144,11 +146,13 @@ fn write_extended_states(cx: &BuildContext<'_>, fetched: &Fetched) -> Result<()>
 /// The target's programs run in the step's sandbox.
 struct Chroot<'a> {
     cx: &'a BuildContext<'a>,
+    network: bool,
 }
 
 impl Surroundings for Chroot<'_> {
     fn run(&self, argv: &[String], doing: &str) -> Result<()> {
-        self.cx.chroot(argv).run_with(doing, &mut |stream, line| {
+        let runner = self.cx.chroot(argv).maintainer_scripts().network(self.network);
+        runner.run_with(doing, &mut |stream, line| {
             if stream == Stream::Out
                 && let Some(rest) = line.strip_prefix("Setting up ")
                 && let Some(name) = rest.split([' ', ':']).next()

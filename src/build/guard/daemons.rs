@@ -1,0 +1,260 @@
+//! A stand-in for start-stop-daemon(8) while maintainer scripts run: init scripts that are called past invoke-rc.d
+//! start nothing either.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use nix::fcntl::OFlag;
+
+use super::super::inside::{Inside, Kind, Slot};
+
+const NAME: &str = "start-stop-daemon";
+/// Where the program itself is meanwhile, in the same directory.
+const ASIDE: &str = "start-stop-daemon.debforge";
+/// One is a link to the other where /usr is merged.
+const DIRECTORIES: [&str; 2] = ["/usr/sbin", "/sbin"];
+
+/// As debootstrap and mmdebstrap have it, it takes everything for done.
+const STAND_IN: &[u8] = b"#!/bin/sh\necho 'start-stop-daemon: no daemon is started or stopped in a build' >&2\n";
+
+/// dpkg's, three lines each: the path, where it leads, and the package it is for or a colon (dpkg-divert(1)).
+const DIVERSIONS: &str = "/var/lib/dpkg/diversions";
+/// What dpkg-divert leaves when it has written the other.
+const DIVERSIONS_BEFORE: &str = "/var/lib/dpkg/diversions-old";
+
+/// What was there before.
+pub(super) struct Held {
+    directory_times: Vec<(&'static str, SystemTime)>,
+    diversions: Option<Diversions>,
+}
+
+struct Diversions {
+    contents: Option<Vec<u8>>,
+    /// Whether dpkg-divert had written before.
+    written: bool,
+}
+
+impl Held {
+    /// Puts the stand-in in place; `None` where the root has no such program. What dpkg would unpack over it, an
+    /// upgrade of its own, it is told to put where the program is.
+    pub(super) fn set(root: &Inside) -> Result<Option<Self>> {
+        let mut held = Self { directory_times: Vec::new(), diversions: None };
+        for directory in DIRECTORIES {
+            if let Ok(opened) = root.directory(Path::new(directory), OFlag::O_RDONLY)
+                && let Ok(time) = File::from(opened).metadata().and_then(|meta| meta.modified())
+            {
+                held.directory_times.push((directory, time));
+            }
+        }
+        let mut any = false;
+        for directory in DIRECTORIES {
+            let (path, aside) = paths(directory);
+            let there = matches!(root.link_kind(&path)?, Some(Kind::File | Kind::Link));
+            // By another name of the directory it may be there already.
+            if there && root.link_kind(&aside)?.is_none() {
+                let slot = root.slot(&path)?;
+                slot.rename(&root.slot(&aside)?)?;
+                write(&slot, STAND_IN, 0o755)?;
+                any = true;
+            }
+        }
+        if any {
+            held.diversions = Diversions::add(root)?;
+        }
+        Ok(any.then_some(held))
+    }
+
+    /// Gives the program its place again: the one that was there, or the one that came meanwhile.
+    pub(super) fn release(self, root: &Inside) -> Result<()> {
+        for directory in DIRECTORIES {
+            let (path, aside) = paths(directory);
+            let ours = root.link_kind(&path)? == Some(Kind::File) && read(root, &path)? == STAND_IN;
+            match (ours, root.link_kind(&aside)?.is_some()) {
+                (true, true) => root.slot(&aside)?.rename(&root.slot(&path)?)?,
+                // No package has it any more, or a script has put another there.
+                (true, false) => root.slot(&path)?.remove()?,
+                (false, true) => root.slot(&aside)?.remove()?,
+                (false, false) => {}
+            }
+        }
+        if let Some(diversions) = &self.diversions {
+            diversions.release(root)?;
+        }
+        for (directory, time) in self.directory_times {
+            if let Ok(opened) = root.directory(Path::new(directory), OFlag::O_RDONLY) {
+                File::from(opened).set_modified(time).with_context(|| format!("dating {directory}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Diversions {
+    /// Adds ours; `None` where dpkg has no database, or a strange one.
+    fn add(root: &Inside) -> Result<Option<Self>> {
+        let path = Path::new(DIVERSIONS);
+        let contents = match root.link_kind(path)? {
+            Some(Kind::File) => Some(read(root, path)?),
+            None if root.kind(Path::new("/var/lib/dpkg"))? == Some(Kind::Directory) => None,
+            _ => return Ok(None),
+        };
+        let slot = root.slot(path)?;
+        let before = Self {
+            written: root.link_kind(Path::new(DIVERSIONS_BEFORE))?.is_some(),
+            contents,
+        };
+        let mut all = before.contents.clone().unwrap_or_default();
+        for (path, aside) in DIRECTORIES.map(paths) {
+            all.extend(format!("{}\n{}\n:\n", path.display(), aside.display()).into_bytes());
+        }
+        write_as_before(&slot, &all)?;
+        Ok(Some(before))
+    }
+
+    fn release(&self, root: &Inside) -> Result<()> {
+        let path = Path::new(DIVERSIONS);
+        if root.link_kind(path)? != Some(Kind::File) {
+            return Ok(());
+        }
+        let left = without_ours(&read(root, path)?);
+        let slot = root.slot(path)?;
+        let written = self.written || root.link_kind(Path::new(DIVERSIONS_BEFORE))?.is_some();
+        if left.is_empty() && self.contents.is_none() && !written {
+            return slot.remove();
+        }
+        write_as_before(&slot, &left)
+    }
+}
+
+fn paths(directory: &str) -> (PathBuf, PathBuf) {
+    (Path::new(directory).join(NAME), Path::new(directory).join(ASIDE))
+}
+
+/// The database without the diversions that lead to where the program is.
+fn without_ours(database: &[u8]) -> Vec<u8> {
+    let lines: Vec<&[u8]> = database.split_inclusive(|byte| *byte == b'\n').collect();
+    let ours = |entry: &[&[u8]]| entry.get(1).is_some_and(|to| to.trim_ascii_end().ends_with(ASIDE.as_bytes()));
+    lines.chunks(3).filter(|entry| !ours(entry)).flatten().copied().flatten().copied().collect()
+}
+
+/// Replaces a file and keeps what else is known of it.
+fn write_as_before(slot: &Slot, contents: &[u8]) -> Result<()> {
+    let attributes = slot.kind()?.map(|_| slot.attributes()).transpose()?;
+    write(slot, contents, 0o644)?;
+    attributes.map_or(Ok(()), |attributes| slot.apply(&attributes))
+}
+
+fn write(slot: &Slot, contents: &[u8], mode: u32) -> Result<()> {
+    let doing = || format!("writing {}", slot.shown().display());
+    slot.create_file()?.write_all(contents).with_context(doing)?;
+    slot.set_mode(mode)
+}
+
+fn read(root: &Inside, path: &Path) -> Result<Vec<u8>> {
+    let mut contents = Vec::new();
+    root.slot(path)?
+        .open_file()?
+        .read_to_end(&mut contents)
+        .with_context(|| format!("reading {}", path.display()))?;
+    Ok(contents)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    const PROGRAM: &str = "usr/sbin/start-stop-daemon";
+
+    /// A root whose /sbin is a link, with the program and a diversion.
+    fn root() -> (tempfile::TempDir, Inside) {
+        let root = tempfile::tempdir().unwrap();
+        for directory in ["usr/sbin", "var/lib/dpkg"] {
+            fs::create_dir_all(root.path().join(directory)).unwrap();
+        }
+        symlink("usr/sbin", root.path().join("sbin")).unwrap();
+        fs::write(root.path().join(PROGRAM), "the program").unwrap();
+        fs::set_permissions(root.path().join(PROGRAM), fs::Permissions::from_mode(0o750)).unwrap();
+        fs::write(root.path().join("var/lib/dpkg/diversions"), "/a\n/a.real\nx\n").unwrap();
+        let inside = Inside::open(root.path()).unwrap();
+        (root, inside)
+    }
+
+    /// Paths with modes, times and contents.
+    fn state(root: &Path) -> Vec<String> {
+        let entries = walkdir::WalkDir::new(root).sort_by_file_name().into_iter().map(Result::unwrap);
+        let shown = entries.map(|entry| {
+            let meta = entry.metadata().unwrap();
+            let contents = if meta.is_file() { fs::read_to_string(entry.path()).unwrap() } else { String::new() };
+            let (mode, time) = (meta.permissions().mode(), meta.modified().unwrap());
+            // The database's own directory is dated by whatever else dpkg does.
+            let time = (!entry.path().ends_with("dpkg")).then_some(time);
+            format!("{} {mode:o} {time:?} {contents}", entry.path().display())
+        });
+        shown.collect()
+    }
+
+    #[test]
+    fn all_is_as_it_was() {
+        let (root, inside) = root();
+        let before = state(root.path());
+        let held = Held::set(&inside).unwrap().unwrap();
+        assert_eq!(fs::read(root.path().join(PROGRAM)).unwrap(), STAND_IN);
+        held.release(&inside).unwrap();
+        assert_eq!(state(root.path()), before);
+    }
+
+    #[test]
+    fn an_upgrade_is_what_stays() {
+        let (root, inside) = root();
+        let held = Held::set(&inside).unwrap().unwrap();
+        // dpkg unpacks to where the diversion leads, and a script makes one of its own.
+        fs::write(root.path().join("sbin").join(ASIDE), "the new program").unwrap();
+        let database = root.path().join("var/lib/dpkg/diversions");
+        let text = fs::read_to_string(&database).unwrap();
+        fs::write(&database, format!("/b\n/b.real\n:\n{text}")).unwrap();
+        held.release(&inside).unwrap();
+        assert_eq!(fs::read_to_string(root.path().join(PROGRAM)).unwrap(), "the new program");
+        assert_eq!(fs::read_to_string(&database).unwrap(), "/b\n/b.real\n:\n/a\n/a.real\nx\n");
+        assert!(!root.path().join("sbin").join(ASIDE).exists());
+    }
+
+    #[test]
+    fn directories_may_be_merged_meanwhile() {
+        let (root, inside) = root();
+        fs::remove_file(root.path().join("sbin")).unwrap();
+        fs::create_dir(root.path().join("sbin")).unwrap();
+        fs::rename(root.path().join(PROGRAM), root.path().join("sbin/start-stop-daemon")).unwrap();
+        let held = Held::set(&inside).unwrap().unwrap();
+        for name in [NAME, ASIDE] {
+            fs::rename(root.path().join("sbin").join(name), root.path().join("usr/sbin").join(name)).unwrap();
+        }
+        fs::remove_dir(root.path().join("sbin")).unwrap();
+        symlink("usr/sbin", root.path().join("sbin")).unwrap();
+        held.release(&inside).unwrap();
+        assert_eq!(fs::read_to_string(root.path().join(PROGRAM)).unwrap(), "the program");
+        assert!(!root.path().join("sbin").join(ASIDE).exists());
+    }
+
+    #[test]
+    fn what_a_script_puts_there_stays() {
+        let (root, inside) = root();
+        let held = Held::set(&inside).unwrap().unwrap();
+        fs::write(root.path().join(PROGRAM), "another").unwrap();
+        held.release(&inside).unwrap();
+        assert_eq!(fs::read_to_string(root.path().join(PROGRAM)).unwrap(), "another");
+        assert!(!root.path().join("sbin").join(ASIDE).exists());
+    }
+
+    #[test]
+    fn a_root_without_the_program_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("sbin")).unwrap();
+        assert!(Held::set(&Inside::open(root.path()).unwrap()).unwrap().is_none());
+    }
+}

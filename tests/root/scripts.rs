@@ -1,0 +1,140 @@
+//! What maintainer scripts find while packages are installed, and what they cannot start.
+
+use std::fs;
+
+use super::apt::{Case, DATE, SIGNED};
+use crate::harness::http::Server;
+use crate::harness::repository::Deb;
+
+/// A [`Case`], or the test ends.
+macro_rules! case {
+    () => {{
+        needs_program!("gpg", "gnupg");
+        needs_program!("apt-get", "apt");
+        match Case::new() {
+            Some(case) => case,
+            None => skip!("needs dpkg and what it calls"),
+        }
+    }};
+}
+
+/// start-stop-daemon as a package of this version has it: it notes that it was called.
+fn supervisor(version: &str) -> Deb {
+    let program = format!("#!/bin/sh\n# {version}\necho \"$@\" >> /var/started\n");
+    Deb::new("supervisor", version).file("sbin/start-stop-daemon", 0o755, program)
+}
+
+#[test]
+fn no_daemon_is_started_while_packages_come() {
+    let mut case = case!();
+    let init = "#!/bin/sh\nstart-stop-daemon --start --exec /usr/sbin/served\n";
+    let script = "#!/bin/sh
+set -e
+/etc/init.d/served $0
+start-stop-daemon --start --exec /usr/sbin/served
+/sbin/start-stop-daemon --start --exec /usr/sbin/served
+code=0; /usr/sbin/policy-rc.d || code=$?
+test $code = 101
+";
+    case.repository.add(supervisor("1.0"));
+    case.repository.add(
+        Deb::new("served", "1.0")
+            .file("etc/init.d/served", 0o755, init)
+            .script("preinst", "#!/bin/sh\n/sbin/start-stop-daemon --start\n")
+            .script("postinst", script),
+    );
+    case.repository.publish(DATE);
+    case.recipe("[supervisor]", SIGNED, "");
+    let first = case.project.read("recipe.yaml");
+    let then = |case: &Case, first: &str, packages: &str, more: &str| {
+        let text = format!("  - action: apt\n    packages: {packages}\n{more}  - action: pack\n");
+        case.project.write("recipe.yaml", first.replace("  - action: pack\n", &text));
+        case.build().success();
+        case.text("sbin/start-stop-daemon").expect("start-stop-daemon")
+    };
+    let program = then(&case, &first, "[served]", "");
+    assert_eq!(case.text("var/started"), None);
+    assert!(program.contains("# 1.0\n"), "{program}");
+    // A command of the recipe's own says what it means.
+    then(&case, &first, "[served]", "  - action: run\n    chroot: true\n    command: /etc/init.d/served\n");
+    assert_eq!(case.text("var/started").as_deref(), Some("--start --exec /usr/sbin/served\n"));
+    // The program is brought up to date in the same step: nothing is started by that one, and it stays.
+    case.repository.add(supervisor("2.0"));
+    case.repository.publish("Tue, 03 Nov 2020 10:00:00 UTC");
+    let program = then(&case, &first.replace("[supervisor]", "[supervisor=1.0]"), "[supervisor, served]", "");
+    assert_eq!(case.text("var/started"), None);
+    assert!(program.contains("# 2.0\n"), "{program}");
+    let names = case.files().into_iter().map(|(name, _)| name);
+    let left: Vec<String> = names.filter(|name| name.contains(".debforge") || name.contains("dpkg/diversions")).collect();
+    assert_eq!(left, Vec::<String>::new());
+}
+
+#[test]
+fn what_a_script_leaves_running_ends_with_the_step() {
+    let mut case = case!();
+    let script = "#!/bin/sh\n(sleep 3737 </dev/null >/dev/null 2>&1 &)\n";
+    case.repository.add(Deb::new("lingers", "1.0").script("postinst", script));
+    case.repository.publish(DATE);
+    case.recipe("[lingers]", SIGNED, "");
+    case.build().success();
+    let running = |pid: &fs::DirEntry| fs::read(pid.path().join("cmdline")).is_ok_and(|line| line == b"sleep\x003737\0");
+    let left = fs::read_dir("/proc").expect("/proc").flatten().filter(running).count();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn scripts_see_nothing_of_how_they_are_run() {
+    let mut case = case!();
+    let script = "#!/bin/sh\nexport -p > /usr/share/exported\n";
+    case.repository.add(Deb::new("asks", "1.0").script("postinst", script));
+    case.repository.publish(DATE);
+    case.recipe("[asks]", SIGNED, "");
+    case.build().success();
+    let exported = case.text("usr/share/exported").expect("what the script wrote");
+    let mut names: Vec<&str> = exported
+        .lines()
+        .filter_map(|line| line.strip_prefix("export "))
+        .map(|line| line.split('=').next().unwrap_or_default())
+        .collect();
+    names.sort_unstable();
+    names.retain(|name| !name.starts_with("DPKG_"));
+    let expected = [
+        "DEBCONF_NONINTERACTIVE_SEEN",
+        "DEBIAN_FRONTEND",
+        "HOME",
+        "LC_ALL",
+        "OLDPWD",
+        "PATH",
+        "PWD",
+        "SOURCE_DATE_EPOCH",
+        "TERM",
+    ];
+    names.retain(|name| !expected.contains(name));
+    assert_eq!(names, Vec::<&str>::new(), "{exported}");
+    assert!(!exported.contains("debforge") && !exported.contains("/tmp/"), "{exported}");
+}
+
+#[test]
+fn scripts_have_the_network_unless_it_is_kept_from_them() {
+    let mut case = case!();
+    let server = Server::new(&case.project.path("repository"));
+    let address = server.url("").trim_end_matches('/').rsplit(':').next().expect("a port").to_owned();
+    // What the sandbox lets a script see of the network and of who knows names.
+    let script = format!(
+        "#!/bin/sh\n: {address}\nmkdir -p /usr/share\ncat /proc/net/tcp > /usr/share/sockets\ncat /etc/resolv.conf > /usr/share/names || :\n"
+    );
+    case.repository.add(Deb::new("asks", "1.0").script("postinst", &script));
+    case.repository.publish(DATE);
+    let port: u16 = address.parse().expect("a port");
+    let listens = |text: &str| text.contains(&format!(":{port:04X} "));
+    case.recipe("[asks]", SIGNED, "");
+    case.build().success();
+    assert!(listens(&case.text("usr/share/sockets").expect("sockets")));
+    let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    assert_eq!(case.text("usr/share/names").unwrap_or_default(), host);
+    assert_eq!(case.text("etc/resolv.conf"), None);
+    case.recipe("[asks]", SIGNED, "network: false");
+    case.build().success();
+    assert!(!listens(&case.text("usr/share/sockets").unwrap_or_default()));
+    assert_eq!(case.text("usr/share/names").unwrap_or_default(), "");
+}

@@ -224,6 +224,18 @@ impl Store {
         self.hand_out(&self.dir(BLOBS), sha256)
     }
 
+    /// Keeps a text as if it had been fetched; its SHA-256.
+    pub fn keep_text(&self, text: &str) -> Result<String> {
+        let sha256 = hex::encode(Sha256::digest(text.as_bytes()));
+        if self.blob(&sha256).is_none() {
+            let scratch = self.scratch()?;
+            let file = scratch.path.join("file");
+            std::fs::write(&file, text).context("writing a text").map_err(|error| self.explain(error))?;
+            self.take_in(&file, &self.dir(BLOBS), &sha256)?;
+        }
+        Ok(sha256)
+    }
+
     /// What the store has under the digests that are asked for.
     fn kept(&self, wanted: &Wanted) -> Result<Option<Fetched>> {
         let indexed = wanted

@@ -250,6 +250,36 @@ printf 'auto\\n/usr/sbin/policy-rc.d\\n\\n/usr/sbin/policy-of-mine\\n50\\n\\n' >
 }
 
 #[test]
+fn a_directory_with_a_list_alone_is_a_repository_where_it_is_trusted() {
+    let case = case!();
+    let flat = case.project.path("repository/flat");
+    let list = fs::read_to_string(case.project.path("repository/dists/stable/main/binary-amd64/Packages")).unwrap();
+    fs::create_dir(&flat).unwrap();
+    fs::rename(case.project.path("repository/pool"), flat.join("pool")).unwrap();
+    fs::write(flat.join("Packages.zst"), zstd::encode_all(list.as_bytes(), 1).unwrap()).unwrap();
+    let recipe = |packages: &str, more: &str| {
+        case.project.set_actions(&format!(
+            "  - action: apt\n    packages: {packages}\n    repositories:\n      - {{name: flat, uris: ['{}'], suites: [./]{more}}}\n  - action: pack\n    file: out.tar\n    compression: none\n",
+            case.server.url("flat")
+        ));
+    };
+    recipe("[one]", "");
+    case.build().code(1).says("has no Release file").says("`trusted: true`");
+    recipe("[one=1.0]", ", trusted: true");
+    case.build().success();
+    assert_eq!(case.text("usr/share/one").as_deref(), Some("1.0\n"));
+    // What it has is its state: unchanged nothing runs, changed the step runs.
+    case.build().success();
+    assert_eq!(case.server.sent("flat/pool/one_1.0_all.deb"), 1);
+    let without: String =
+        list.split_inclusive("\n\n").filter(|entry| !entry.starts_with("Package: one\nVersion: 1.0\n")).collect();
+    fs::write(flat.join("Packages.zst"), zstd::encode_all(without.as_bytes(), 1).unwrap()).unwrap();
+    case.build().code(1).says("Version '1.0' for 'one' was not found");
+    fs::remove_file(flat.join("Packages.zst")).unwrap();
+    case.build().code(1).says("could not get the Release file of");
+}
+
+#[test]
 fn a_mirror_without_what_it_lists_is_no_reason_to_plan_anew() {
     let case = case!();
     case.recipe("[two]", SIGNED, "");

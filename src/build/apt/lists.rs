@@ -25,7 +25,7 @@ use crate::store::{EntryId, StateDir, Store};
 const VERSION: u32 = 3;
 
 /// How indexes may be compressed, what we would rather have first.
-const COMPRESSIONS: [&str; 7] = [".xz", ".zst", ".gz", ".bz2", ".lz4", ".lzma", ""];
+pub(super) const COMPRESSIONS: [&str; 7] = [".xz", ".zst", ".gz", ".bz2", ".lz4", ".lzma", ""];
 
 /// What a state directory is made from.
 pub(super) struct Plan<'a> {

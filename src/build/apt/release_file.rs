@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use super::session::{CONNECTIONS, in_parallel};
-use super::{Logins, verify};
+use super::lists::COMPRESSIONS;
+use super::{Logins, unavailable, verify};
 use crate::build::inputs::ReleaseState;
 use crate::build::{BuildContext, InputContext};
 use crate::debian::keyring;
@@ -78,15 +79,15 @@ pub(super) fn input_name(suite: &Suite) -> String {
 pub fn add_repositories(cx: &mut InputContext<'_>, sources: &Sources, trust: &Trust) -> Result<()> {
     let architecture = cx.architecture;
     let served = || sources.0.iter().filter(|source| source.serves(architecture));
-    let mut unknown: Vec<Suite> = Vec::new();
-    for suite in served().flat_map(Source::suites) {
-        if !cx.releases.contains_key(&suite.to_string()) && !unknown.contains(&suite) {
+    let mut unknown: Vec<(&Source, Suite)> = Vec::new();
+    for (source, suite) in served().flat_map(|source| source.suites().map(move |suite| (source, suite))) {
+        if !cx.releases.contains_key(&suite.to_string()) && !unknown.iter().any(|(_, known)| *known == suite) {
             (cx.progress)(&format!("asking {suite}"));
-            unknown.push(suite);
+            unknown.push((source, suite));
         }
     }
-    let fetched = in_parallel(CONNECTIONS, &unknown, |suite| fetch(cx.store, suite, &trust.logins), |_| {})?;
-    cx.releases.extend(unknown.iter().map(ToString::to_string).zip(fetched));
+    let fetched = in_parallel(CONNECTIONS, &unknown, |(source, suite)| fetch(cx.store, source, suite, trust), |_| {})?;
+    cx.releases.extend(unknown.iter().map(|(_, suite)| suite.to_string()).zip(fetched));
     if served().any(|source| source.trusted != Some(true) && !matches!(source.signed_by, Some(SignedBy::Key(_)))) {
         trust.add_keyring(cx)?;
     }
@@ -102,12 +103,13 @@ pub fn add_repositories(cx: &mut InputContext<'_>, sources: &Sources, trust: &Tr
 
 /// The Release file of a suite as it is now, verified.
 pub(super) fn verified(store: &Store, source: &Source, suite: &Suite, trust: &Trust) -> Result<Release> {
-    let state = fetch(store, suite, &trust.logins)?;
+    let state = fetch(store, source, suite, trust)?;
     check(store, source, suite, &state, trust)
 }
 
-fn fetch(store: &Store, suite: &Suite, logins: &Logins) -> Result<ReleaseState> {
+fn fetch(store: &Store, source: &Source, suite: &Suite, trust: &Trust) -> Result<ReleaseState> {
     check_address(&suite.uri).map_err(|error| Fault::recipe(format!("{error:#}")))?;
+    let logins = &trust.logins;
     let file = match get(store, suite, "InRelease", logins) {
         Ok(file) => file,
         // Small repositories have only the older form.
@@ -119,6 +121,9 @@ fn fetch(store: &Store, suite: &Suite, logins: &Logins) -> Result<ReleaseState> 
                 }
                 file
             }
+            Err(none) if is_absent(&none) && suite.is_flat() => {
+                return stated(store, source, suite, trust)?.ok_or_else(|| unreachable(suite, &error));
+            }
             Err(_) => return Err(unreachable(suite, &error)),
         },
         Err(error) => return Err(unreachable(suite, &error)),
@@ -126,6 +131,28 @@ fn fetch(store: &Store, suite: &Suite, logins: &Logins) -> Result<ReleaseState> 
     let text = fs::read_to_string(&file.path).with_context(|| format!("reading the Release file of {suite}"))?;
     let release = parse(&text).with_context(|| format!("reading the Release file of {suite}"))?;
     Ok(ReleaseState { sha256: file.sha256, date: release.date })
+}
+
+/// The state of a directory that has packages and their list, and no Release file: one that states the list as it is
+/// now. Nobody has signed it, so it has to be trusted.
+fn stated(store: &Store, source: &Source, suite: &Suite, trust: &Trust) -> Result<Option<ReleaseState>> {
+    let get = |name: &str| get(store, suite, name, &trust.logins);
+    for compression in COMPRESSIONS {
+        let name = format!("Packages{compression}");
+        let list = match get(&name) {
+            Err(error) if is_absent(&error) => continue,
+            Err(error) => return Err(unavailable(&format!("the package lists of {suite}"), &error)),
+            Ok(list) => list,
+        };
+        if source.trusted != Some(true) && !trust.unauthenticated {
+            return Err(Fault::failed(format!("the repository {suite} has no Release file, so nothing says whose it is"))
+                .hint("if you trust it all the same, say `trusted: true` (`[trusted=yes]` in a line of sources.list)")
+                .into());
+        }
+        let text = format!("Date: Thu, 01 Jan 1970 00:00:00 UTC\nSHA256:\n {} {} {name}\n", list.sha256, list.size);
+        return Ok(Some(ReleaseState { sha256: store.keep_text(&text)?, date: 0 }));
+    }
+    Ok(None)
 }
 
 /// Where the store has the digest of the signature that came with a Release file.

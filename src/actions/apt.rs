@@ -86,9 +86,9 @@ pub struct Apt {
 
 impl Apt {
     fn options(&self, recipe_dir: &Path) -> Result<Options> {
-        let logins = repository::logins(&self.repositories, recipe_dir)?;
+        let access = repository::access(&self.repositories, recipe_dir)?;
         let Self { recommends, unauthenticated, network, .. } = *self;
-        Ok(Options { recommends, unauthenticated, logins, network, ..Options::default() })
+        Ok(Options { recommends, unauthenticated, access, network, ..Options::default() })
     }
 }
 
@@ -151,9 +151,9 @@ impl Action for Apt {
                 cx.add_tree(key, &path)?;
             }
         }
-        let logins = repository::logins(&self.repositories, cx.recipe_dir)?;
+        let access = repository::access(&self.repositories, cx.recipe_dir)?;
         let own = repository::sources(&self.repositories, cx.recipe_dir)?;
-        apt::add_inputs(cx, own, logins, self.unauthenticated)
+        apt::add_inputs(cx, own, access, self.unauthenticated)
     }
 
     fn run(&self, cx: &mut BuildContext<'_>) -> Result<()> {

@@ -86,6 +86,9 @@ pub struct Debootstrap {
     /// Whether /bin, /sbin and /lib are links into /usr.
     #[serde(default = "super::defaults::yes")]
     pub merged_usr: bool,
+    /// Whether a Release file past its date of expiry is refused. Where it is not, the root's sources.list says so, too.
+    #[serde(default = "super::defaults::yes")]
+    pub check_valid_until: bool,
     /// Whether the packages' scripts have the network, with the name servers of this machine; else they have a loopback
     /// of their own. What one of them downloads is not noticed when it changes.
     #[serde(default = "super::defaults::yes")]
@@ -117,8 +120,12 @@ impl Debootstrap {
     fn source(&self) -> Result<Source> {
         let components: Vec<&str> = self.components.iter().map(String::as_str).collect();
         let mut source = Source::new(&self.mirror()?, &self.suite, &components);
-        source.check_valid_until = self.snapshot.as_ref().map(|_| false);
+        source.check_valid_until = self.may_have_expired().then_some(false);
         Ok(source)
+    }
+
+    fn may_have_expired(&self) -> bool {
+        self.snapshot.is_some() || !self.check_valid_until
     }
 
     /// The files that debootstrap is to read: option, name in the recipe.
@@ -191,7 +198,7 @@ impl Debootstrap {
 
     /// Brings what debootstrap leaves to what a root of debforge's is.
     fn finish(&self, cx: &BuildContext<'_>) -> Result<String> {
-        let option = if self.snapshot.is_some() { "[check-valid-until=no] " } else { "" };
+        let option = if self.may_have_expired() { "[check-valid-until=no] " } else { "" };
         let line = format!("deb {option}{} {} {}\n", self.mirror()?, self.suite, self.components.join(" "));
         let root = Inside::open(cx.root)?;
         for (path, contents) in [("/etc/apt/sources.list", line.as_str()), ("/etc/hostname", HOSTNAME)] {
@@ -307,7 +314,7 @@ impl Action for Debootstrap {
         let keyrings: Vec<PathBuf> = self.keyring_file.iter().map(|file| cx.recipe_dir.join(file)).collect();
         let mut trust = Trust::new(keyrings);
         trust.unauthenticated = !self.check_gpg;
-        trust.expired = self.snapshot.is_some();
+        trust.expired = self.may_have_expired();
         // With a client certificate only debootstrap itself gets to see the mirror.
         match &self.certificate {
             None => add_repositories(cx, &Sources(vec![self.source()?]), &trust)?,

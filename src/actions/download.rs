@@ -106,7 +106,7 @@ impl Download {
             sha256: self.sha256sum.clone(),
             sha512: self.sha512sum.clone(),
             credentials: self.credentials.as_ref().map(|credentials| credentials.login(recipe_dir)).transpose()?,
-            repository: false,
+            ..Request::default()
         })
     }
 

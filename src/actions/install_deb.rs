@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
-use crate::build::apt::{self, Logins, Options};
+use crate::build::apt::{self, Access, Options};
 use crate::build::origin::Origin;
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::debian::sources::Sources;
@@ -196,7 +196,7 @@ impl Action for InstallDeb {
                 }
             }
         }
-        apt::add_inputs(cx, Sources::default(), Logins::default(), self.unauthenticated)
+        apt::add_inputs(cx, Sources::default(), Access::default(), self.unauthenticated)
     }
 
     fn run(&self, cx: &mut BuildContext<'_>) -> Result<()> {

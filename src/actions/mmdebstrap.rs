@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
-use crate::build::apt::{Trust, add_repositories};
+use crate::build::apt::{Access, Settings, Trust, add_repositories};
 use crate::build::bootstrap::{Bootstrap, Filters, Skeleton, VARIANTS, Variant};
 use crate::build::{BuildContext, CheckContext, FileKind, InputContext, LOGIN_FILE};
-use crate::debian::host;
+use crate::debian::{apt_conf, host};
 use crate::debian::snapshot::Stamp;
 use crate::debian::sources::{Sources, check_address};
 use crate::diagnostics::Diagnostics;
@@ -90,6 +90,9 @@ pub struct Mmdebstrap {
     /// Options for apt, one a line of its configuration.
     #[serde(default)]
     pub apt_opts: Vec<String>,
+    /// Whether a Release file past its date of expiry is refused. Where it is not, the root's sources.list says so, too.
+    #[serde(default = "super::defaults::yes")]
+    pub check_valid_until: bool,
     /// Whether the packages' scripts have the network, with the name servers of this machine; else they have a loopback
     /// of their own. What one of them downloads is not noticed when it changes.
     #[serde(default = "super::defaults::yes")]
@@ -120,6 +123,7 @@ impl Mmdebstrap {
         };
         let lines = match stamp {
             Some(stamp) => lines.iter().map(|line| at_moment(line, &stamp)).collect::<Result<_>>()?,
+            None if !self.check_valid_until => lines.iter().map(|line| not_expiring(line)).collect(),
             None => lines,
         };
         Ok(lines.join("\n") + "\n")
@@ -158,6 +162,15 @@ impl Mmdebstrap {
         sources.0.iter().flat_map(|source| &source.uris).try_for_each(|uri| check_address(uri))
     }
 
+    /// The list of repositories, and how they are fetched.
+    fn repositories(&self) -> Result<(String, Sources, Access)> {
+        let list = self.sources_list()?;
+        let settings = Settings::of_options(&self.apt_opts)?;
+        let mut sources = Sources::from_lines(&list)?;
+        settings.apply(&mut sources);
+        Ok((list, sources, Access::default().with(&settings)))
+    }
+
     fn keyrings(&self, recipe_dir: &Path) -> Vec<PathBuf> {
         self.keyring_files.iter().map(|file| recipe_dir.join(file)).collect()
     }
@@ -171,11 +184,15 @@ fn is_line(text: &str) -> bool {
 /// have long expired.
 fn at_moment(line: &str, stamp: &Stamp) -> Result<String> {
     let uri = line.split_whitespace().find(|word| word.contains("://")).context("a mirror without an address")?;
-    let moved = line.replacen(uri, &stamp.of_mirror(uri)?, 1);
-    Ok(match moved.split_once('[') {
+    Ok(not_expiring(&line.replacen(uri, &stamp.of_mirror(uri)?, 1)))
+}
+
+/// A line of sources.list whose Release files may have expired.
+fn not_expiring(line: &str) -> String {
+    match line.split_once('[') {
         Some((kind, options)) => format!("{kind}[check-valid-until=no {options}"),
-        None => moved.replacen("deb ", "deb [check-valid-until=no] ", 1),
-    })
+        None => line.replacen("deb ", "deb [check-valid-until=no] ", 1),
+    }
 }
 
 impl Action for Mmdebstrap {
@@ -202,6 +219,7 @@ impl Action for Mmdebstrap {
         }
         check_snapshot(self.snapshot.as_deref(), cx, out);
         for (index, option) in self.apt_opts.iter().enumerate() {
+            check_apt_option(&format!("apt-opts[{index}]"), option, cx, out);
             let instead = "a proxy is named by the environment, `http_proxy`, or this machine's apt: both stay outside";
             cx.refuse_login(&format!("apt-opts[{index}]"), option, instead, out);
         }
@@ -257,10 +275,11 @@ impl Action for Mmdebstrap {
     }
 
     fn inputs(&self, cx: &mut InputContext<'_>) -> Result<()> {
-        let list = self.sources_list()?;
+        let (_, sources, access) = self.repositories()?;
         let mut trust = Trust::new(self.keyrings(cx.recipe_dir));
         trust.expired = self.snapshot.is_some();
-        add_repositories(cx, &Sources::from_lines(&list)?, &trust)?;
+        trust.access = access;
+        add_repositories(cx, &sources, &trust)?;
         for file in &self.keyring_files {
             cx.add_tree(file, &cx.recipe_dir.join(file))?;
         }
@@ -271,13 +290,14 @@ impl Action for Mmdebstrap {
     }
 
     fn run(&self, cx: &mut BuildContext<'_>) -> Result<()> {
-        let list = self.sources_list()?;
+        let (list, sources, access) = self.repositories()?;
         let apt_configuration =
             self.apt_opts.iter().map(|option| format!("{};\n", option.trim().trim_end_matches(';')));
         let dpkg_configuration = self.dpkg_opts.iter().map(|option| format!("{option}\n"));
         let bootstrap = Bootstrap {
             suite: self.suite.clone(),
-            sources: Sources::from_lines(&list)?,
+            sources,
+            access,
             variant: self.variant()?,
             include: [&self.keyring_packages[..], &self.include].concat(),
             merged_usr: self.merged_usr,
@@ -300,6 +320,26 @@ pub(super) fn check_suite(suite: &str, cx: &CheckContext<'_>, out: &mut Diagnost
         out.push(cx.error("suite", "the suite is empty").hint("such as trixie, bookworm or sid"));
     } else if !suite.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) {
         out.push(cx.error("suite", format!("`{suite}` is no name of a suite")));
+    }
+}
+
+/// Checks that an option for apt can be met by who fetches in its place.
+fn check_apt_option(place: &str, option: &str, cx: &CheckContext<'_>, out: &mut Diagnostics) {
+    let mut all = Vec::new();
+    if let Err(error) = apt_conf::read(&format!("{option}\n;"), &mut all) {
+        return out.push(cx.error(place, format!("apt would not read `{option}`: {error:#}")));
+    }
+    if all.is_empty() && !option.trim_start().starts_with('#') {
+        out.push(cx.error(place, format!("`{option}` sets nothing")).hint("such as `APT::Install-Recommends \"true\"`"));
+    }
+    let settings = Settings::of(&all);
+    for refused in settings.refused() {
+        let message = format!("`{}` cannot be met: packages are fetched by debforge, not by apt", refused.name);
+        out.push(cx.error(place, message).hint(refused.instead()));
+    }
+    for name in settings.unheeded() {
+        let message = format!("`{name}` has no effect in the build: packages are fetched by debforge, not by apt");
+        out.push(cx.warning(place, message).hint("it is in force in the finished system"));
     }
 }
 

@@ -10,7 +10,7 @@ use url::Url;
 use crate::diagnostics::Fault;
 
 /// apt's word for "no proxy".
-const DIRECT: &str = "DIRECT";
+pub const DIRECT: &str = "DIRECT";
 
 /// Options for an external program that finds the proxy; the second is the older one.
 const AUTO_DETECT: [&str; 2] = ["proxy-auto-detect", "proxyautodetect"];
@@ -34,6 +34,14 @@ impl AptProxies {
         })
     }
 
+    /// Those of settings by their names below `Acquire`, in lower case.
+    pub fn of(settings: &[(String, String)]) -> Self {
+        // What is empty takes back what was set before.
+        let mut all: HashMap<String, String> = settings.iter().cloned().collect();
+        all.retain(|_, value| !value.trim().is_empty());
+        Self { settings: all, detected: Mutex::default() }
+    }
+
     /// Reads what `apt-config dump --format '%f %v%n' Acquire` prints.
     fn read(dump: &str) -> Self {
         let setting = |line: &str| {
@@ -47,6 +55,11 @@ impl AptProxies {
 
     /// The proxy to reach a URL by; `None` where the server is asked itself.
     pub fn to(&self, url: &Url) -> Result<Option<String>> {
+        Ok(self.set_for(url)?.filter(|proxy| proxy != DIRECT))
+    }
+
+    /// What is set for a URL: a proxy, or [`DIRECT`]; `None` where nothing is.
+    pub fn set_for(&self, url: &Url) -> Result<Option<String>> {
         let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
         // https takes over what is set for http alone.
         let methods: &[&str] = if url.scheme() == "https" { &["https", "http"] } else { &["http"] };
@@ -57,8 +70,7 @@ impl AptProxies {
         {
             proxy = self.detect(program, url)?;
         }
-        let proxy = proxy.or_else(|| find("proxy").cloned());
-        Ok(proxy.filter(|proxy| proxy != DIRECT))
+        Ok(proxy.or_else(|| find("proxy").cloned()))
     }
 
     /// Asks the program, once per server.

@@ -22,12 +22,7 @@ impl Paragraph {
 
     /// A field that means yes or no, in any of apt's spellings.
     pub fn flag(&self, name: &str) -> Option<bool> {
-        let value = self.get(name)?.trim().to_ascii_lowercase();
-        match value.as_str() {
-            "yes" | "true" | "with" | "on" | "enable" | "1" => Some(true),
-            "no" | "false" | "without" | "off" | "disable" | "0" => Some(false),
-            _ => None,
-        }
+        super::apt_conf::flag(self.get(name)?)
     }
 
     /// Sets a field, or replaces it where it stands.

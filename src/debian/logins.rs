@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use url::Url;
 
 /// Where apt has its logins: a file, and a directory of such.
-const APT: (&str, &str) = ("/etc/apt/auth.conf", "/etc/apt/auth.conf.d");
+pub const APT: (&str, &str) = ("/etc/apt/auth.conf", "/etc/apt/auth.conf.d");
 
 /// The variable that names a file of logins, as it does to other programs.
 pub const VARIABLE: &str = "NETRC";
@@ -24,7 +24,7 @@ struct Login {
 
 /// Logins, in the order that they are looked through in. Has no `Debug`: it holds secrets.
 #[derive(Clone, Default)]
-struct Logins(Vec<Login>);
+pub struct Logins(Vec<Login>);
 
 /// The login for an address of a repository, or of another file: from the file that `NETRC` names, and for
 /// repositories from apt's own.
@@ -54,7 +54,8 @@ fn of_apt() -> Logins {
 }
 
 impl Logins {
-    fn parse(text: &str) -> Self {
+    /// Reads the text of a file.
+    pub fn parse(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
         let mut words = lines.flat_map(str::split_whitespace);
         let mut all: Vec<Login> = Vec::new();
@@ -77,7 +78,7 @@ impl Logins {
     }
 
     /// The first that is meant for an address. Without a scheme https is meant, as it is to apt.
-    fn find(&self, url: &Url) -> Option<(String, String)> {
+    pub fn find(&self, url: &Url) -> Option<(String, String)> {
         let meant = |login: &&Login| {
             let (scheme, rest) = login.machine.split_once("://").unwrap_or(("https", &login.machine));
             let (host, path) = rest.split_once('/').unwrap_or((rest, ""));

@@ -1,5 +1,6 @@
 //! Debian's own formats and tools: architectures, repositories, packages, apt.
 
+pub mod apt_conf;
 pub mod apt_proxy;
 mod architecture;
 pub mod deb;

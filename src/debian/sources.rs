@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 
-use super::Architecture;
 use super::deb822::{self, Paragraph};
+use super::{Architecture, apt_conf};
 use crate::diagnostics::redacted;
 
 /// All repositories that are in force together.
@@ -31,6 +32,39 @@ pub struct Source {
     pub trusted: Option<bool>,
     /// Whether a Release file past its `Valid-Until` is refused.
     pub check_valid_until: Option<bool>,
+    /// Whether indexes are asked for by their digests.
+    pub by_hash: Option<ByHash>,
+}
+
+/// How apt asks for indexes (`By-Hash`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ByHash {
+    /// By their names.
+    No,
+    /// By their digests where the repository says that they are there.
+    Yes,
+    /// By their digests.
+    Force,
+}
+
+impl ByHash {
+    /// Reads apt's word for it.
+    pub fn parse(value: &str) -> Option<Self> {
+        match (value.trim(), apt_conf::flag(value)) {
+            ("force", _) => Some(Self::Force),
+            (_, Some(true)) => Some(Self::Yes),
+            (_, Some(false)) => Some(Self::No),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::Yes => "yes",
+            Self::Force => "force",
+        }
+    }
 }
 
 /// The value of `Signed-By`.
@@ -85,6 +119,7 @@ impl Source {
             signed_by: None,
             trusted: None,
             check_valid_until: None,
+            by_hash: None,
         }
     }
 
@@ -151,6 +186,7 @@ impl Source {
             signed_by: paragraph.get("Signed-By").and_then(SignedBy::parse),
             trusted: paragraph.flag("Trusted"),
             check_valid_until: paragraph.flag("Check-Valid-Until"),
+            by_hash: paragraph.get("By-Hash").and_then(ByHash::parse),
         };
         for suite in &source.suites {
             if suite.ends_with('/') != source.components.is_empty() {
@@ -176,6 +212,9 @@ impl Source {
             if let Some(value) = value {
                 paragraph.set(name, flag(value));
             }
+        }
+        if let Some(by_hash) = self.by_hash {
+            paragraph.set("By-Hash", by_hash.name());
         }
         match &self.signed_by {
             Some(SignedBy::Named(names)) => paragraph.set("Signed-By", names.join(" ")),

@@ -45,6 +45,9 @@ pub struct Request {
     pub credentials: Option<(String, String)>,
     /// Whether it is a file of a package repository, which apt's proxies are for.
     pub repository: bool,
+    /// apt's settings of proxies that go before this machine's, by their names below `Acquire`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proxies: Vec<(String, String)>,
 }
 
 /// A file of the store.
@@ -74,6 +77,7 @@ struct Wanted {
     sha512: Option<String>,
     credentials: Option<(String, String)>,
     repository: bool,
+    proxies: Vec<(String, String)>,
     /// Names what the store keeps for the URL.
     key: String,
 }
@@ -103,6 +107,7 @@ impl Wanted {
             url,
             credentials,
             repository: request.repository,
+            proxies: request.proxies.clone(),
             key,
         })
     }
@@ -294,6 +299,7 @@ impl Store {
             // Contents that are checked may come over any way.
             downgrade: wanted.is_checked(),
             repository: wanted.repository,
+            proxies: &wanted.proxies,
         };
         let answer = self.inner.fetcher.ask(&asked)?;
         let (body, from, total, validators) = match answer {

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::patience::{Pieces, unless_cancelled};
 use super::proxy::Route;
-use crate::debian::apt_proxy::AptProxies;
+use crate::debian::apt_proxy::{AptProxies, DIRECT};
 use crate::debian::logins;
 use crate::diagnostics::{Fault, Remedy};
 
@@ -58,6 +58,8 @@ pub(super) struct Asked<'a> {
     pub downgrade: bool,
     /// Whether it is for a file of a package repository.
     pub repository: bool,
+    /// apt's settings of proxies that go before all others.
+    pub proxies: &'a [(String, String)],
 }
 
 /// What the server says.
@@ -140,7 +142,15 @@ impl Fetcher {
 
     fn send(&self, asked: &Asked<'_>, url: &Url) -> Result<Response<ureq::Body>, Failure> {
         let otherwise = |url: &Url| if asked.repository { AptProxies::of_host().to(url) } else { Ok(None) };
-        let route = Route::to(url, &|name| std::env::var(name).ok(), &otherwise)?;
+        let environment = |name: &str| std::env::var(name).ok();
+        let route = match AptProxies::of(asked.proxies).set_for(url)? {
+            // As to apt, before which only `no_proxy` goes.
+            Some(proxy) => {
+                let exempt = |name: &str| name.eq_ignore_ascii_case("no_proxy").then(|| environment(name)).flatten();
+                Route::to(url, &exempt, &|_| Ok(Some(proxy.clone()).filter(|proxy| proxy != DIRECT)))?
+            }
+            None => Route::to(url, &environment, &otherwise)?,
+        };
         let mut request = self.agent(&route)?.get(url.as_str());
         if let Some((user, password)) = route.login() {
             let login = format!("{}:{}", percent_decode(user), percent_decode(password));

@@ -451,6 +451,88 @@ fn an_expired_release_file_is_refused_unless_asked_for() {
     case.build().success();
 }
 
+/// A recipe whose root has these files when `two` is installed from the repository, which the root knows by
+/// /etc/apt/sources.list.
+fn with_files(case: &Case, uri: &str, files: &[(&str, &str)]) {
+    let mut text = String::new();
+    let list = format!("deb [signed-by=/etc/apt/key.asc] {uri} stable main\n");
+    case.project.write("root/etc/apt/sources.list", list);
+    case.project.write("root/etc/apt/key.asc", case.repository.public_key());
+    for (path, contents) in files {
+        case.project.write(&format!("root/{path}"), contents);
+    }
+    text.push_str("  - {action: overlay, source: root}\n  - action: apt\n    packages: [two]\n");
+    case.project.set_actions(&format!("{text}  - action: pack\n    file: out.tar\n    compression: none\n"));
+}
+
+#[test]
+fn what_the_roots_apt_is_told_of_fetching_holds() {
+    let case = case!();
+    let conf = "etc/apt/apt.conf.d/90own";
+    let uri = case.server.url("");
+    case.repository.publish(&format!("{DATE}\nValid-Until: Tue, 03 Nov 2020 10:00:00 UTC\nAcquire-By-Hash: yes"));
+    with_files(&case, &uri, &[]);
+    case.build().code(1).says("has expired on 2020-11-03").says("of the root");
+    with_files(&case, &uri, &[(conf, "Acquire::Check-Valid-Until \"false\";\n")]);
+    case.build().success();
+    assert!(case.server.seen().iter().any(|seen| seen.path.contains("/by-hash/")), "asked by digest");
+    case.server.forget();
+    let text = "Acquire { Check-Valid-Until no; By-Hash no; http::Dl-Limit 70; };\n";
+    with_files(&case, &uri, &[(conf, text)]);
+    // What the store has it does not ask for.
+    fs::remove_dir_all(case.project.store()).expect("removing the store");
+    case.build().success().says("`acquire::http::dl-limit`, which has no effect");
+    assert!(!case.server.seen().iter().any(|seen| seen.path.contains("/by-hash/")), "asked by name");
+    with_files(&case, &uri, &[(conf, "Acquire::Max-Valid-Time \"1\";\n")]);
+    case.build().code(2).says("sets `acquire::max-valid-time`").says("cannot meet");
+    // A file that apt does not read.
+    with_files(&case, &uri, &[(conf, text), ("etc/apt/apt.conf.d/91own.bak", "Acquire::Max-Valid-Time \"1\";\n")]);
+    case.build().success();
+}
+
+#[test]
+fn the_proxy_of_the_roots_apt_goes_before_this_machines() {
+    let case = case!();
+    let conf = "etc/apt/apt.conf.d/90proxy";
+    let proxy = format!("Acquire::http::Proxy \"{}\";\n", case.server.url(""));
+    // Nobody knows this host; the proxy is not asked for its address.
+    with_files(&case, "http://mirror.invalid/", &[(conf, &proxy)]);
+    let build = |variable: &str| {
+        let mut command = case.project.command(["build", "recipe.yaml", "--artifactdir", "out"]);
+        for name in ["http_proxy", "all_proxy", "no_proxy"] {
+            command.env_remove(name).env_remove(name.to_uppercase());
+        }
+        let output = command.env("http_proxy", variable).output().expect("starting debforge");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (done, said) = build("http://proxy.invalid:1");
+    assert!(done, "{said}");
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
+    // One that is exempt is asked itself, whatever stands elsewhere.
+    let exempt = "Acquire::http::Proxy \"http://proxy.invalid:1\";\nAcquire::http::Proxy::127.0.0.1 \"DIRECT\";\n";
+    with_files(&case, &case.server.url(""), &[(conf, exempt)]);
+    let (done, said) = build("http://proxy.invalid:1");
+    assert!(done, "{said}");
+    with_files(&case, &case.server.url(""), &[(conf, "Acquire::http::ProxyAutoDetect \"/usr/bin/find-it\";\n")]);
+    let (done, said) = build("");
+    assert!(!done && said.contains("`acquire::http::proxyautodetect`"), "{said}");
+}
+
+#[test]
+fn the_logins_of_the_roots_apt_are_used() {
+    let case = case!();
+    case.server.require_login("me", "secret-of-mine");
+    let uri = case.server.url("");
+    with_files(&case, &uri, &[]);
+    case.build().code(1).says("401");
+    let login = format!("machine {}\nlogin me\npassword secret-of-mine\n", uri.trim_end_matches('/'));
+    with_files(&case, &uri, &[("etc/apt/auth.conf.d/own.conf", &login)]);
+    case.build().success().says_nothing_of("secret-of-mine");
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
+    let planned = case.project.run(["plan", "recipe.yaml", "--json"]);
+    assert!(!planned.transcript().contains("secret-of-mine"), "{planned}");
+}
+
 #[test]
 fn an_unreachable_repository_is_said() {
     let case = case!();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::release_file::verify_in_root;
 use super::repository::write_file;
 use super::root;
-use super::{Apt, Keys, Logins, Options, Trust, add_repositories, first_start};
+use super::{Access, Apt, Keys, Options, Settings, Trust, add_repositories, first_start};
 use crate::build::cleanup::{self, Volatile};
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::debian::host;
@@ -63,6 +63,9 @@ pub fn write_preferences(root: &Path, pins: &[Pin]) -> Result<()> {
     write_file(root, path, all.as_bytes())
 }
 
+/// Whose settings apt's are.
+const ROOT_SETS: &str = "apt's configuration in the root";
+
 /// What installing packages needs on the host: programs, and the packages that have them.
 pub const TOOLS: [(&str, &str); 3] = [("apt-get", "apt"), ("dpkg", "dpkg"), ("gpgv", "gpgv")];
 
@@ -105,26 +108,32 @@ pub fn check_package(word: &str) -> Result<(), &'static str> {
 }
 
 /// The inputs of an installation: the states of the root's repositories and of `own`.
-pub fn add_inputs(cx: &mut InputContext<'_>, own: Sources, logins: Logins, unauthenticated: bool) -> Result<()> {
+pub fn add_inputs(cx: &mut InputContext<'_>, mut own: Sources, access: Access, unauthenticated: bool) -> Result<()> {
     for tool in ["apt", "dpkg"] {
         cx.add(format!("tool {tool}"), host::tool_state(tool, tool));
     }
     let root = cx.apt_sources.context("what the root's repositories are was asked before the root was there")?;
     let mut sources = Sources::from_deb822(root).context("reading the root's repositories")?;
+    let settings = Settings::from_text(root)?;
+    settings.apply(&mut own);
     sources.0.extend(own.0);
-    let trust = Trust { keys: Keys::Later, unauthenticated, expired: false, logins };
+    settings.check(&sources, ROOT_SETS)?;
+    let access = access.with(&settings);
+    let trust = Trust { keys: Keys::Later, unauthenticated, expired: false, access };
     add_repositories(cx, &sources, &trust)
 }
 
 /// Runs `apt-get ARGS` for the root with its own repositories and `own`; what to show for it.
 pub fn install(
     cx: &BuildContext<'_>,
-    own: Sources,
-    options: Options,
+    mut own: Sources,
+    mut options: Options,
     args: &[String],
     local: &[(PathBuf, PathBuf)],
 ) -> Result<String> {
-    let (mut sources, trusted) = root::read(cx.root).context("reading the root's repositories")?;
+    let (mut sources, trusted, settings) = root::read(cx.root).context("reading the root's repositories")?;
+    settings.apply(&mut own);
+    options.access = options.access.with(&settings);
     if let Some(suite) = sources.signed_differently() {
         return Err(Fault::recipe(format!("the root has {suite} twice, with different keys: apt reads no such list"))
             .hint("`signed-by` (in files of the root: `Signed-By`) is to be the same wherever a suite is named, or nowhere")
@@ -139,9 +148,13 @@ pub fn install(
             sources.0.push(source);
         }
     }
+    settings.check(&sources, ROOT_SETS)?;
+    for name in settings.unheeded() {
+        cx.warn(format!("{ROOT_SETS} sets `{name}`, which has no effect: packages are fetched by debforge, not by apt"));
+    }
     let keys = Keys::Root(trusted);
-    let (unauthenticated, logins) = (options.unauthenticated, options.logins.clone());
-    verify_in_root(cx, &sources, &Trust { keys, unauthenticated, expired: false, logins })?;
+    let (unauthenticated, access) = (options.unauthenticated, options.access.clone());
+    verify_in_root(cx, &sources, &Trust { keys, unauthenticated, expired: false, access })?;
     let keys = first_start::host_keys(cx.root);
     let volatile = Volatile::before(cx.root)?;
     let mut apt = Apt::open(cx, sources, options)?;

@@ -12,13 +12,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Logins, release_file, unavailable};
+use super::{Access, release_file, unavailable};
 use crate::build::BuildContext;
 use crate::debian::release::Release;
-use crate::debian::sources::{Source, Sources, Suite};
+use crate::debian::sources::{ByHash, Source, Sources, Suite};
 use crate::debian::{Architecture, host};
 use crate::diagnostics::Fault;
-use crate::store::fetch::{Fetched, Request};
+use crate::store::fetch::Fetched;
 use crate::store::{EntryId, StateDir, Store};
 
 /// Raised when the same repositories come to give another directory.
@@ -33,7 +33,7 @@ pub(super) struct Plan<'a> {
     pub sources: &'a Sources,
     /// The root's own first, then its foreign ones.
     pub architectures: &'a [String],
-    pub logins: &'a Logins,
+    pub access: &'a Access,
 }
 
 /// An index to be fetched.
@@ -94,6 +94,7 @@ fn seen_by_apt(sources: &Sources) -> Sources {
         source.trusted = Some(true);
         source.signed_by = None;
         source.check_valid_until = None;
+        source.by_hash = None;
         source.types.retain(|t| t == "deb");
     }
     seen.0.retain(|source| !source.types.is_empty());
@@ -135,7 +136,7 @@ fn fill(cx: &BuildContext<'_>, plan: &Plan<'_>, releases: &BTreeMap<Suite, Strin
         super::session::CONNECTIONS,
         &wanted,
         |index| {
-            let fetched = fetch(cx.store, plan.logins, index)?;
+            let fetched = fetch(cx.store, plan.access, index)?;
             unpack(&fetched.path, index.compression, &lists.join(&index.file))
                 .with_context(|| format!("unpacking an index of {}", index.suite))
         },
@@ -146,16 +147,9 @@ fn fill(cx: &BuildContext<'_>, plan: &Plan<'_>, releases: &BTreeMap<Suite, Strin
 
 /// Fetches an index: by its digest where the repository says so, and by its name where it is not there. Both are
 /// verified.
-pub(super) fn fetch(store: &Store, logins: &Logins, index: &Wanted) -> Result<Fetched> {
+pub(super) fn fetch(store: &Store, access: &Access, index: &Wanted) -> Result<Fetched> {
     let get = |url: &str| {
-        let request = Request {
-            credentials: logins.of(url),
-            url: url.to_owned(),
-            sha256: Some(index.sha256.clone()),
-            repository: true,
-            ..Request::default()
-        };
-        store.fetch(&request, &mut |_, _| {})
+        store.fetch(&access.request(url, Some(index.sha256.clone())), &mut |_, _| {})
     };
     let fetched = match (get(&index.url), &index.by_name) {
         (Err(error), Some(name)) if release_file::is_absent(&error) => get(name),
@@ -229,7 +223,12 @@ pub(super) fn indexes(
         let base = suite.base();
         let by_name = format!("{base}{path}{compression}");
         let directory = path.rsplit_once('/').map(|(directory, _)| format!("{directory}/")).unwrap_or_default();
-        let by_hash = release.by_hash.then(|| format!("{base}{directory}by-hash/SHA256/{}", index.sha256));
+        let by_hash = match source.by_hash {
+            Some(ByHash::No) => false,
+            Some(ByHash::Force) => true,
+            Some(ByHash::Yes) | None => release.by_hash,
+        };
+        let by_hash = by_hash.then(|| format!("{base}{directory}by-hash/SHA256/{}", index.sha256));
         wanted.push(Wanted {
             by_name: by_hash.is_some().then(|| by_name.clone()),
             url: by_hash.unwrap_or(by_name),

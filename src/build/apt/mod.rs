@@ -16,6 +16,7 @@ mod release_file;
 pub mod repository;
 mod root;
 mod session;
+mod settings;
 mod verify;
 
 pub use action::{Pin, TOOLS, add_inputs, check_package, check_root, install, write_preferences};
@@ -23,25 +24,52 @@ pub use release_file::{Keys, Trust, add_repositories};
 pub use root::sources_of_root;
 pub(crate) use session::in_parallel;
 pub use session::{Apt, Base, Options, PackageFile};
+pub use settings::Settings;
 
 use std::collections::BTreeMap;
 
+use url::Url;
+
+use crate::debian::apt_conf::Setting;
+use crate::debian::logins::Logins;
 use crate::diagnostics::{Remedy, fault_of};
+use crate::store::fetch::Request;
 
-/// Logins for repositories, by the start of their addresses. Has no `Debug`: it holds secrets.
+/// How to get at repositories: logins, by the start of their addresses, and what apt's settings say. Has no `Debug`:
+/// it holds secrets.
 #[derive(Clone, Default)]
-pub struct Logins(BTreeMap<String, (String, String)>);
+pub struct Access {
+    own: BTreeMap<String, (String, String)>,
+    /// The root's.
+    logins: Logins,
+    /// Settings of proxies that go before this machine's.
+    proxies: Vec<Setting>,
+}
 
-impl Logins {
+impl Access {
     /// Sets user name and password for everything below an address.
     pub fn add(&mut self, uri: &str, login: &str, password: &str) {
-        self.0.insert(uri.trim_end_matches('/').to_owned(), (login.to_owned(), password.to_owned()));
+        self.own.insert(uri.trim_end_matches('/').to_owned(), (login.to_owned(), password.to_owned()));
+    }
+
+    /// Adds what settings say of it.
+    pub fn with(mut self, settings: &Settings) -> Self {
+        self.logins = settings.logins();
+        self.proxies.clone_from(&settings.proxies);
+        self
+    }
+
+    /// Asks for a file of a repository.
+    fn request(&self, url: &str, sha256: Option<String>) -> Request {
+        let proxies = self.proxies.clone();
+        Request { credentials: self.of(url), url: url.to_owned(), sha256, repository: true, proxies, ..Request::default() }
     }
 
     /// The login for a file.
     fn of(&self, url: &str) -> Option<(String, String)> {
         let below = |uri: &str| url.strip_prefix(uri).is_some_and(|rest| rest.starts_with('/'));
-        self.0.iter().filter(|(uri, _)| below(uri)).max_by_key(|(uri, _)| uri.len()).map(|(_, login)| login.clone())
+        let own = self.own.iter().filter(|(uri, _)| below(uri)).max_by_key(|(uri, _)| uri.len());
+        own.map(|(_, login)| login.clone()).or_else(|| self.logins.find(&Url::parse(url).ok()?))
     }
 }
 
@@ -63,14 +91,14 @@ fn unavailable(what: &str, error: &anyhow::Error) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
-    use super::Logins;
+    use super::Access;
 
     #[test]
     fn a_login_goes_to_its_own_repository_alone() {
-        let mut logins = Logins::default();
-        logins.add("https://a.example/one/", "me", "x");
-        assert!(logins.of("https://a.example/one/dists/x").is_some());
-        assert!(logins.of("https://a.example/one-more/dists/x").is_none());
-        assert!(logins.of("https://a.example.evil.example/one/").is_none());
+        let mut access = Access::default();
+        access.add("https://a.example/one/", "me", "x");
+        assert!(access.of("https://a.example/one/dists/x").is_some());
+        assert!(access.of("https://a.example/one-more/dists/x").is_none());
+        assert!(access.of("https://a.example.evil.example/one/").is_none());
     }
 }

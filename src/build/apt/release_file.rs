@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::session::{CONNECTIONS, in_parallel};
 use super::lists::COMPRESSIONS;
-use super::{Logins, unavailable, verify};
+use super::{Access, unavailable, verify};
 use crate::build::inputs::ReleaseState;
 use crate::build::{BuildContext, InputContext};
 use crate::debian::keyring;
@@ -15,7 +15,7 @@ use crate::debian::release::{Release, clear_signed};
 use crate::debian::sources::{SignedBy, Source, Sources, Suite, check_address};
 use crate::diagnostics::{Fault, Remedy, fault_of};
 use crate::store::Store;
-use crate::store::fetch::{Fetched, Request};
+use crate::store::fetch::Fetched;
 
 /// What makes a repository trustworthy.
 #[derive(Clone, Default)]
@@ -26,8 +26,8 @@ pub struct Trust {
     pub unauthenticated: bool,
     /// Whether Release files past their `Valid-Until` are taken, as snapshots of the past need it.
     pub expired: bool,
-    /// How to log in.
-    pub logins: Logins,
+    /// How to get at it.
+    pub access: Access,
 }
 
 /// Keys that a repository may be signed with. What this machine trusts for its own is none of them.
@@ -109,14 +109,14 @@ pub(super) fn verified(store: &Store, source: &Source, suite: &Suite, trust: &Tr
 
 fn fetch(store: &Store, source: &Source, suite: &Suite, trust: &Trust) -> Result<ReleaseState> {
     check_address(&suite.uri).map_err(|error| Fault::recipe(format!("{error:#}")))?;
-    let logins = &trust.logins;
-    let file = match get(store, suite, "InRelease", logins) {
+    let access = &trust.access;
+    let file = match get(store, suite, "InRelease", access) {
         Ok(file) => file,
         // Small repositories have only the older form.
-        Err(error) if is_absent(&error) => match get(store, suite, "Release", logins) {
+        Err(error) if is_absent(&error) => match get(store, suite, "Release", access) {
             Ok(file) => {
                 // Now, since in a while there may be that of another Release file.
-                if let Ok(signature) = get(store, suite, "Release.gpg", logins) {
+                if let Ok(signature) = get(store, suite, "Release.gpg", access) {
                     store.remember(&signature_key(&file.sha256), &signature.sha256.into());
                 }
                 file
@@ -136,7 +136,7 @@ fn fetch(store: &Store, source: &Source, suite: &Suite, trust: &Trust) -> Result
 /// The state of a directory that has packages and their list, and no Release file: one that states the list as it is
 /// now. Nobody has signed it, so it has to be trusted.
 fn stated(store: &Store, source: &Source, suite: &Suite, trust: &Trust) -> Result<Option<ReleaseState>> {
-    let get = |name: &str| get(store, suite, name, &trust.logins);
+    let get = |name: &str| get(store, suite, name, &trust.access);
     for compression in COMPRESSIONS {
         let name = format!("Packages{compression}");
         let list = match get(&name) {
@@ -161,19 +161,18 @@ fn signature_key(release: &str) -> String {
 }
 
 /// The signature that came with a Release file; where the store has lost it, the one that is there now.
-fn signature(store: &Store, suite: &Suite, release: &str, logins: &Logins) -> Result<Vec<u8>> {
+fn signature(store: &Store, suite: &Suite, release: &str, access: &Access) -> Result<Vec<u8>> {
     let known = store.recall(&signature_key(release)).and_then(|digest| store.blob(digest.as_str()?));
     let path = match known {
         Some(path) => path,
-        None => get(store, suite, "Release.gpg", logins)?.path,
+        None => get(store, suite, "Release.gpg", access)?.path,
     };
     fs::read(path).context("reading Release.gpg")
 }
 
-fn get(store: &Store, suite: &Suite, name: &str, logins: &Logins) -> Result<Fetched> {
+fn get(store: &Store, suite: &Suite, name: &str, access: &Access) -> Result<Fetched> {
     let url = format!("{}{name}", suite.base());
-    let request = Request { credentials: logins.of(&url), url, repository: true, ..Request::default() };
-    store.fetch(&request, &mut |_, _| {})
+    store.fetch(&access.request(&url, None), &mut |_, _| {})
 }
 
 /// Whether there is a server (or directory), but not this file.
@@ -219,7 +218,7 @@ fn check(store: &Store, source: &Source, suite: &Suite, state: &ReleaseState, tr
             let end = jiff::Timestamp::from_second(end).map(|t| t.strftime("%Y-%m-%d").to_string()).unwrap_or_default();
             Err(Fault::failed(format!("the Release file of {suite} has expired on {end}"))
                 .hint("a mirror that is no longer brought up to date hides security updates: choose another one")
-                .hint("where an old state is what you want, say `check-valid-until: false` for a repository of `apt`, `[check-valid-until=no]` in a line of `mirrors`, or `snapshot`")
+                .hint("where an old state is what you want, say `check-valid-until: false`, for the bootstrap or a repository of `apt`; `Check-Valid-Until: no` in a `.sources` file of the root; or `snapshot`")
                 .into())
         }
         _ => Ok(release),
@@ -238,7 +237,7 @@ fn verify_signature(store: &Store, source: &Source, suite: &Suite, sha256: &str,
         let parts = clear_signed(&file).with_context(|| format!("reading the Release file of {suite}"))?;
         verify::detached(suite, parts.text.as_bytes(), parts.signature.as_bytes(), &keys)?;
     } else {
-        let signature = signature(store, suite, sha256, &trust.logins).map_err(|_| {
+        let signature = signature(store, suite, sha256, &trust.access).map_err(|_| {
             Fault::failed(format!("the repository {suite} is not signed"))
                 .hint("if you trust it all the same, say `unauthenticated: true`")
         })?;

@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Logins;
+use super::Access;
 use crate::build::inside::Inside;
 use crate::build::{BuildContext, CheckContext};
 use crate::debian::keyring;
-use crate::debian::sources::{SignedBy, Source, Sources, check_address};
+use crate::debian::sources::{ByHash, SignedBy, Source, Sources, check_address};
 use crate::diagnostics::{Diagnostics, Fault};
 
 /// A repository, in the terms of sources.list(5)'s deb822 format.
@@ -43,6 +43,9 @@ pub struct Repository {
     /// Whether a Release file past its date of expiry is refused.
     #[serde(default = "yes")]
     pub check_valid_until: bool,
+    /// Whether package lists are asked for by their digests; where the repository has them so, if it is left out.
+    #[serde(default)]
+    pub by_hash: Option<bool>,
     /// Whether the finished root keeps the repository.
     #[serde(default = "yes")]
     pub keep: bool,
@@ -86,6 +89,7 @@ impl Repository {
         source.architectures.clone_from(&self.architectures);
         source.signed_by = signed_by;
         source.trusted = self.trusted.then_some(true);
+        source.by_hash = self.by_hash.map(|by_hash| if by_hash { ByHash::Yes } else { ByHash::No });
         source.check_valid_until = (!self.check_valid_until).then_some(false);
         source
     }
@@ -217,8 +221,8 @@ fn read_key(recipe_dir: &Path, file: &str) -> Result<Vec<u8>> {
 }
 
 /// The logins of all repositories that have one.
-pub fn logins(repositories: &[Repository], recipe_dir: &Path) -> Result<Logins> {
-    let mut all = Logins::default();
+pub fn access(repositories: &[Repository], recipe_dir: &Path) -> Result<Access> {
+    let mut all = Access::default();
     for repository in repositories {
         if let Some(credentials) = &repository.credentials {
             let password = credentials.password(recipe_dir)?;

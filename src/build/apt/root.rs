@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::settings::Settings;
 use crate::build::files::RootFiles;
 use crate::build::inside::{Inside, Kind};
 use crate::debian::host::{SOURCES, sources_of};
@@ -12,14 +13,15 @@ use crate::debian::keyring;
 use crate::debian::sources::{SignedBy, Sources};
 
 /// The repositories of a root as one deb822 text that stands for itself, also when the root is not at hand: the
-/// keys that each names are part of it.
+/// keys that each names are part of it, and so are apt's settings, as a comment.
 pub fn sources_of_root(root: &Path) -> Result<String> {
-    Ok(read(root)?.0.to_string())
+    let (sources, _, settings) = read(root)?;
+    Ok(settings.to_line()? + &sources.to_string())
 }
 
 /// The repositories of a root, with the keys that they name, as far as the root has them; and the keys that may have
-/// signed those that name none, binary.
-pub(super) fn read(root: &Path) -> Result<(Sources, Vec<u8>)> {
+/// signed those that name none, binary; and what apt's settings there say.
+pub(super) fn read(root: &Path) -> Result<(Sources, Vec<u8>, Settings)> {
     let keys = Keys::open(root)?;
     let mut sources = sources_of(keys.files.names(SOURCES.1)?, &|path| keys.files.text(path))?;
     let trusted = keys.trusted()?;
@@ -36,7 +38,9 @@ pub(super) fn read(root: &Path) -> Result<(Sources, Vec<u8>)> {
             source.signed_by = Some(SignedBy::Key(keyring::armoured(&found).trim_end().to_owned()));
         }
     }
-    Ok((sources, trusted))
+    let settings = Settings::of_root(&keys.files)?;
+    settings.apply(&mut sources);
+    Ok((sources, trusted, settings))
 }
 
 /// The keyrings of a root. A link in it leads to a file of it, never to one of the host.
@@ -94,7 +98,7 @@ mod tests {
         .unwrap();
         fs::write(root.path().join("etc/apt/trusted.gpg.d/a.gpg"), [0x99, 1]).unwrap();
         fs::write(root.path().join("k.gpg"), [0x99, 2]).unwrap();
-        let (sources, trusted) = read(root.path()).unwrap();
+        let (sources, trusted, _) = read(root.path()).unwrap();
         let key = |source: usize| match &sources.0[source].signed_by {
             Some(SignedBy::Key(key)) => Some(keyring::binary(key.as_bytes()).unwrap()),
             _ => None,
@@ -136,7 +140,7 @@ mod tests {
             named.display()
         );
         fs::write(root.path().join("etc/apt/sources.list"), list).unwrap();
-        let (sources, trusted) = read(root.path()).unwrap();
+        let (sources, trusted, _) = read(root.path()).unwrap();
         assert!(sources.0.iter().all(|source| matches!(source.signed_by, Some(SignedBy::Named(_)))), "{sources}");
         assert_eq!(trusted, Vec::<u8>::new());
     }

@@ -9,14 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Logins, explain, lists, unavailable};
+use super::{Access, explain, lists, unavailable};
 use crate::build::BuildContext;
 use crate::debian::package_list::{self, Package};
 use crate::debian::sources::Sources;
 use crate::diagnostics::{Fault, FaultKind, fault_of};
 use crate::sandbox::{Bind, Command, Exit, Input, Told, View};
 use crate::store::StateDir;
-use crate::store::fetch::Request;
 
 /// Downloads at once.
 pub(super) const CONNECTIONS: usize = 8;
@@ -28,8 +27,8 @@ pub struct Options {
     pub recommends: bool,
     /// Whether the signatures of repositories are not looked at.
     pub unauthenticated: bool,
-    /// How to log in to repositories.
-    pub logins: Logins,
+    /// How to get at repositories.
+    pub access: Access,
     /// Whether maintainer scripts have the network.
     pub network: bool,
     /// Lines of apt.conf(5), `APT::Default-Release "trixie";`: after everything else.
@@ -96,7 +95,7 @@ impl<'a> Apt<'a> {
     /// Brings the package lists to the planned states of the repositories.
     pub fn update(&mut self) -> Result<()> {
         let plan =
-            lists::Plan { sources: &self.sources, architectures: &self.architectures, logins: &self.options.logins };
+            lists::Plan { sources: &self.sources, architectures: &self.architectures, access: &self.options.access };
         let state = lists::state_directory(self.cx, &plan, &|state| self.make_cache(state))?;
         self.state = Some(state);
         Ok(())
@@ -170,13 +169,7 @@ impl<'a> Apt<'a> {
             CONNECTIONS,
             packages,
             |package| {
-                let request = Request {
-                    credentials: self.options.logins.of(&package.url),
-                    url: package.url.clone(),
-                    sha256: Some(package.sha256.clone()),
-                    repository: true,
-                    ..Request::default()
-                };
+                let request = self.options.access.request(&package.url, Some(package.sha256.clone()));
                 let mut before = 0;
                 let fetched = self
                     .cx

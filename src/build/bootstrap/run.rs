@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow};
 
 use super::{Filters, Skeleton, Surroundings, Target, Variant};
-use crate::build::apt::{Apt, Base, Options, PackageFile};
+use crate::build::apt::{Access, Apt, Base, Options, PackageFile};
 use crate::build::{BuildContext, cleanup};
 use crate::debian::package_list;
 use crate::debian::sources::Sources;
 use crate::sandbox::Stream;
 
 /// What is to be installed, and how.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Bootstrap {
     /// The suite whose essential packages and priorities count.
     pub suite: String,
@@ -27,6 +27,8 @@ pub struct Bootstrap {
     pub merged_usr: Option<bool>,
     /// Options for apt, lines of apt.conf(5).
     pub apt_options: Vec<String>,
+    /// How to get at the packages.
+    pub access: Access,
     /// Files that are there before the packages.
     pub skeleton: Skeleton,
     /// Whether maintainer scripts have the network.
@@ -85,7 +87,7 @@ impl Bootstrap {
     }
 
     fn apt_options(&self) -> Options {
-        Options { config: self.apt_options.clone(), ..Options::default() }
+        Options { config: self.apt_options.clone(), access: self.access.clone(), ..Options::default() }
     }
 
     fn essential(&self, cx: &BuildContext<'_>) -> Vec<String> {

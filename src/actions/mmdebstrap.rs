@@ -10,9 +10,9 @@ use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads,
 use crate::build::apt::{Access, Settings, Trust, add_repositories};
 use crate::build::bootstrap::{Bootstrap, Filters, Skeleton, VARIANTS, Variant};
 use crate::build::{BuildContext, CheckContext, FileKind, InputContext, LOGIN_FILE};
-use crate::debian::{apt_conf, host};
 use crate::debian::snapshot::Stamp;
 use crate::debian::sources::{Sources, check_address};
+use crate::debian::{Architecture, apt_conf, host};
 use crate::diagnostics::Diagnostics;
 
 /// Make the root filesystem as mmdebstrap does.
@@ -71,6 +71,10 @@ pub struct Mmdebstrap {
     /// Parts of the archive.
     #[serde(default = "super::defaults::main_component")]
     pub components: Vec<String>,
+    /// Architectures whose packages the root takes: that of the recipe, then others, as `dpkg --add-architecture` adds
+    /// them. `include` can have such packages then, as `libc6:i386`.
+    #[serde(default)]
+    pub architectures: Vec<String>,
     /// Packages that hold the archives' keys, installed with the rest.
     #[serde(default)]
     pub keyring_packages: Vec<String>,
@@ -159,6 +163,7 @@ impl Mmdebstrap {
                 .with_context(|| format!("`{mirror}` is neither an address nor a line of sources.list"))?;
         }
         let sources = Sources::from_lines(&self.line(mirror))?;
+        Settings::default().check(&sources, "")?;
         sources.0.iter().flat_map(|source| &source.uris).try_for_each(|uri| check_address(uri))
     }
 
@@ -169,6 +174,10 @@ impl Mmdebstrap {
         let mut sources = Sources::from_lines(&list)?;
         settings.apply(&mut sources);
         Ok((list, sources, Access::default().with(&settings)))
+    }
+
+    fn foreign(&self) -> Result<Vec<Architecture>> {
+        self.architectures.iter().skip(1).map(|name| name.parse().map_err(anyhow::Error::msg)).collect()
     }
 
     fn keyrings(&self, recipe_dir: &Path) -> Vec<PathBuf> {
@@ -213,6 +222,23 @@ impl Action for Mmdebstrap {
         }
         if self.components.is_empty() {
             out.push(cx.error("components", "there is no component").hint("leave `components` out for main alone"));
+        }
+        for (index, name) in self.architectures.iter().enumerate() {
+            let place = format!("architectures[{index}]");
+            match name.parse::<Architecture>() {
+                Err(message) => out.push(cx.error(&place, message)),
+                Ok(first) if index == 0 && first != cx.architecture => out.push(
+                    cx.error(
+                        &place,
+                        format!("the first architecture is the root's own, and the recipe is for {}", cx.architecture),
+                    )
+                    .hint(format!("begin the list with {}", cx.architecture)),
+                ),
+                Ok(_) if self.architectures[..index].contains(name) => {
+                    out.push(cx.error(&place, format!("`{name}` is there twice")));
+                }
+                Ok(_) => {}
+            }
         }
         for (index, file) in self.keyring_files.iter().enumerate() {
             check_file(&format!("keyring-files[{index}]"), file, cx, out);
@@ -279,6 +305,7 @@ impl Action for Mmdebstrap {
         let mut trust = Trust::new(self.keyrings(cx.recipe_dir));
         trust.expired = self.snapshot.is_some();
         trust.access = access;
+        trust.foreign = self.foreign()?.iter().map(ToString::to_string).collect();
         add_repositories(cx, &sources, &trust)?;
         for file in &self.keyring_files {
             cx.add_tree(file, &cx.recipe_dir.join(file))?;
@@ -300,6 +327,7 @@ impl Action for Mmdebstrap {
             access,
             variant: self.variant()?,
             include: [&self.keyring_packages[..], &self.include].concat(),
+            foreign: self.foreign()?,
             merged_usr: self.merged_usr,
             apt_options: vec![apt_configuration.clone().collect()],
             skeleton: Skeleton {
@@ -330,7 +358,9 @@ fn check_apt_option(place: &str, option: &str, cx: &CheckContext<'_>, out: &mut 
         return out.push(cx.error(place, format!("apt would not read `{option}`: {error:#}")));
     }
     if all.is_empty() && !option.trim_start().starts_with('#') {
-        out.push(cx.error(place, format!("`{option}` sets nothing")).hint("such as `APT::Install-Recommends \"true\"`"));
+        out.push(
+            cx.error(place, format!("`{option}` sets nothing")).hint("such as `APT::Install-Recommends \"true\"`"),
+        );
     }
     let settings = Settings::of(&all);
     for refused in settings.refused() {

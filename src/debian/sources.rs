@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::apt_conf;
 use super::deb822::{self, Paragraph};
-use super::{Architecture, apt_conf};
 use crate::diagnostics::redacted;
 
 /// All repositories that are in force together.
@@ -34,7 +34,12 @@ pub struct Source {
     pub check_valid_until: Option<bool>,
     /// Whether indexes are asked for by their digests.
     pub by_hash: Option<ByHash>,
+    /// An option, with its value, that would have another Release file count: only apt itself knows what to make of it.
+    pub of_apt: Option<(String, String)>,
 }
+
+/// Names of such options.
+const OF_APT: [&str; 5] = ["InRelease-Path", "Valid-Until-Max", "Valid-Until-Min", "Check-Date", "Snapshot"];
 
 /// How apt asks for indexes (`By-Hash`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +125,7 @@ impl Source {
             trusted: None,
             check_valid_until: None,
             by_hash: None,
+            of_apt: None,
         }
     }
 
@@ -129,9 +135,9 @@ impl Source {
     }
 
     /// Whether it has binary packages for an architecture.
-    pub fn serves(&self, architecture: Architecture) -> bool {
+    pub fn serves(&self, architecture: &str) -> bool {
         self.types.iter().any(|t| t == "deb")
-            && (self.architectures.is_empty() || self.architectures.iter().any(|a| a == architecture.name()))
+            && (self.architectures.is_empty() || self.architectures.iter().any(|a| a == architecture))
     }
 
     /// One entry of the one-line format; `None` for blank lines and comments.
@@ -187,6 +193,7 @@ impl Source {
             trusted: paragraph.flag("Trusted"),
             check_valid_until: paragraph.flag("Check-Valid-Until"),
             by_hash: paragraph.get("By-Hash").and_then(ByHash::parse),
+            of_apt: OF_APT.iter().find_map(|name| Some(((*name).to_owned(), paragraph.get(name)?.trim().to_owned()))),
         };
         for suite in &source.suites {
             if suite.ends_with('/') != source.components.is_empty() {
@@ -215,6 +222,9 @@ impl Source {
         }
         if let Some(by_hash) = self.by_hash {
             paragraph.set("By-Hash", by_hash.name());
+        }
+        if let Some((name, value)) = &self.of_apt {
+            paragraph.set(name, value);
         }
         match &self.signed_by {
             Some(SignedBy::Named(names)) => paragraph.set("Signed-By", names.join(" ")),

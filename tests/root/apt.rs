@@ -484,7 +484,7 @@ fn what_the_roots_apt_is_told_of_fetching_holds() {
     case.build().success().says("`acquire::http::dl-limit`, which has no effect");
     assert!(!case.server.seen().iter().any(|seen| seen.path.contains("/by-hash/")), "asked by name");
     with_files(&case, &uri, &[(conf, "Acquire::Max-Valid-Time \"1\";\n")]);
-    case.build().code(2).says("sets `acquire::max-valid-time`").says("cannot meet");
+    case.build().code(2).says("sets `acquire::max-valid-time`").says("cannot be met");
     // A file that apt does not read.
     with_files(&case, &uri, &[(conf, text), ("etc/apt/apt.conf.d/91own.bak", "Acquire::Max-Valid-Time \"1\";\n")]);
     case.build().success();

@@ -108,7 +108,7 @@ fn normalised(path: &str, bytes: Vec<u8>) -> Vec<u8> {
     }
 }
 
-/// Builds the same both ways; the differences that are not known.
+/// Builds the same both ways, for one or several architectures; the differences that are not known.
 fn differences(
     suite: &str,
     variant: &str,
@@ -117,8 +117,9 @@ fn differences(
     known: &[(&str, &str)],
 ) -> Result<Vec<String>, String> {
     let mirror = debforge::debian::host::default_mirror().map_err(|error| format!("no mirror: {error:#}"))?;
+    let own = architecture.split(',').next().unwrap_or_default();
     let project = Project::new().shared_store().recipe(&format!(
-        "architecture: {architecture}\nactions:\n  - action: mmdebstrap\n    suite: {suite}\n    variant: {variant}\n    include: [{}]\n    mirrors: ['{mirror}']\n  - action: pack\n    file: ours.tar.zst\n    compression: zstd\n",
+        "architecture: {own}\nactions:\n  - action: mmdebstrap\n    suite: {suite}\n    variant: {variant}\n    architectures: [{architecture}]\n    include: [{}]\n    mirrors: ['{mirror}']\n  - action: pack\n    file: ours.tar.zst\n    compression: zstd\n",
         include.join(", ")
     ));
     let theirs = project.path("theirs.tar");
@@ -203,6 +204,16 @@ fn packages_that_divert_are_as_mmdebstrap_makes_them() {
         &DIVERTING,
         &[("usr/sbin/policy-rc.d", "the package's alternative; mmdebstrap's own file is in its way, then removed")],
     );
+}
+
+#[test]
+fn a_system_of_two_architectures_is_as_mmdebstrap_makes_it() {
+    needs_root!();
+    needs_program!("mmdebstrap", "mmdebstrap");
+    if debforge::debian::Architecture::host() != debforge::debian::Architecture::Amd64 {
+        skip!("needs a machine that runs programs of two architectures");
+    }
+    check("trixie", "apt", "amd64,i386", &["libc6:i386", "zlib1g:i386", "nano"]);
 }
 
 #[test]

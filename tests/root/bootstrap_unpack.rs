@@ -83,7 +83,7 @@ fn deb(dir: &Path, control: &str, files: &[(&str, &str)], items: &[Item<'_>]) ->
 /// Installs packages as the essential ones of a merged root, and gives the root with what was run in it.
 fn install(root: &Path, filters: &str, debs: &[PathBuf]) -> Result<Vec<String>> {
     let recorder = Recorder::default();
-    let mut target = Target::create(root, Architecture::host(), Filters::parse(filters)?, &recorder)?;
+    let mut target = Target::create(root, Architecture::host(), &[], Filters::parse(filters)?, &recorder)?;
     target.merge_usr()?;
     let wave = target.add(debs)?;
     target.install_essential(wave)?;

@@ -65,7 +65,8 @@ test $code = 101
     assert_eq!(case.text("var/started"), None);
     assert!(program.contains("# 2.0\n"), "{program}");
     let names = case.files().into_iter().map(|(name, _)| name);
-    let left: Vec<String> = names.filter(|name| name.contains(".debforge") || name.contains("dpkg/diversions")).collect();
+    let left: Vec<String> =
+        names.filter(|name| name.contains(".debforge") || name.contains("dpkg/diversions")).collect();
     assert_eq!(left, Vec::<String>::new());
 }
 
@@ -77,7 +78,8 @@ fn what_a_script_leaves_running_ends_with_the_step() {
     case.repository.publish(DATE);
     case.recipe("[lingers]", SIGNED, "");
     case.build().success();
-    let running = |pid: &fs::DirEntry| fs::read(pid.path().join("cmdline")).is_ok_and(|line| line == b"sleep\x003737\0");
+    let running =
+        |pid: &fs::DirEntry| fs::read(pid.path().join("cmdline")).is_ok_and(|line| line == b"sleep\x003737\0");
     let left = fs::read_dir("/proc").expect("/proc").flatten().filter(running).count();
     assert_eq!(left, 0);
 }

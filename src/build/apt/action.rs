@@ -119,7 +119,7 @@ pub fn add_inputs(cx: &mut InputContext<'_>, mut own: Sources, access: Access, u
     sources.0.extend(own.0);
     settings.check(&sources, ROOT_SETS)?;
     let access = access.with(&settings);
-    let trust = Trust { keys: Keys::Later, unauthenticated, expired: false, access };
+    let trust = Trust { keys: Keys::Later, unauthenticated, expired: false, foreign: settings.architectures, access };
     add_repositories(cx, &sources, &trust)
 }
 
@@ -150,11 +150,14 @@ pub fn install(
     }
     settings.check(&sources, ROOT_SETS)?;
     for name in settings.unheeded() {
-        cx.warn(format!("{ROOT_SETS} sets `{name}`, which has no effect: packages are fetched by debforge, not by apt"));
+        cx.warn(format!(
+            "{ROOT_SETS} sets `{name}`, which has no effect: packages are fetched by debforge, not by apt"
+        ));
     }
     let keys = Keys::Root(trusted);
     let (unauthenticated, access) = (options.unauthenticated, options.access.clone());
-    verify_in_root(cx, &sources, &Trust { keys, unauthenticated, expired: false, access })?;
+    let foreign = settings.architectures;
+    verify_in_root(cx, &sources, &Trust { keys, unauthenticated, expired: false, foreign, access })?;
     let keys = first_start::host_keys(cx.root);
     let volatile = Volatile::before(cx.root)?;
     let mut apt = Apt::open(cx, sources, options)?;

@@ -95,6 +95,7 @@ fn seen_by_apt(sources: &Sources) -> Sources {
         source.signed_by = None;
         source.check_valid_until = None;
         source.by_hash = None;
+        source.of_apt = None;
         source.types.retain(|t| t == "deb");
     }
     seen.0.retain(|source| !source.types.is_empty());
@@ -148,9 +149,7 @@ fn fill(cx: &BuildContext<'_>, plan: &Plan<'_>, releases: &BTreeMap<Suite, Strin
 /// Fetches an index: by its digest where the repository says so, and by its name where it is not there. Both are
 /// verified.
 pub(super) fn fetch(store: &Store, access: &Access, index: &Wanted) -> Result<Fetched> {
-    let get = |url: &str| {
-        store.fetch(&access.request(url, Some(index.sha256.clone())), &mut |_, _| {})
-    };
+    let get = |url: &str| store.fetch(&access.request(url, Some(index.sha256.clone())), &mut |_, _| {});
     let fetched = match (get(&index.url), &index.by_name) {
         (Err(error), Some(name)) if release_file::is_absent(&error) => get(name),
         (fetched, _) => fetched,

@@ -62,7 +62,14 @@ impl Access {
     /// Asks for a file of a repository.
     fn request(&self, url: &str, sha256: Option<String>) -> Request {
         let proxies = self.proxies.clone();
-        Request { credentials: self.of(url), url: url.to_owned(), sha256, repository: true, proxies, ..Request::default() }
+        Request {
+            credentials: self.of(url),
+            url: url.to_owned(),
+            sha256,
+            repository: true,
+            proxies,
+            ..Request::default()
+        }
     }
 
     /// The login for a file.

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::session::{CONNECTIONS, in_parallel};
 use super::lists::COMPRESSIONS;
+use super::session::{CONNECTIONS, in_parallel};
 use super::{Access, unavailable, verify};
 use crate::build::inputs::ReleaseState;
 use crate::build::{BuildContext, InputContext};
-use crate::debian::keyring;
 use crate::debian::release::{Release, clear_signed};
 use crate::debian::sources::{SignedBy, Source, Sources, Suite, check_address};
+use crate::debian::{Architecture, keyring};
 use crate::diagnostics::{Fault, Remedy, fault_of};
 use crate::store::Store;
 use crate::store::fetch::Fetched;
@@ -26,6 +26,8 @@ pub struct Trust {
     pub unauthenticated: bool,
     /// Whether Release files past their `Valid-Until` are taken, as snapshots of the past need it.
     pub expired: bool,
+    /// Architectures that the root has beside its own.
+    pub foreign: Vec<String>,
     /// How to get at it.
     pub access: Access,
 }
@@ -57,6 +59,11 @@ impl Trust {
         Self { keys, ..Self::default() }
     }
 
+    /// Whether anything is taken from a source.
+    fn is_for(&self, source: &Source, architecture: Architecture) -> bool {
+        source.serves(architecture.name()) || self.foreign.iter().any(|name| source.serves(name))
+    }
+
     /// Makes a keyring of this machine an input, where it verifies anything.
     pub fn add_keyring(&self, cx: &mut InputContext<'_>) -> Result<()> {
         if self.keys == Keys::DebianArchive && !self.unauthenticated {
@@ -78,7 +85,7 @@ pub(super) fn input_name(suite: &Suite) -> String {
 /// verifies it, and makes its digest an input.
 pub fn add_repositories(cx: &mut InputContext<'_>, sources: &Sources, trust: &Trust) -> Result<()> {
     let architecture = cx.architecture;
-    let served = || sources.0.iter().filter(|source| source.serves(architecture));
+    let served = || sources.0.iter().filter(|source| trust.is_for(source, architecture));
     let mut unknown: Vec<(&Source, Suite)> = Vec::new();
     for (source, suite) in served().flat_map(|source| source.suites().map(move |suite| (source, suite))) {
         if !cx.releases.contains_key(&suite.to_string()) && !unknown.iter().any(|(_, known)| *known == suite) {
@@ -145,9 +152,11 @@ fn stated(store: &Store, source: &Source, suite: &Suite, trust: &Trust) -> Resul
             Ok(list) => list,
         };
         if source.trusted != Some(true) && !trust.unauthenticated {
-            return Err(Fault::failed(format!("the repository {suite} has no Release file, so nothing says whose it is"))
-                .hint("if you trust it all the same, say `trusted: true` (`[trusted=yes]` in a line of sources.list)")
-                .into());
+            return Err(Fault::failed(format!(
+                "the repository {suite} has no Release file, so nothing says whose it is"
+            ))
+            .hint("if you trust it all the same, say `trusted: true` (`[trusted=yes]` in a line of sources.list)")
+            .into());
         }
         let text = format!("Date: Thu, 01 Jan 1970 00:00:00 UTC\nSHA256:\n {} {} {name}\n", list.sha256, list.size);
         return Ok(Some(ReleaseState { sha256: store.keep_text(&text)?, date: 0 }));
@@ -197,7 +206,7 @@ fn is_clear_signed(file: &str) -> bool {
 
 /// Verifies that the Release files which a step was planned with are signed with keys of the root that it works on.
 pub(super) fn verify_in_root(cx: &BuildContext<'_>, sources: &Sources, trust: &Trust) -> Result<()> {
-    for source in sources.0.iter().filter(|source| source.serves(cx.architecture)) {
+    for source in sources.0.iter().filter(|source| trust.is_for(source, cx.architecture)) {
         for suite in source.suites() {
             // Of one that the plan does not know nothing is taken.
             if let Some(sha256) = cx.input(&input_name(&suite)) {

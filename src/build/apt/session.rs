@@ -31,6 +31,8 @@ pub struct Options {
     pub access: Access,
     /// Whether maintainer scripts have the network.
     pub network: bool,
+    /// Architectures that the root will have beside its own, where it is still to be made.
+    pub foreign: Vec<String>,
     /// Lines of apt.conf(5), `APT::Default-Release "trixie";`: after everything else.
     pub config: Vec<String>,
 }
@@ -87,7 +89,8 @@ impl<'a> Apt<'a> {
             fs::create_dir_all(directory.join(part)).context("opening apt")?;
         }
         fs::write(directory.join("status"), "").context("opening apt")?;
-        let architectures = lists::architectures(cx.root, cx.architecture);
+        let mut architectures = lists::architectures(cx.root, cx.architecture);
+        architectures.extend(options.foreign.iter().cloned());
         let debs = Path::new("/tmp").join(directory.file_name().context("opening apt")?);
         Ok(Self { cx, sources, options, directory, debs, architectures, state: None })
     }

@@ -13,10 +13,13 @@ use crate::diagnostics::Fault;
 /// apt's main file, and the directory that it reads before.
 const FILES: (&str, &str) = ("/etc/apt/apt.conf", "/etc/apt/apt.conf.d");
 
+/// dpkg's list of the root's architectures, its own first.
+const ARCHITECTURES: &str = "/var/lib/dpkg/arch";
+
 /// What begins the line of a root's repositories that has its settings, a comment to who reads on.
 const LINE: &str = "#settings ";
 
-/// Settings of a root, or of a recipe for the root that it makes.
+/// Settings of a root, or of a recipe for the root that it makes; beside them, what else of a root fetching depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
@@ -32,6 +35,8 @@ pub struct Settings {
     unheeded: Vec<String>,
     /// Logins, in the form of apt_auth.conf(5).
     pub(super) logins: String,
+    /// The root's architectures, where it has several.
+    pub(super) architectures: Vec<String>,
 }
 
 /// A setting that cannot be met.
@@ -81,7 +86,8 @@ const REFUSED_OF_METHOD: &[&str] = &[
 ];
 
 /// How apt would go about it.
-const UNHEEDED: &[&str] = &["dl-limit", "user-agent", "user-agent-non-interactive", "allowredirect", "forceipv4", "forceipv6"];
+const UNHEEDED: &[&str] =
+    &["dl-limit", "user-agent", "user-agent-non-interactive", "allowredirect", "forceipv4", "forceipv6"];
 
 impl Effect {
     fn of(name: &str) -> Self {
@@ -91,7 +97,8 @@ impl Effect {
             _ => {}
         }
         let last = name.rsplit("::").next().unwrap_or_default();
-        let is_below = |top: &&&str| name == **top || name.strip_prefix(**top).is_some_and(|rest| rest.starts_with("::"));
+        let is_below =
+            |top: &&&str| name == **top || name.strip_prefix(**top).is_some_and(|rest| rest.starts_with("::"));
         if REFUSED.iter().any(|top| is_below(&top)) {
             return Self::Refused;
         }
@@ -164,6 +171,11 @@ impl Settings {
                 all.logins.push('\n');
             }
         }
+        let architectures = files.text(ARCHITECTURES)?.unwrap_or_default();
+        let architectures: Vec<&str> = architectures.split_whitespace().collect();
+        if architectures.len() > 1 {
+            all.architectures = architectures.into_iter().map(str::to_owned).collect();
+        }
         Ok(all)
     }
 
@@ -200,13 +212,25 @@ impl Settings {
     }
 
     /// Refuses to fetch from these repositories where apt would do it otherwise; `of` says whose settings they are.
-    pub(super) fn check(&self, sources: &Sources, of: &str) -> Result<()> {
+    pub fn check(&self, sources: &Sources, of: &str) -> Result<()> {
+        let unmet = sources.0.iter().find_map(|source| Some((source, &source.of_apt.as_ref()?.0)));
+        if let Some((source, option)) = unmet {
+            let suite = source.suites().next().map(|suite| suite.to_string()).unwrap_or_default();
+            return Err(Fault::recipe(format!(
+                "the repository {suite} has the option `{option}`, which cannot be met: packages are fetched by debforge, not by apt"
+            ))
+            .hint("write it into the root after the last step that installs packages")
+            .into());
+        }
         let mut uris = sources.0.iter().flat_map(|source| &source.uris);
         let https = uris.any(|uri| uri.starts_with("https:"));
         let Some(refused) = self.refused.iter().find(|refused| https || !refused.https) else { return Ok(()) };
-        Err(Fault::recipe(format!("{of} sets `{}`, which debforge, that fetches in apt's place, cannot meet", refused.name))
-            .hint(refused.instead())
-            .into())
+        Err(Fault::recipe(format!(
+            "{of} sets `{}`, which cannot be met: packages are fetched by debforge, not by apt",
+            refused.name
+        ))
+        .hint(refused.instead())
+        .into())
     }
 
     /// The logins.
@@ -226,9 +250,13 @@ impl Refused {
             "cainfo" | "capath" | "verify-peer" | "verify-host" | "crlfile" | "issuercert" => {
                 "certificates are checked with those that this machine knows, or that `SSL_CERT_FILE` names"
             }
-            "sslcert" | "sslkey" => "only `debootstrap` can show a certificate of its own: `certificate`, `private-key`",
+            "sslcert" | "sslkey" => {
+                "only `debootstrap` can show a certificate of its own: `certificate`, `private-key`"
+            }
             "trusted" | "trustedparts" => "name the keyrings by `keyring-files`, or `signed-by` of the repository",
-            "by-hash" | "check-valid-until" => "say `yes` or `no`, for all repositories or for one in its `.sources` file",
+            "by-hash" | "check-valid-until" => {
+                "say `yes` or `no`, for all repositories or for one in its `.sources` file"
+            }
             "check-date" => "say `Acquire::Check-Valid-Until` where an old state is what you want",
             "snapshot" => "the bootstraps have `snapshot`",
             _ => "leave it out, or write it into the root after the last step that installs packages",
@@ -275,9 +303,12 @@ mod tests {
         ] {
             assert_eq!(refused(option).len(), 1, "{option}");
         }
-        for option in
-            ["Acquire::https::Verify-Peer \"true\"", "Acquire::Retries \"3\"", "Acquire::Languages \"none\"", "APT::Get::Show-Upgraded \"1\""]
-        {
+        for option in [
+            "Acquire::https::Verify-Peer \"true\"",
+            "Acquire::Retries \"3\"",
+            "Acquire::Languages \"none\"",
+            "APT::Get::Show-Upgraded \"1\"",
+        ] {
             let settings = of(&[option]);
             assert!(settings.refused().next().is_none() && settings.unheeded().is_empty(), "{option}");
         }

@@ -22,7 +22,7 @@ pub struct Database {
 impl Database {
     /// Makes an empty database. Its directories are there before any package's files, so that no
     /// package can put a link in their place.
-    pub fn create(root: &Path, architecture: Architecture) -> Result<Self> {
+    pub fn create(root: &Path, architecture: Architecture, foreign: &[Architecture]) -> Result<Self> {
         let directory = root.join("var/lib/dpkg");
         for name in ["alternatives", "info", "triggers", "updates"] {
             let path = directory.join(name);
@@ -30,7 +30,8 @@ impl Database {
         }
         let database = Self { directory };
         database.write("status", "")?;
-        database.write("arch", &format!("{architecture}\n"))?;
+        let architectures: String = [architecture].iter().chain(foreign).map(|name| format!("{name}\n")).collect();
+        database.write("arch", &architectures)?;
         database.write("info/format", "1\n")?;
         database.write("triggers/Lock", "")?;
         fs::set_permissions(database.directory.join("triggers/Lock"), fs::Permissions::from_mode(0o600))?;

@@ -73,14 +73,15 @@ pub fn always_merged(suite: &str) -> Fault {
 }
 
 impl<'a> Target<'a> {
-    /// Begins with a root that has no packages yet.
+    /// Begins with a root that has no packages yet; its dpkg takes those of `foreign` architectures, too.
     pub fn create(
         root: &Path,
         architecture: Architecture,
+        foreign: &[Architecture],
         filters: Filters,
         surroundings: &'a dyn Surroundings,
     ) -> Result<Self> {
-        let database = Database::create(root, architecture)?;
+        let database = Database::create(root, architecture, foreign)?;
         Ok(Self {
             root: root.to_owned(),
             architecture,

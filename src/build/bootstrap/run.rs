@@ -8,8 +8,8 @@ use anyhow::{Context, Result, anyhow};
 use super::{Filters, Skeleton, Surroundings, Target, Variant};
 use crate::build::apt::{Access, Apt, Base, Options, PackageFile};
 use crate::build::{BuildContext, cleanup};
-use crate::debian::package_list;
 use crate::debian::sources::Sources;
+use crate::debian::{Architecture, package_list};
 use crate::sandbox::Stream;
 
 /// What is to be installed, and how.
@@ -23,6 +23,8 @@ pub struct Bootstrap {
     pub variant: Variant,
     /// Further packages.
     pub include: Vec<String>,
+    /// Architectures beside the root's own that packages may be of.
+    pub foreign: Vec<Architecture>,
     /// Whether /bin, /sbin and /lib are links into /usr; as the packages have it where `None`.
     pub merged_usr: Option<bool>,
     /// Options for apt, lines of apt.conf(5).
@@ -58,7 +60,7 @@ impl Bootstrap {
 
         self.skeleton.write(cx.root)?;
         let chroot = Chroot { cx, network: self.network };
-        let mut target = Target::create(cx.root, cx.architecture, filters, &chroot)?;
+        let mut target = Target::create(cx.root, cx.architecture, &self.foreign, filters, &chroot)?;
         let wave = target.add(&essential.debs)?;
         match self.merged_usr {
             Some(false) if target.brings_merged_usr()? => return Err(super::always_merged(&self.suite).into()),
@@ -76,9 +78,15 @@ impl Bootstrap {
                 target.install_essential(wave)?;
                 rest.join().map_err(|_| anyhow!("choosing packages ended in a panic"))?
             })?;
-            let wave = target.add(&rest.debs)?;
-            target.install(wave)?;
-            write_extended_states(cx, &rest)?;
+            let own = [cx.architecture.name(), "all"];
+            if rest.packages.iter().all(|package| own.contains(&package.architecture.as_str())) {
+                let wave = target.add(&rest.debs)?;
+                target.install(wave)?;
+                write_extended_states(cx, &rest)?;
+            } else {
+                // What packages of several architectures share, dpkg knows.
+                apt.install(&[vec!["install".to_owned(), "--".into()], self.rest_of(cx)].concat(), &[])?;
+            }
         }
         cleanup::after_bootstrap(cx.root)?;
         let status = fs::read_to_string(cx.root.join("var/lib/dpkg/status")).context("reading dpkg's status")?;
@@ -87,7 +95,13 @@ impl Bootstrap {
     }
 
     fn apt_options(&self) -> Options {
-        Options { config: self.apt_options.clone(), access: self.access.clone(), ..Options::default() }
+        Options {
+            config: self.apt_options.clone(),
+            access: self.access.clone(),
+            network: self.network,
+            foreign: self.foreign.iter().map(ToString::to_string).collect(),
+            ..Options::default()
+        }
     }
 
     fn essential(&self, cx: &BuildContext<'_>) -> Vec<String> {
@@ -99,8 +113,12 @@ impl Bootstrap {
         wanted
     }
 
+    fn rest_of(&self, cx: &BuildContext<'_>) -> Vec<String> {
+        self.variant.rest(&self.suite, cx.architecture, &self.include)
+    }
+
     fn rest(&self, cx: &BuildContext<'_>, apt: &Apt<'_>) -> Result<Fetched> {
-        let mut fetched = self.fetch(apt, &self.variant.rest(&self.suite, cx.architecture, &self.include))?;
+        let mut fetched = self.fetch(apt, &self.rest_of(cx))?;
         let name = |wanted: &String| wanted.split(['/', '=', ':']).next().unwrap_or_default().to_owned();
         fetched.manual.extend(self.include.iter().map(name));
         let priorities = self.variant.priorities();

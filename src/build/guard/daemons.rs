@@ -102,10 +102,7 @@ impl Diversions {
             _ => return Ok(None),
         };
         let slot = root.slot(path)?;
-        let before = Self {
-            written: root.link_kind(Path::new(DIVERSIONS_BEFORE))?.is_some(),
-            contents,
-        };
+        let before = Self { written: root.link_kind(Path::new(DIVERSIONS_BEFORE))?.is_some(), contents };
         let mut all = before.contents.clone().unwrap_or_default();
         for (path, aside) in DIRECTORIES.map(paths) {
             all.extend(format!("{}\n{}\n:\n", path.display(), aside.display()).into_bytes());
@@ -155,10 +152,7 @@ fn write(slot: &Slot, contents: &[u8], mode: u32) -> Result<()> {
 
 fn read(root: &Inside, path: &Path) -> Result<Vec<u8>> {
     let mut contents = Vec::new();
-    root.slot(path)?
-        .open_file()?
-        .read_to_end(&mut contents)
-        .with_context(|| format!("reading {}", path.display()))?;
+    root.slot(path)?.open_file()?.read_to_end(&mut contents).with_context(|| format!("reading {}", path.display()))?;
     Ok(contents)
 }
 

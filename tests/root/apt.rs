@@ -175,6 +175,12 @@ fn a_mirror_without_its_lists_by_digest_gives_them_by_name() {
     case.build().success();
     assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
     assert!(case.server.seen().iter().any(|seen| seen.path.contains("/by-hash/")), "asked by digest first");
+    case.server.forget();
+    fs::remove_dir_all(case.project.store()).expect("removing the store");
+    case.recipe("[two]", &format!("{SIGNED}\nby-hash: false"), "");
+    case.build().success();
+    assert!(!case.server.seen().iter().any(|seen| seen.path.contains("/by-hash/")), "asked by name");
+    assert!(case.text("etc/apt/sources.list.d/tests.sources").expect("the repository").contains("By-Hash: no\n"));
 }
 
 #[test]
@@ -371,6 +377,25 @@ fn unauthenticated_takes_what_no_known_key_has_signed() {
 }
 
 #[test]
+fn a_repository_for_another_architecture_of_the_root_is_one_of_its_own() {
+    let mut case = case!();
+    let (native, foreign) = match debforge::debian::Architecture::host() {
+        debforge::debian::Architecture::Amd64 => ("amd64", "i386"),
+        other => (other.name(), "amd64"),
+    };
+    let text = format!("for {foreign}\n");
+    case.repository.add(Deb::new("three", "1.0").architecture(foreign).file("usr/share/three", 0o644, &text));
+    case.repository.publish(DATE);
+    case.recipe(&format!("['three:{foreign}']"), &format!("{SIGNED}\narchitectures: [{foreign}]"), "");
+    let recipe = case.project.read("recipe.yaml");
+    let add =
+        format!("  - action: run\n    chroot: true\n    command: dpkg --add-architecture {foreign}\n  - action: apt\n");
+    case.project.write("recipe.yaml", recipe.replacen("  - action: apt\n", &add, 1));
+    case.build().success();
+    assert_eq!(case.text("usr/share/three"), Some(text), "{native}");
+}
+
+#[test]
 fn a_password_gets_to_the_server_and_nowhere_else() {
     let case = case!();
     let secret = "correct-horse-battery";
@@ -488,6 +513,40 @@ fn what_the_roots_apt_is_told_of_fetching_holds() {
     // A file that apt does not read.
     with_files(&case, &uri, &[(conf, text), ("etc/apt/apt.conf.d/91own.bak", "Acquire::Max-Valid-Time \"1\";\n")]);
     case.build().success();
+}
+
+#[test]
+fn what_a_recipes_apt_opts_say_of_fetching_holds() {
+    let case = case!();
+    case.repository.publish(&format!("{DATE}\nValid-Until: Tue, 03 Nov 2020 10:00:00 UTC\nAcquire-By-Hash: yes"));
+    let recipe = |uri: &str, more: &str| {
+        let text = format!(
+            "architecture: {}\nactions:\n  - action: mmdebstrap\n    suite: stable\n    variant: extract\n    mirrors: ['{uri}']\n    keyring-files: [key.asc]\n    include: [two]\n    {more}\n  - action: pack\n    file: out.tar\n    compression: none\n",
+            debforge::debian::Architecture::host()
+        );
+        case.project.write("recipe.yaml", text);
+    };
+    let uri = case.server.url("");
+    recipe(&uri, "");
+    case.build().code(1).says("has expired on 2020-11-03").says("`check-valid-until: false`, for the bootstrap");
+    recipe(&uri, "check-valid-until: false");
+    case.build().success();
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
+    let list = case.text("etc/apt/sources.list").expect("the list of repositories");
+    assert!(list.starts_with("deb [check-valid-until=no] "), "{list}");
+    assert!(case.server.seen().iter().any(|seen| seen.path.contains("/by-hash/")), "asked by digest");
+    case.server.forget();
+    fs::remove_dir_all(case.project.store()).expect("removing the store");
+    let proxy = format!(
+        "apt-opts: ['Acquire::Check-Valid-Until \"false\"', 'Acquire::By-Hash \"no\"', 'Acquire::http::Proxy \"{uri}\"']"
+    );
+    // Nobody knows this host; the proxy is not asked for its address.
+    recipe("http://mirror.invalid/", &proxy);
+    case.build().success();
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
+    assert!(case.server.sent("dists/stable/main/binary-amd64/Packages") == 1, "asked by name");
+    let list = case.text("etc/apt/sources.list").expect("the list of repositories");
+    assert_eq!(list, "deb http://mirror.invalid/ stable main\n");
 }
 
 #[test]

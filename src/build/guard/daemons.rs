@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -12,10 +13,10 @@ use nix::fcntl::OFlag;
 use super::super::inside::{Inside, Kind, Slot};
 
 const NAME: &str = "start-stop-daemon";
-/// Where the program itself is meanwhile, in the same directory.
-const ASIDE: &str = "start-stop-daemon.debforge";
-/// One is a link to the other where /usr is merged.
-const DIRECTORIES: [&str; 2] = ["/usr/sbin", "/sbin"];
+/// Where the program may be, one a link to the other where /usr is merged; and its name there meanwhile. They differ: a
+/// package that comes to have it by the other path has dpkg remove what is under the old one, wherever that leads.
+const PLACES: [(&str, &str); 2] =
+    [("/usr/sbin", "start-stop-daemon.debforge"), ("/sbin", "start-stop-daemon.debforge-old")];
 
 /// As debootstrap and mmdebstrap have it, it takes everything for done.
 const STAND_IN: &[u8] = b"#!/bin/sh\necho 'start-stop-daemon: no daemon is started or stopped in a build' >&2\n";
@@ -27,6 +28,8 @@ const DIVERSIONS_BEFORE: &str = "/var/lib/dpkg/diversions-old";
 
 /// What was there before.
 pub(super) struct Held {
+    /// Where the program went.
+    put: Vec<PathBuf>,
     directory_times: Vec<(&'static str, SystemTime)>,
     diversions: Option<Diversions>,
 }
@@ -41,44 +44,43 @@ impl Held {
     /// Puts the stand-in in place; `None` where the root has no such program. What dpkg would unpack over it, an
     /// upgrade of its own, it is told to put where the program is.
     pub(super) fn set(root: &Inside) -> Result<Option<Self>> {
-        let mut held = Self { directory_times: Vec::new(), diversions: None };
-        for directory in DIRECTORIES {
+        let mut held = Self { put: Vec::new(), directory_times: Vec::new(), diversions: None };
+        for (directory, _) in PLACES {
             if let Ok(opened) = root.directory(Path::new(directory), OFlag::O_RDONLY)
                 && let Ok(time) = File::from(opened).metadata().and_then(|meta| meta.modified())
             {
                 held.directory_times.push((directory, time));
             }
         }
-        let mut any = false;
-        for directory in DIRECTORIES {
-            let (path, aside) = paths(directory);
-            let there = matches!(root.link_kind(&path)?, Some(Kind::File | Kind::Link));
-            // By another name of the directory it may be there already.
-            if there && root.link_kind(&aside)?.is_none() {
+        for (path, aside) in PLACES.map(paths) {
+            // By another name of the directory it may be in place already.
+            let there = match root.link_kind(&path)? {
+                Some(Kind::File) => read(root, &path)? != STAND_IN,
+                kind => kind == Some(Kind::Link),
+            };
+            if there {
                 let slot = root.slot(&path)?;
                 slot.rename(&root.slot(&aside)?)?;
                 write(&slot, STAND_IN, 0o755)?;
-                any = true;
+                held.put.push(aside);
             }
         }
-        if any {
-            held.diversions = Diversions::add(root)?;
+        if held.put.is_empty() {
+            return Ok(None);
         }
-        Ok(any.then_some(held))
+        held.diversions = Diversions::add(root)?;
+        Ok(Some(held))
     }
 
     /// Gives the program its place again: the one that was there, or the one that came meanwhile.
     pub(super) fn release(self, root: &Inside) -> Result<()> {
-        for directory in DIRECTORIES {
-            let (path, aside) = paths(directory);
-            let ours = root.link_kind(&path)? == Some(Kind::File) && read(root, &path)? == STAND_IN;
-            match (ours, root.link_kind(&aside)?.is_some()) {
-                (true, true) => root.slot(&aside)?.rename(&root.slot(&path)?)?,
-                // No package has it any more, or a script has put another there.
-                (true, false) => root.slot(&path)?.remove()?,
-                (false, true) => root.slot(&aside)?.remove()?,
-                (false, false) => {}
-            }
+        let [(path, aside), (other_path, other_aside)] = PLACES.map(paths);
+        let [here, there] = PLACES.map(|(directory, _)| root.resolve(Path::new(directory)).ok());
+        if here.is_some() && here == there {
+            self.settle(root, &path, &[aside, other_aside])?;
+        } else {
+            self.settle(root, &path, &[aside])?;
+            self.settle(root, &other_path, &[other_aside])?;
         }
         if let Some(diversions) = &self.diversions {
             diversions.release(root)?;
@@ -89,6 +91,31 @@ impl Held {
             }
         }
         Ok(())
+    }
+
+    /// Puts what is under one of these names in the place of the stand-in.
+    fn settle(&self, root: &Inside, path: &Path, asides: &[PathBuf]) -> Result<()> {
+        let mut left = Vec::new();
+        for aside in asides {
+            if root.link_kind(aside)?.is_some() {
+                left.push(aside);
+            }
+        }
+        // What came meanwhile under another name is newer.
+        left.sort_by_key(|aside| self.put.contains(aside));
+        let kind = root.link_kind(path)?;
+        let free = kind.is_none() || kind == Some(Kind::File) && read(root, path)? == STAND_IN;
+        let mut left = left.into_iter();
+        if free {
+            match left.next() {
+                Some(aside) => root.slot(aside)?.rename(&root.slot(path)?)?,
+                // No package has it any more.
+                None if kind.is_some() => root.slot(path)?.remove()?,
+                None => {}
+            }
+        }
+        // A script has put another there, or an upgrade has.
+        left.try_for_each(|aside| root.slot(aside)?.remove())
     }
 }
 
@@ -104,7 +131,7 @@ impl Diversions {
         let slot = root.slot(path)?;
         let before = Self { written: root.link_kind(Path::new(DIVERSIONS_BEFORE))?.is_some(), contents };
         let mut all = before.contents.clone().unwrap_or_default();
-        for (path, aside) in DIRECTORIES.map(paths) {
+        for (path, aside) in PLACES.map(paths) {
             all.extend(format!("{}\n{}\n:\n", path.display(), aside.display()).into_bytes());
         }
         write_as_before(&slot, &all)?;
@@ -126,14 +153,18 @@ impl Diversions {
     }
 }
 
-fn paths(directory: &str) -> (PathBuf, PathBuf) {
-    (Path::new(directory).join(NAME), Path::new(directory).join(ASIDE))
+/// The program's path in a place, and the one that it has meanwhile.
+fn paths((directory, aside): (&str, &str)) -> (PathBuf, PathBuf) {
+    (Path::new(directory).join(NAME), Path::new(directory).join(aside))
 }
 
 /// The database without the diversions that lead to where the program is.
 fn without_ours(database: &[u8]) -> Vec<u8> {
     let lines: Vec<&[u8]> = database.split_inclusive(|byte| *byte == b'\n').collect();
-    let ours = |entry: &[&[u8]]| entry.get(1).is_some_and(|to| to.trim_ascii_end().ends_with(ASIDE.as_bytes()));
+    let ours = |entry: &[&[u8]]| {
+        let to = entry.get(1).map(|to| to.trim_ascii_end());
+        PLACES.map(paths).iter().any(|(_, aside)| to == Some(aside.as_os_str().as_bytes()))
+    };
     lines.chunks(3).filter(|entry| !ours(entry)).flatten().copied().flatten().copied().collect()
 }
 
@@ -203,19 +234,36 @@ mod tests {
         assert_eq!(state(root.path()), before);
     }
 
+    /// Where the program is meanwhile, of the root's /usr/sbin and of its /sbin.
+    const ASIDE: &str = "usr/sbin/start-stop-daemon.debforge";
+    const ASIDE_OLD: &str = "sbin/start-stop-daemon.debforge-old";
+
+    fn assert_settled(root: &Path, program: &str) {
+        assert_eq!(fs::read_to_string(root.join(PROGRAM)).unwrap(), program);
+        assert_eq!(fs::read_dir(root.join("usr/sbin")).unwrap().count(), 1);
+    }
+
     #[test]
     fn an_upgrade_is_what_stays() {
+        // dpkg unpacks to where the diversion of the package's path leads.
+        for aside in [ASIDE, ASIDE_OLD] {
+            let (root, inside) = root();
+            let held = Held::set(&inside).unwrap().unwrap();
+            fs::write(root.path().join(aside), "the new program").unwrap();
+            held.release(&inside).unwrap();
+            assert_settled(root.path(), "the new program");
+        }
+    }
+
+    #[test]
+    fn diversions_that_scripts_make_stay() {
         let (root, inside) = root();
         let held = Held::set(&inside).unwrap().unwrap();
-        // dpkg unpacks to where the diversion leads, and a script makes one of its own.
-        fs::write(root.path().join("sbin").join(ASIDE), "the new program").unwrap();
         let database = root.path().join("var/lib/dpkg/diversions");
         let text = fs::read_to_string(&database).unwrap();
         fs::write(&database, format!("/b\n/b.real\n:\n{text}")).unwrap();
         held.release(&inside).unwrap();
-        assert_eq!(fs::read_to_string(root.path().join(PROGRAM)).unwrap(), "the new program");
         assert_eq!(fs::read_to_string(&database).unwrap(), "/b\n/b.real\n:\n/a\n/a.real\nx\n");
-        assert!(!root.path().join("sbin").join(ASIDE).exists());
     }
 
     #[test]
@@ -225,14 +273,27 @@ mod tests {
         fs::create_dir(root.path().join("sbin")).unwrap();
         fs::rename(root.path().join(PROGRAM), root.path().join("sbin/start-stop-daemon")).unwrap();
         let held = Held::set(&inside).unwrap().unwrap();
-        for name in [NAME, ASIDE] {
+        for name in [NAME, PLACES[1].1] {
             fs::rename(root.path().join("sbin").join(name), root.path().join("usr/sbin").join(name)).unwrap();
         }
         fs::remove_dir(root.path().join("sbin")).unwrap();
         symlink("usr/sbin", root.path().join("sbin")).unwrap();
         held.release(&inside).unwrap();
-        assert_eq!(fs::read_to_string(root.path().join(PROGRAM)).unwrap(), "the program");
-        assert!(!root.path().join("sbin").join(ASIDE).exists());
+        assert_settled(root.path(), "the program");
+    }
+
+    #[test]
+    fn without_a_merged_usr_it_may_come_by_the_other_path() {
+        let (root, inside) = root();
+        fs::remove_file(root.path().join("sbin")).unwrap();
+        fs::create_dir(root.path().join("sbin")).unwrap();
+        fs::rename(root.path().join(PROGRAM), root.path().join("sbin/start-stop-daemon")).unwrap();
+        let held = Held::set(&inside).unwrap().unwrap();
+        fs::write(root.path().join(ASIDE), "the new program").unwrap();
+        fs::remove_file(root.path().join(ASIDE_OLD)).unwrap();
+        held.release(&inside).unwrap();
+        assert_settled(root.path(), "the new program");
+        assert_eq!(fs::read_dir(root.path().join("sbin")).unwrap().count(), 0);
     }
 
     #[test]
@@ -241,8 +302,7 @@ mod tests {
         let held = Held::set(&inside).unwrap().unwrap();
         fs::write(root.path().join(PROGRAM), "another").unwrap();
         held.release(&inside).unwrap();
-        assert_eq!(fs::read_to_string(root.path().join(PROGRAM)).unwrap(), "another");
-        assert!(!root.path().join("sbin").join(ASIDE).exists());
+        assert_settled(root.path(), "another");
     }
 
     #[test]

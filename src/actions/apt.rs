@@ -53,7 +53,14 @@ use crate::diagnostics::Diagnostics;
 /// made from the root would share them; a unit makes new ones when a system starts first. The same
 /// goes for /etc/machine-id.
 ///
-/// **Compared with debos**: nothing is downloaded twice; `repositories` and `preferences` are new; no
+/// Packages' scripts start nothing: invoke-rc.d(8) is told so by a policy-rc.d, start-stop-daemon(8) does nothing, and
+/// what a script starts by itself ends with the step. They have the environment that every step has.
+///
+/// What apt's configuration in the root says of fetching holds for debforge, which does it in apt's place:
+/// `Acquire::Check-Valid-Until`, `Acquire::By-Hash`, proxies (before those of the environment and of this machine's apt),
+/// and the logins of /etc/apt/auth.conf.d. What cannot be met is an error; what has no effect is said.
+///
+/// **Compared with debos**: nothing is downloaded twice; `repositories`, `preferences` and `network: false` are new; no
 /// service is started; versions, suites and patterns are taken as on apt's command line.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -52,7 +52,7 @@ use crate::diagnostics::{Diagnostics, Remedy, fault_of};
 /// (`--from` runs the step again).
 ///
 /// **Compared with debos**: works without being root; packages are kept; no /etc/resolv.conf, machine
-/// id, package lists or logs are left, and /dev has no device nodes; `snapshot` is new.
+/// id, package lists or logs are left, and /dev has no device nodes; `check-valid-until`, `network` and `snapshot` are new.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Debootstrap {

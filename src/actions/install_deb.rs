@@ -35,6 +35,8 @@ use crate::diagnostics::{Diagnostics, Fault};
 ///   origin: tool
 /// ```
 ///
+/// Packages' scripts, and apt's configuration in the root, are as for `apt`.
+///
 /// **Compared with debos**: dependencies are downloaded once and kept; in a recipe within a recipe the
 /// origin `recipe` is that recipe's own directory.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]

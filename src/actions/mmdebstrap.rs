@@ -48,13 +48,16 @@ use crate::diagnostics::Diagnostics;
 /// The step depends on the Release files of these suites: it runs again when one of them has changed,
 /// and `snapshot` keeps them as they were at one moment.
 ///
+/// Packages' scripts start nothing, as with the command, and have the environment that every step has. `apt-opts` hold for
+/// debforge, which fetches in apt's place, as far as they are about that; what cannot be met is an error.
+///
 /// **Compared with the command**: nothing is left in the root that would tell one machine from
 /// another. There is no /etc/resolv.conf, /etc/hostname says `localhost`, /etc/machine-id asks for a
 /// new one at the first boot, and /dev has no device nodes; caches, package lists and logs are gone.
 /// Hooks and modes have no counterpart: what a hook would do is an action of its own.
 ///
 /// **Compared with debos**: the work is done by debforge itself; packages stay in its store, so no
-/// second build downloads them; `snapshot` is new.
+/// second build downloads them; `architectures`, `check-valid-until`, `network` and `snapshot` are new.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Mmdebstrap {

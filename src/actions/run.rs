@@ -78,7 +78,8 @@ use crate::sandbox::Isolation;
 /// `-e`, those of `environment`, and nothing else.
 ///
 /// **Compared with debos**: not run twice without need; the host is read-only; `environment` and
-/// `network: false`; no service of the host or the root is reached or started.
+/// `network: false`; no service of the host or the root is reached, and invoke-rc.d(8) starts none. A command that calls
+/// start-stop-daemon(8) or an init script itself means it: what it starts ends with the step.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Run {

@@ -5,6 +5,7 @@ use std::fs;
 use super::apt::{Case, DATE, SIGNED};
 use crate::harness::http::Server;
 use crate::harness::repository::Deb;
+use crate::harness::{Project, confinement};
 
 /// A [`Case`], or the test ends.
 macro_rules! case {
@@ -71,6 +72,19 @@ test $code = 101
 }
 
 #[test]
+fn an_upgrade_of_dpkg_brings_its_own_start_stop_daemon() {
+    needs_root!();
+    needs_program!("gpgv", "gpgv");
+    let Ok(mirror) = debforge::debian::host::default_mirror() else { skip!("needs a mirror of Debian") };
+    // Between these the package comes to have it in another directory, by another name of the same.
+    let project = Project::new().shared_store().recipe(&format!(
+        "architecture: {}\nactions:\n  - {{action: mmdebstrap, suite: bookworm, variant: apt, mirrors: ['{mirror}']}}\n  - action: run\n    chroot: true\n    command: cat /var/lib/dpkg/diversions > /before\n  - action: apt\n    packages: [dpkg/trixie]\n    repositories: [{{name: trixie, uris: ['{mirror}'], suites: [trixie]}}]\n  - action: run\n    chroot: true\n    command: |\n      set -- $(md5sum /usr/sbin/start-stop-daemon)\n      grep \"^$1  usr/sbin/start-stop-daemon$\" /var/lib/dpkg/info/dpkg.md5sums\n      test \"$(ls /usr/sbin | grep ^start-stop)\" = start-stop-daemon\n      ! grep start-stop /before /var/lib/dpkg/diversions\n",
+        debforge::debian::Architecture::host()
+    ));
+    project.build([]).success();
+}
+
+#[test]
 fn what_a_script_leaves_running_ends_with_the_step() {
     let mut case = case!();
     let script = "#!/bin/sh\n(sleep 3737 </dev/null >/dev/null 2>&1 &)\n";
@@ -114,6 +128,27 @@ fn scripts_see_nothing_of_how_they_are_run() {
     names.retain(|name| !expected.contains(name));
     assert_eq!(names, Vec::<&str>::new(), "{exported}");
     assert!(!exported.contains("debforge") && !exported.contains("/tmp/"), "{exported}");
+}
+
+#[test]
+fn where_nothing_can_be_mounted_scripts_find_the_same() {
+    needs_root!();
+    needs_program!("setpriv", "util-linux");
+    let mut case = case!();
+    let script = "#!/bin/sh\nexport -p > /usr/share/exported\n/sbin/start-stop-daemon --start\n";
+    case.repository.add(supervisor("1.0"));
+    case.repository.add(Deb::new("asks", "1.0").field("Pre-Depends", "supervisor").script("postinst", script));
+    case.repository.publish(DATE);
+    case.recipe("[supervisor]", SIGNED, "");
+    let first = case.project.read("recipe.yaml");
+    let text = "  - action: apt\n    packages: [asks]\n  - action: pack\n";
+    case.project.write("recipe.yaml", first.replace("  - action: pack\n", text));
+    let args = ["build", "recipe.yaml", "--artifactdir", "out"];
+    case.project.run_inside(&confinement::without_mounts(), args).success();
+    let exported = case.text("usr/share/exported").expect("what the script wrote");
+    assert!(!exported.contains("APT_CONFIG") && !exported.contains("debforge"), "{exported}");
+    assert_eq!(case.text("var/started"), None);
+    assert!(case.text("sbin/start-stop-daemon").expect("start-stop-daemon").contains("# 1.0\n"));
 }
 
 #[test]

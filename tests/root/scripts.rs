@@ -131,6 +131,24 @@ fn scripts_see_nothing_of_how_they_are_run() {
 }
 
 #[test]
+fn the_roots_own_apt_conf_holds_and_its_hooks_see_no_more() {
+    let case = case!();
+    case.project.write("root/etc/apt/apt.conf", "DPkg::Post-Invoke { \"export -p > /hook\"; };\n");
+    case.project.write("root/etc/apt/apt.conf.d/10own", "DPkg::Pre-Invoke { \"echo > /hook-of-part\"; };\n");
+    case.recipe("[two]", SIGNED, "");
+    let recipe = case.project.read("recipe.yaml");
+    let text = "  - {action: overlay, source: root}\n  - action: apt\n";
+    case.project.write("recipe.yaml", recipe.replacen("  - action: apt\n", text, 1));
+    case.build().success();
+    let exported = case.text("hook").expect("what the hook wrote");
+    assert!(!exported.contains("APT_CONFIG") && !exported.contains("debforge"), "{exported}");
+    assert!(case.text("hook-of-part").is_some());
+    // Only apt knows this release for none.
+    case.project.write("root/etc/apt/apt.conf", "APT::Default-Release \"nowhere\";\n");
+    case.build().code(1).says("nowhere");
+}
+
+#[test]
 fn where_nothing_can_be_mounted_scripts_find_the_same() {
     needs_root!();
     needs_program!("setpriv", "util-linux");

@@ -15,7 +15,7 @@ use crate::debian::deb::Deb;
 use crate::debian::deb822::Paragraph;
 use crate::debian::package_list::{self, Package};
 use crate::diagnostics::{Fault, FaultKind};
-use crate::sandbox::Stream;
+use crate::sandbox::{Bind, Stream};
 
 /// What apt starts for dpkg, in the root, and its text: no script of a package gets to know of our apt's configuration.
 const DPKG: (&str, &str) = ("dpkg", "#!/bin/sh\nunset APT_CONFIG\nexec dpkg \"$@\"\n");
@@ -134,6 +134,12 @@ impl Apt<'_> {
             true,
         );
         runner = runner.maintainer_scripts().network(self.options.network);
+        if let Some(binds) = self.configuration_in_place()? {
+            environment.remove("APT_CONFIG");
+            runner = binds
+                .into_iter()
+                .fold(runner, |runner, Bind { source, target, read_only }| runner.bind(source, target, read_only));
+        }
         for (name, value) in environment {
             runner = runner.env(name, value);
         }

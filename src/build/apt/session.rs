@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Access, explain, lists, unavailable};
+use super::{Access, explain, lists, settings, unavailable};
 use crate::build::BuildContext;
+use crate::build::files::RootFiles;
 use crate::debian::package_list::{self, Package};
 use crate::debian::sources::Sources;
 use crate::diagnostics::{Fault, FaultKind, fault_of};
-use crate::sandbox::{Bind, Command, Exit, Input, Told, View};
+use crate::sandbox::{Bind, Command, Exit, Input, Isolation, Told, View};
 use crate::store::StateDir;
 
 /// Downloads at once.
@@ -274,7 +275,7 @@ impl<'a> Apt<'a> {
         environment: &mut BTreeMap<String, String>,
     ) -> Result<()> {
         let etc = self.etc(base);
-        // The root's own apt.conf.d is read after the first file, and overruled by the second.
+        // The root's own apt.conf.d is read after the first file, then its apt.conf; the last overrules them.
         let first = format!(
             "Dir::Etc::main \"/dev/null\";\nDir::Etc::parts {};\n",
             quote(&etc.join("apt.conf.d").display().to_string())
@@ -286,7 +287,34 @@ impl<'a> Apt<'a> {
         });
         environment.insert("APT_CONFIG".into(), first?);
         argv.splice(1..1, ["-c".to_owned(), last?]);
+        let main = match base {
+            Base::Empty => None,
+            Base::Root => RootFiles::open(self.cx.root)?.text(settings::FILES.0)?,
+        };
+        if let Some(main) = main {
+            let path = self.directory.join(format!("{name}-main.conf"));
+            fs::write(&path, main).context("writing apt's configuration")?;
+            argv.splice(1..1, ["-c".to_owned(), path.display().to_string()]);
+        }
         Ok(())
+    }
+
+    /// Binds that show apt the same configuration in the place of the host's, so that no variable has to name it, which
+    /// all that apt runs would have; `None` where they cannot.
+    pub(super) fn configuration_in_place(&self) -> Result<Option<Vec<Bind>>> {
+        let (main, parts) = settings::FILES;
+        if self.cx.sandbox.isolation != Isolation::Namespaces || !Path::new(parts).is_dir() {
+            return Ok(None);
+        }
+        let own = self.etc(Base::Root).join("apt.conf.d");
+        let source = if own.is_dir() { own } else { self.etc(Base::Empty).join("apt.conf.d") };
+        let mut binds = vec![Bind { source, target: parts.into(), read_only: true }];
+        if Path::new(main).is_file() {
+            let empty = self.directory.join("empty.conf");
+            fs::write(&empty, "").context("writing apt's configuration")?;
+            binds.push(Bind { source: empty, target: main.into(), read_only: true });
+        }
+        Ok(Some(binds))
     }
 
     fn etc(&self, base: Base) -> PathBuf {

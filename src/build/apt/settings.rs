@@ -11,7 +11,7 @@ use crate::debian::sources::{ByHash, Sources};
 use crate::diagnostics::Fault;
 
 /// apt's main file, and the directory that it reads before.
-const FILES: (&str, &str) = ("/etc/apt/apt.conf", "/etc/apt/apt.conf.d");
+pub(super) const FILES: (&str, &str) = ("/etc/apt/apt.conf", "/etc/apt/apt.conf.d");
 
 /// dpkg's list of the root's architectures, its own first.
 const ARCHITECTURES: &str = "/var/lib/dpkg/arch";

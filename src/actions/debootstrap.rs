@@ -1,5 +1,6 @@
 //! The action `debootstrap`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -12,6 +13,7 @@ use crate::build::apt::{Apt, Base, Options, Trust, add_repositories};
 use crate::build::bootstrap::{self, HOSTNAME, Variant, reset_devices};
 use crate::build::inside::{Inside, Kind};
 use crate::build::{BuildContext, CheckContext, InputContext, cleanup};
+use crate::debian::apt_proxy::AptProxies;
 use crate::debian::snapshot::Stamp;
 use crate::debian::sources::{Source, Sources, check_address};
 use crate::debian::{host, package_list};
@@ -156,6 +158,9 @@ impl Debootstrap {
             argv.push(format!("{SCRIPTS}/sid"));
         }
         let mut runner = cx.host(argv).network(true).writable(cache);
+        if let Some((variable, proxy)) = proxy_of_apt(&self.mirror()?, &cx.process_environment())? {
+            runner = runner.env(variable, proxy);
+        }
         for (_, file) in self.files() {
             let path = cx.recipe_dir.join(file);
             runner = runner.bind(&path, &path, true);
@@ -352,6 +357,18 @@ impl Action for Debootstrap {
         cx.detail = self.finish(cx)?;
         Ok(())
     }
+}
+
+/// The proxy that this machine's apt has for a mirror, as the variable that tells wget; `None` where the environment
+/// names one.
+fn proxy_of_apt(mirror: &str, environment: &BTreeMap<String, String>) -> Result<Option<(String, String)>> {
+    let url = url::Url::parse(mirror).with_context(|| format!("`{mirror}` is no address"))?;
+    let variable = format!("{}_proxy", url.scheme());
+    if !matches!(url.scheme(), "http" | "https") || environment.keys().any(|name| name.eq_ignore_ascii_case(&variable))
+    {
+        return Ok(None);
+    }
+    Ok(AptProxies::of_host().to(&url)?.map(|proxy| (variable, proxy)))
 }
 
 fn check_mirror(mirror: &str) -> Result<()> {

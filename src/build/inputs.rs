@@ -68,7 +68,7 @@ pub struct InputContext<'a> {
 pub struct ReleaseState {
     /// SHA-256 of InRelease (or Release); the file itself is in the store under it.
     pub sha256: String,
-    /// Its `Date`, in seconds since 1970.
+    /// Its `Date`, in seconds since 1970; before all others where it has none.
     pub date: i64,
 }
 

@@ -7,18 +7,6 @@ use crate::harness::http::Server;
 use crate::harness::repository::Deb;
 use crate::harness::{Project, confinement};
 
-/// A [`Case`], or the test ends.
-macro_rules! case {
-    () => {{
-        needs_program!("gpg", "gnupg");
-        needs_program!("apt-get", "apt");
-        match Case::new() {
-            Some(case) => case,
-            None => skip!("needs dpkg and what it calls"),
-        }
-    }};
-}
-
 /// start-stop-daemon as a package of this version has it: it notes that it was called.
 fn supervisor(version: &str) -> Deb {
     let program = format!("#!/bin/sh\n# {version}\necho \"$@\" >> /var/started\n");

@@ -7,6 +7,7 @@
 //! downloaded by apt itself, so it needs no network, no credentials and no keys.
 
 mod action;
+mod configuration;
 mod explain;
 pub(crate) mod first_start;
 mod install;

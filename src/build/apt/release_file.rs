@@ -159,7 +159,7 @@ fn stated(store: &Store, source: &Source, suite: &Suite, trust: &Trust) -> Resul
             .into());
         }
         let text = format!("Date: Thu, 01 Jan 1970 00:00:00 UTC\nSHA256:\n {} {} {name}\n", list.sha256, list.size);
-        return Ok(Some(ReleaseState { sha256: store.keep_text(&text)?, date: 0 }));
+        return Ok(Some(ReleaseState { sha256: store.keep_text(&text)?, date: i64::MIN }));
     }
     Ok(None)
 }

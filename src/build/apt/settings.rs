@@ -31,6 +31,8 @@ pub struct Settings {
     pub(super) proxies: Vec<Setting>,
     /// Those that cannot be met.
     refused: Vec<Refused>,
+    /// Why not all are known.
+    unread: Option<String>,
     /// Those that are not met, with the same files in the end.
     unheeded: Vec<String>,
     /// Logins, in the form of apt_auth.conf(5).
@@ -62,8 +64,8 @@ enum Effect {
 
 /// Settings that change which files count, or who may have them.
 const REFUSED: &[&str] = &[
-    "acquire::max-valid-time",
-    "acquire::min-valid-time",
+    "acquire::max-validtime",
+    "acquire::min-validtime",
     "acquire::check-date",
     "acquire::snapshot",
     "dir::etc::trusted",
@@ -93,13 +95,12 @@ impl Effect {
     fn of(name: &str) -> Self {
         match name {
             "acquire::check-valid-until" => return Self::CheckValidUntil,
-            "acquire::by-hash" => return Self::ByHash,
+            "acquire::by-hash" | "apt::acquire::by-hash" => return Self::ByHash,
             _ => {}
         }
         let last = name.rsplit("::").next().unwrap_or_default();
-        let is_below =
-            |top: &&&str| name == **top || name.strip_prefix(**top).is_some_and(|rest| rest.starts_with("::"));
-        if REFUSED.iter().any(|top| is_below(&top)) {
+        let is_below = |top: &&str| name == *top || name.strip_prefix(*top).is_some_and(|rest| rest.starts_with("::"));
+        if REFUSED.iter().any(is_below) {
             return Self::Refused;
         }
         let Some(rest) = name.strip_prefix("acquire::") else { return Self::None };
@@ -151,19 +152,22 @@ impl Settings {
 
     /// Those of a root, with its logins.
     pub(super) fn of_root(files: &RootFiles) -> Result<Self> {
-        let mut settings = Vec::new();
+        let (mut settings, mut unread) = (Vec::new(), None);
         let (main, parts) = FILES;
         let names = files.names(parts)?.into_iter().filter(|name| apt_conf::is_part(name));
         for path in names.map(|name| format!("{parts}/{name}")).chain([main.to_owned()]) {
             if let Some(text) = files.text(&path)? {
                 // What does not speak of fetching is apt's alone.
                 let lower = text.to_ascii_lowercase();
-                if lower.contains("acquire") || lower.contains("trusted") || lower.contains("#clear") {
-                    apt_conf::read(&text, &mut settings).with_context(|| format!("reading {path}"))?;
+                if ["acquire", "trusted", "#clear", "#include"].iter().any(|word| lower.contains(word))
+                    && let Err(error) = apt_conf::read(&text, &mut settings)
+                {
+                    // Of no account until something is to be fetched.
+                    unread.get_or_insert(format!("{path} of the root cannot be read: {error:#}"));
                 }
             }
         }
-        let mut all = Self::of(&settings);
+        let mut all = Self { unread, ..Self::of(&settings) };
         let names = files.names(LOGINS.1)?.into_iter().filter(|name| name.ends_with(".conf"));
         for path in names.map(|name| format!("{}/{name}", LOGINS.1)).chain([LOGINS.0.to_owned()]) {
             if let Some(text) = files.text(&path)? {
@@ -213,6 +217,11 @@ impl Settings {
 
     /// Refuses to fetch from these repositories where apt would do it otherwise; `of` says whose settings they are.
     pub fn check(&self, sources: &Sources, of: &str) -> Result<()> {
+        if let Some(unread) = &self.unread {
+            return Err(Fault::recipe(unread.clone())
+                .hint("debforge, which fetches in apt's place, has to know apt's settings")
+                .into());
+        }
         let unmet = sources.0.iter().find_map(|source| Some((source, &source.of_apt.as_ref()?.0)));
         if let Some((source, option)) = unmet {
             let suite = source.suites().next().map(|suite| suite.to_string()).unwrap_or_default();
@@ -267,7 +276,8 @@ impl Refused {
 /// Whether a setting asks for what is done anyhow.
 fn is_default(name: &str, value: &str) -> bool {
     let yes = ["verify-peer", "verify-host", "check-date"].iter().any(|last| name.ends_with(last));
-    yes && apt_conf::flag(value) == Some(true)
+    let never = name.ends_with("-validtime") && value == "0";
+    never || yes && apt_conf::flag(value) == Some(true)
 }
 
 #[cfg(test)]
@@ -296,7 +306,7 @@ mod tests {
         for option in [
             "Acquire::https::Verify-Peer \"false\"",
             "Acquire::https::repo.example::SslCert \"/etc/x.pem\"",
-            "Acquire::Max-ValidTime \"0\"".replace("ValidTime", "Valid-Time").as_str(),
+            "Acquire::Max-ValidTime::Debian \"60\"",
             "Acquire::http::Proxy-Auto-Detect \"/usr/bin/x\"",
             "Dir::Etc::TrustedParts \"/x\"",
             "Acquire::Check-Valid-Until \"perhaps\"",

@@ -31,7 +31,7 @@ pub(super) fn explain(message: &str, output: &[String], names: impl FnOnce() -> 
             let names = known.iter().map(String::as_str);
             if let Some((name, architecture)) = foreign(package) {
                 fault.hints.push(format!(
-                    "`{name}` for {architecture} can be had where the root is for {architecture}, too: before this action a `run` with `chroot: true` and `dpkg --add-architecture {architecture}`"
+                    "`{name}` for {architecture} can be had where the root is for {architecture}, too: by `architectures` of `mmdebstrap`, or before this action a `run` with `chroot: true` and `dpkg --add-architecture {architecture}`"
                 ));
                 continue;
             }

@@ -17,7 +17,8 @@ use crate::debian::package_list::{self, Package};
 use crate::diagnostics::{Fault, FaultKind};
 use crate::sandbox::{Bind, Stream};
 
-/// What apt starts for dpkg, in the root, and its text: no script of a package gets to know of our apt's configuration.
+/// What apt starts for dpkg, in the root, and its text, where a variable has to name apt's configuration: no script of a
+/// package gets to know of it.
 const DPKG: (&str, &str) = ("dpkg", "#!/bin/sh\nunset APT_CONFIG\nexec dpkg \"$@\"\n");
 
 /// How apt names a package in its archives: colons of epochs are numbers.
@@ -112,9 +113,16 @@ impl Apt<'_> {
             format!("DPkg::Chroot-Directory \"{}\";", cx.root.display()),
             // It would make links for dpkg in a directory that dpkg, in the root, cannot see.
             "DPkg::Install::Recursive \"false\";".to_owned(),
-            format!("Dir::Bin::dpkg \"{}\";", self.debs.join(DPKG.0).display()),
             "DPkg::Options { \"--force-unsafe-io\"; \"--force-confdef\"; \"--force-confold\"; };".to_owned(),
         ];
+        let in_place = self.configuration_in_place()?;
+        if in_place.is_none() {
+            let (name, text) = DPKG;
+            let dpkg = self.stored().join(name);
+            fs::write(&dpkg, text).context("writing what starts dpkg")?;
+            fs::set_permissions(&dpkg, fs::Permissions::from_mode(0o755)).context("writing what starts dpkg")?;
+            more.push(format!("Dir::Bin::dpkg \"{}\";", self.debs.join(name).display()));
+        }
         if let Some(image) = cx.image
             && bootloader::update_grub(image, cx.root)?.is_some()
         {
@@ -123,9 +131,6 @@ impl Apt<'_> {
         }
         self.configure(self.state()?, Base::Root, "install", &more, &mut argv, &mut environment)?;
         let in_root = cx.root.join(self.debs.strip_prefix("/").unwrap_or(&self.debs));
-        let dpkg = self.stored().join(DPKG.0);
-        fs::write(&dpkg, DPKG.1).context("writing what starts dpkg")?;
-        fs::set_permissions(&dpkg, fs::Permissions::from_mode(0o755)).context("writing what starts dpkg")?;
         let own = self.archives();
         let state = self.state()?;
         let mut runner = cx.host(argv).bind(state, state, true).bind(&own.source, &own.target, false).bind(
@@ -134,7 +139,7 @@ impl Apt<'_> {
             true,
         );
         runner = runner.maintainer_scripts().network(self.options.network);
-        if let Some(binds) = self.configuration_in_place()? {
+        if let Some(binds) = in_place {
             environment.remove("APT_CONFIG");
             runner = binds
                 .into_iter()

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use console::style;
+use console::{Term, measure_text_width, style};
 
 use super::{bytes, tenths};
 use crate::build::event::Outcome;
@@ -13,6 +13,10 @@ use crate::plan::{Course, Plan, PlanStep};
 /// Columns of the action's name and of the summary.
 const ACTION: usize = 17;
 const SUMMARY: usize = 34;
+/// The summary's, where the terminal has few.
+const NARROW: usize = 16;
+/// Columns that all else takes.
+const BEHIND: usize = 60;
 
 /// What is built, and where.
 pub fn header(plan: &Plan, machine: &str) -> String {
@@ -22,8 +26,15 @@ pub fn header(plan: &Plan, machine: &str) -> String {
 
 /// "  2/5  apt               5 packages        ", always of the same width.
 pub(super) fn left(step: &PlanStep, of: usize) -> String {
+    left_on(&Term::stderr(), step, of)
+}
+
+/// The same, narrow enough for a terminal that what comes behind it fits, too.
+fn left_on(terminal: &Term, step: &PlanStep, of: usize) -> String {
+    let columns = terminal.size_checked().map_or(usize::MAX, |(_, columns)| usize::from(columns));
+    let summary = columns.saturating_sub(BEHIND).clamp(NARROW, SUMMARY);
     let number = format!("{:>3}/{of}", step.number);
-    format!("{number}  {}  {}", fitted(&step.action, ACTION), fitted(&redacted(&step.summary), SUMMARY))
+    format!("{number}  {}  {}", fitted(&step.action, ACTION), fitted(&redacted(&step.summary), summary))
 }
 
 /// A step as `debforge plan` shows it.
@@ -35,7 +46,7 @@ pub fn planned(step: &PlanStep, course: Course, of: usize) -> String {
         (Course::Run, "") => "to run".to_owned(),
         (Course::Run, reason) => format!("to run: {reason}"),
     };
-    format!("{}  {id:<13}  {state}", left(step, of))
+    format!("{}  {id:<13}  {state}", left_on(&Term::stdout(), step, of))
 }
 
 /// Something about where the build runs.
@@ -59,8 +70,17 @@ pub(super) fn finished(
     };
     // Of a step that follows another, or is built for the first time, everyone knows why it runs.
     let reason = if reason.starts_with("follows") || reason == "first build" { "" } else { reason };
-    let gap = if detail.is_empty() || reason.is_empty() { "" } else { ", " };
-    format!("{}  {took}   {detail}{gap}{reason}", left(step, of)).trim_end().to_owned()
+    let begin = format!("{}  {took}   ", left(step, of));
+    let gap = match (detail.is_empty() || reason.is_empty(), Term::stderr().size_checked()) {
+        (true, _) => String::new(),
+        (_, Some((_, columns)))
+            if measure_text_width(&begin) + detail.len() + 2 + reason.len() > usize::from(columns) =>
+        {
+            format!("\n{}", " ".repeat(measure_text_width(&begin)))
+        }
+        _ => ", ".to_owned(),
+    };
+    format!("{begin}{detail}{gap}{reason}").trim_end().to_owned()
 }
 
 /// A step that failed.

@@ -71,7 +71,7 @@ impl Report {
             show_boot: false,
             steps: plan.steps.clone(),
             finished: 0,
-            progress: progress::Progress::new(style == Style::Terminal),
+            progress: progress::Progress::new(style),
             log,
             started: Instant::now(),
             step_started: Instant::now(),

@@ -40,7 +40,7 @@ impl StageReport {
     /// For these stages: name, and what is done in it. `what` says what is tested.
     pub fn start(style: Style, what: &str, stages: Vec<(&'static str, &'static str)>) -> Result<Self> {
         let now = Instant::now();
-        let progress = Progress::new(style == Style::Terminal);
+        let progress = Progress::new(style);
         let report = Self { style, progress, stages, at: 0, started: now, stage_started: now };
         if style != Style::Json {
             say!("{what}\n");

@@ -10,6 +10,7 @@ mod examples;
 mod image;
 mod inspect;
 mod interrupt;
+mod long_steps;
 mod manual;
 mod plan;
 mod shell;

@@ -8,7 +8,10 @@ pub fn filtered(text: &str, project: &Path) -> String {
     let text = console::strip_ansi_codes(text)
         .replace(&*project.to_string_lossy(), "[PROJECT]")
         .replace(env!("CARGO_PKG_VERSION"), "[VERSION]");
-    let mut lines: Vec<String> = text.lines().map(|line| words(line).trim_end().to_owned()).collect();
+    // How far a step is, that takes long where the machine is busy.
+    let is_beat = |line: &str| line.contains("[TIME] …") && line.trim_start().starts_with(|c: char| c.is_ascii_digit());
+    let lines = text.lines().map(|line| words(line).trim_end().to_owned());
+    let mut lines: Vec<String> = lines.filter(|line| !is_beat(line)).collect();
     if text.ends_with('\n') {
         lines.push(String::new());
     }
@@ -73,7 +76,7 @@ fn digest(word: &str) -> String {
 
 #[test]
 fn filters_what_differs_from_run_to_run() {
-    let text = "  1/5  apt    5 packages     6.1 s    +31 packages, 74 MB   \ndone in 16.9 s · /p/out/x.tar (61 MB, sha256 3f1c…)\n";
+    let text = "  1/5  apt    5 packages     3.0 s … unpacking\n  1/5  apt    5 packages     6.1 s    +31 packages, 74 MB   \ndone in 16.9 s · /p/out/x.tar (61 MB, sha256 3f1c…)\n";
     let expected = "  1/5  apt    5 packages [TIME]    +31 packages, [SIZE]\ndone in [TIME] · [PROJECT]/out/x.tar [SIZE], sha256 [DIGEST])\n";
     assert_eq!(filtered(text, Path::new("/p")), expected);
 }

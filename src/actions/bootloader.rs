@@ -47,7 +47,8 @@ use crate::image::{self, Spec, Write, WriteSource, WriteTarget};
 /// words of `append-kernel-cmdline` and, for `console: ttyS0`, `console=tty0 console=ttyS0,115200`. It
 /// is kept there, and where the loader's own tools look for it, so that kernels that are installed on
 /// the running system get the same: in /etc/default/grub.d, /etc/u-boot-menu/conf.d or
-/// /etc/default/raspi-firmware.
+/// /etc/default/raspi-firmware. In grub.cfg its words are quoted. What a loader would give the kernel as
+/// another word is refused: with GRUB backslashes and stray quotes, with U-Boot backslashes, `'` and `$`.
 ///
 /// grub.cfg is written by the root's own grub-mkconfig, with all that is in /etc/default/grub and
 /// /etc/grub.d, and again whenever a later action runs update-grub, as kernel packages do. With several deploys (`slot`), each calls for an action `bootloader` after it; the EFI
@@ -201,7 +202,7 @@ impl Action for Bootloader {
 
     fn nature(&self) -> Nature {
         Nature {
-            version: 3,
+            version: 4,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads::NOTHING,

@@ -83,6 +83,52 @@ fn the_disk_has_a_deployment_and_a_menu() {
     reads("e2fsck", &["-fn"], &boot);
 }
 
+/// What GRUB is installed from; nothing of it runs.
+const SIGNED: &str = "
+  - action: run
+    chroot: true
+    command: |
+      mkdir -p /usr/lib/grub/x86_64-efi-signed /usr/lib/shim
+      echo grub > /usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed && echo shim > /usr/lib/shim/shimx64.efi.signed
+";
+
+/// `DISK` for EFI.
+fn with_grub(words: &str) -> String {
+    let disk = DISK.replace("mountpoints:\n", "mountpoints:\n      - {mountpoint: /boot/efi, partition: efi}\n");
+    let disk =
+        disk.replace("partitions:\n", "partitions:\n      - {name: efi, fs: fat16, size: 16 MiB, flags: [esp]}\n");
+    let disk = disk.replace("append-kernel-cmdline: quiet", &format!("append-kernel-cmdline: '{words}'"));
+    format!("{}{}  - {{action: bootloader, type: grub-efi}}\n", SIGNED.trim_start_matches('\n'), &disk[1..])
+}
+
+#[test]
+fn kernel_arguments_are_quoted_for_grub() {
+    needs_root!();
+    let project = built!(User::current(), &with_grub(r#"rd.a=1;2 b=$c {d} dyndbg="file a.c +p; file b.c" u=a\x2db"#));
+    let menu = debugfs(&partition(&project, 2), "cat /loader.1/grub.cfg");
+    let line = menu.lines().find(|line| line.trim_start().starts_with("linux ")).unwrap_or_default();
+    assert!(line.contains(r" 'rd.a=1;2' 'b=$c' '{d}' 'dyndbg=file a.c +p; file b.c' 'u=a\x2db'"), "{menu}");
+    // In OSTree's entry, which updates are made from, they are as the recipe has them.
+    let entry = debugfs(&partition(&project, 2), "cat /loader.1/entries/ostree-1-test.conf");
+    assert!(entry.contains(r#" rd.a=1;2 b=$c {d} dyndbg="file a.c +p; file b.c" u=a\x2db"#), "{entry}");
+}
+
+#[test]
+fn kernel_arguments_that_a_loader_spoils_are_said_before_anything_runs() {
+    for (actions, said) in [
+        (with_grub(r"a=\n"), r"GRUB cannot give the kernel the argument `a=\n`"),
+        (
+            format!("{}{}", DISK.replace("quiet", "a=$b"), &AFTER[1..]),
+            "U-Boot cannot give the kernel the argument `a=$b`",
+        ),
+    ] {
+        let Some(project) = Project::new().file("files/added", "later\n").tiny(&actions) else {
+            skip!("needs a static busybox")
+        };
+        project.run(["check", "recipe.yaml"]).code(2).says(said);
+    }
+}
+
 #[test]
 fn root_and_users_make_the_same_disk() {
     needs_root!();

@@ -4,9 +4,10 @@ use anyhow::{Error, Result};
 
 use super::{Bootloader, LoaderKind, has_bios};
 use crate::build::CheckContext;
+use crate::build::bootloader::grub_word::kernel_word;
 use crate::build::bootloader::{efi_names, extlinux, grub, layout, raspberrypi};
 use crate::debian::Architecture;
-use crate::diagnostics::{Diagnostics, Fault, fault_of};
+use crate::diagnostics::{Diagnostic, Diagnostics, Fault, fault_of};
 use crate::image::{self, Layout, Spec};
 
 /// Reports every fault of the properties, and of the layout that the action is to boot from.
@@ -41,10 +42,17 @@ fn check_words(action: &Bootloader, cx: &CheckContext<'_>, out: &mut Diagnostics
         let Some(text) = text else { continue };
         if text.matches('"').count() % 2 == 1 {
             out.push(cx.error(property, "a quote is not closed"));
+            continue;
         }
         if text.trim().contains(['\n', '\0']) {
             out.push(cx.error(property, "the kernel command line is one line").hint("join the lines by spaces"));
+            continue;
         }
+        check_arguments(action.kind, cx, property, &crate::build::image::split(text), out);
+    }
+    // What the deploy before put there, unless it is replaced.
+    if let Some(deploy) = cx.image.and_then(|spec| spec.deploys.last()).filter(|_| action.kernel_cmdline.is_none()) {
+        check_arguments(action.kind, cx, "type", &deploy.words, out);
     }
     if let Some(console) = &action.console {
         let word = |c: char| c.is_ascii_alphanumeric() || c == ',';
@@ -54,6 +62,20 @@ fn check_words(action: &Bootloader, cx: &CheckContext<'_>, out: &mut Diagnostics
                     .hint("write the device without /dev, as in `ttyS0` or `ttyAMA0,115200`"),
             );
         }
+    }
+}
+
+/// Reports words that a loader would give the kernel as others.
+fn check_arguments(kind: LoaderKind, cx: &CheckContext<'_>, property: &str, words: &[String], out: &mut Diagnostics) {
+    for word in words {
+        let checked = match kind {
+            LoaderKind::Grub | LoaderKind::GrubEfi | LoaderKind::GrubBios => kernel_word(word).map(drop),
+            LoaderKind::Extlinux => extlinux::check_word(word),
+            LoaderKind::SystemdBoot | LoaderKind::RaspberryPi => Ok(()),
+        };
+        let Err(fault) = checked else { continue };
+        let diagnostic = cx.error(property, fault.message);
+        out.push(fault.hints.into_iter().fold(diagnostic, Diagnostic::hint));
     }
 }
 

@@ -24,11 +24,20 @@ pub fn reads(kind: FilesystemKind) -> bool {
     matches!(kind, Ext2 | Ext3 | Ext4 | Btrfs) || layout::is_fat(kind)
 }
 
+/// Refuses a word of the kernel command line that would reach the kernel as another: U-Boot puts its own variables
+/// into what it reads, and takes single quotes and backslashes away (`cli_simple_process_macros`).
+pub fn check_word(word: &str) -> Result<(), Fault> {
+    let Some(spoiled) = word.chars().find(|c| "$'\\".contains(*c)) else { return Ok(()) };
+    Err(Fault::recipe(format!("U-Boot cannot give the kernel the argument `{word}`"))
+        .hint(format!("{spoiled:?} is the reason: U-Boot takes it for its own")))
+}
+
 /// Writes u-boot-menu's settings, has it write extlinux.conf, and looks whether that fits the root.
 pub fn install(site: &Site<'_>) -> Result<()> {
     let boot = layout::locate(site.spec, site.slot, "/boot")?;
     layout::check_readable("U-Boot", &boot, reads)?;
     let kernels = site.kernels()?;
+    site.words.iter().try_for_each(|word| check_word(word))?;
     if !site.has("/usr/sbin/u-boot-update") {
         return Err(site.missing("the root has no u-boot-update", &["u-boot-menu"]).into());
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::grub_word::{kernel_word, quoted};
 use super::layout::{self, OnDisk};
 use super::site::{Options, Site};
 use super::{cmdline, grub};
@@ -59,11 +60,6 @@ pub fn stub(site: &Site<'_>) -> Result<String> {
 /// A file system's UUID as GRUB's search compares it, without regard to case.
 fn uuid<'a>(on_disk: &OnDisk<'a>) -> &'a str {
     &on_disk.partition.contents.uuid
-}
-
-/// A word of GRUB's script language.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// Writes grub.cfg and what it is made from.
@@ -137,6 +133,8 @@ fn defaults(site: &Site<'_>) -> Result<String> {
     words.retain(|word| *word != "ro" && !word.starts_with("rootflags=subvol="));
     words.extend(named.as_deref());
     if !words.is_empty() {
+        // grub-mkconfig puts them into grub.cfg as they are.
+        let words = words.into_iter().map(kernel_word).collect::<Result<Vec<_>, _>>()?;
         let words = shell_word(&format!(" {}", words.join(" ")));
         writeln!(text, "GRUB_CMDLINE_LINUX=\"${{GRUB_CMDLINE_LINUX:-}}\"{words}")?;
     }
@@ -226,14 +224,4 @@ else
 fi
 "
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_words_of_grubs_language() {
-        assert_eq!(quoted("/it's"), r"'/it'\''s'");
-    }
 }

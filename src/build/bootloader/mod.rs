@@ -8,6 +8,7 @@ mod efi;
 pub mod extlinux;
 pub mod grub;
 mod grub_config;
+pub mod grub_word;
 pub mod layout;
 pub mod raspberrypi;
 mod site;

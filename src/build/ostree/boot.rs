@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::{deployment, system};
 use crate::build::BuildContext;
-use crate::build::bootloader::{EfiNames, Options, grub, layout};
+use crate::build::bootloader::{EfiNames, Options, cmdline, extlinux, grub, layout};
 use crate::build::files::RootFiles;
 use crate::build::inside::Inside;
 use crate::diagnostics::Fault;
@@ -49,7 +49,7 @@ struct Disk<'a> {
 pub fn install(cx: &BuildContext<'_>, loader: Loader, efi: Option<&EfiNames>, options: &Options) -> Result<String> {
     let spec = cx.image.context("no step before describes an image")?;
     let disk = Disk { cx, spec, files: RootFiles::open(cx.root)?, system: cx.root.join(deployment(cx.root)?), options };
-    disk.set_arguments()?;
+    disk.set_arguments(loader)?;
     match loader {
         Loader::Grub { bios } => {
             let boot = layout::locate(spec, None, grub::DIRECTORY)?;
@@ -82,10 +82,14 @@ impl Disk<'_> {
     }
 
     /// Adds what the recipe says to the kernel command line of all entries.
-    fn set_arguments(&self) -> Result<()> {
+    fn set_arguments(&self, loader: Loader) -> Result<()> {
         for (path, mut entry) in system::entries(&self.files)? {
             let line = entry.get("options").unwrap_or_default().to_owned();
-            let words = crate::build::bootloader::cmdline::words(self.spec, None, &line, self.options);
+            let words = cmdline::words(self.spec, None, &line, self.options);
+            if loader == Loader::Extlinux {
+                // What writes grub.cfg looks at them itself, as it will on the running system.
+                words.iter().try_for_each(|word| extlinux::check_word(word))?;
+            }
             entry.set("options", words.join(" "));
             self.files.write(&path, entry.text())?;
         }
@@ -229,7 +233,7 @@ impl Disk<'_> {
     /// extlinux.conf is what libostree's backend for syslinux writes.
     fn write_extlinux(&self) -> Result<()> {
         let boot = layout::locate(self.spec, None, "/boot")?;
-        layout::check_readable("U-Boot", &boot, crate::build::bootloader::extlinux::reads)?;
+        layout::check_readable("U-Boot", &boot, extlinux::reads)?;
         let entries: Vec<Entry> = system::entries(&self.files)?.into_iter().map(|(_, entry)| entry).collect();
         let text = entry::syslinux(&entries, self.options.timeout.unwrap_or(5));
         let loader = Inside::open(self.cx.root)?.resolve(Path::new("/boot/loader"))?;
@@ -246,4 +250,40 @@ fn serial(console: &str) -> Option<(&str, String)> {
     let (device, settings) = console.split_once(',').unwrap_or((console, "115200"));
     let speed: String = settings.chars().take_while(char::is_ascii_digit).collect();
     Some((device.strip_prefix("ttyS")?, speed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::build::bootloader::grub_word::tests::WORDS;
+
+    /// What the generator writes for an entry: the `linux` line, or what it complains of.
+    fn generated(options: &str) -> Result<String, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let entries = dir.path().join("loader/entries");
+        std::fs::create_dir_all(&entries).unwrap();
+        let text = format!("title It's \\n\nversion 1\noptions {options}\nlinux /ostree/vmlinuz\n");
+        std::fs::write(entries.join("ostree-1.conf"), text).unwrap();
+        let done = Command::new("sh").args(["-c", GENERATOR]).env("OSTREE_BOOT", dir.path()).output().unwrap();
+        let text = String::from_utf8(done.stdout).unwrap();
+        if !done.status.success() {
+            return Err(String::from_utf8(done.stderr).unwrap());
+        }
+        assert!(text.contains(r"menuentry 'It'\''s \n' --id ostree-1 {"), "{text}");
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("linux /boot/ostree/vmlinuz "));
+        Ok(line.unwrap().to_owned())
+    }
+
+    #[test]
+    fn updates_write_kernel_arguments_by_the_same_rules_as_images() {
+        for (word, written) in WORDS {
+            match (generated(&format!("rw {word} quiet")), written) {
+                (Ok(line), Some(written)) => assert_eq!(line, format!("rw {written} quiet")),
+                (Err(said), None) => assert!(said.contains(&format!("the argument {word}")), "{said}"),
+                (other, _) => panic!("{word}: {other:?}"),
+            }
+        }
+    }
 }

@@ -31,9 +31,44 @@ fi
 value() { sed -n "s/^$2[[:space:]]\{1,\}//p" "$1" | head -n1; }
 
 # As a path of the file system that has /boot, whether that is the root's or its own, where `boot` leads to itself.
-below_boot() { echo "/boot${1#/boot}"; }
+below_boot() { printf '/boot%s' "${1#/boot}"; }
 
 quoted() { printf "'%s'" "$(printf %s "$1" | sed "s/'/'\\\\''/g")"; }
+
+# The words of a kernel command line in GRUB's language. GRUB puts quotes around a word with a space, and a
+# backslash before each quote and backslash but that of \x2d; the kernel takes quotes away that are around a word or
+# its value. What would reach it otherwise is refused: better the menu that is there than one that starts nothing.
+arguments() {
+    printf '%s\n' "$1" | LC_ALL=C awk '
+        function give(word,    bare, rest) {
+            bare = word
+            if (bare ~ /^"[^"]*"$/) { bare = substr(bare, 2, length(bare) - 2) }
+            else if (match(bare, /^[^"=]*="[^"]*"$/)) {
+                rest = index(bare, "=")
+                bare = substr(bare, 1, rest) substr(bare, rest + 2, length(bare) - rest - 2)
+            }
+            rest = bare
+            gsub(/\\x[0-9A-Fa-f][0-9A-Fa-f]/, "", rest)
+            if (rest ~ /["\\\001-\037\177]/ || index(rest, quote)) {
+                print "grub-mkconfig: GRUB cannot give the kernel the argument " word | "cat >&2"
+                failed = 1
+            }
+            printf " %s", bare ~ /^[-_.\/:=,+@%^0-9A-Za-z]+$/ ? bare : quote bare quote
+        }
+        BEGIN { quote = sprintf("%c", 39) }
+        {
+            for (i = 1; i <= length($0); i++) {
+                letter = substr($0, i, 1)
+                if (letter == "\"") { inside = !inside }
+                if (letter ~ /[ \t]/ && !inside) {
+                    if (word != "") { give(word) }
+                    word = ""
+                } else { word = word letter }
+            }
+            if (word != "") { give(word) }
+        }
+        END { exit failed }'
+}
 
 generate() {
     echo "# Written by grub-mkconfig for OSTree; changes are lost with the next update."
@@ -43,23 +78,29 @@ generate() {
         printf 'set default=0\nset fallback=1\nset timeout=5\n'
     fi
     for entry in "$entries"/*.conf; do
-        echo "$(value "$entry" version) $entry"
-    done | sort -rn | while read -r version entry; do
-        kernel=$(value "$entry" linux)
-        [ -n "$kernel" ] || continue
-        echo "menuentry $(quoted "$(value "$entry" title)") --id ostree-$version {"
-        echo "    linux $(below_boot "$kernel") $(value "$entry" options)"
-        for initrd in $(value "$entry" initrd); do
-            echo "    initrd $(below_boot "$initrd")"
+        printf '%s %s\n' "$(value "$entry" version)" "$entry"
+    done | sort -rn | {
+        while read -r version entry; do
+            kernel=$(value "$entry" linux)
+            [ -n "$kernel" ] || continue
+            arguments=$(arguments "$(value "$entry" options)") || exit
+            printf 'menuentry %s --id ostree-%s {\n' "$(quoted "$(value "$entry" title)")" "$version"
+            printf '    linux %s%s\n' "$(below_boot "$kernel")" "$arguments"
+            for initrd in $(value "$entry" initrd); do
+                printf '    initrd %s\n' "$(below_boot "$initrd")"
+            done
+            tree=$(value "$entry" devicetree)
+            [ -z "$tree" ] || printf '    devicetree %s\n' "$(below_boot "$tree")"
+            echo "}"
         done
-        tree=$(value "$entry" devicetree)
-        [ -z "$tree" ] || echo "    devicetree $(below_boot "$tree")"
-        echo "}"
-    done
+    }
 }
 
 if [ -n "$output" ]; then
-    generate >"$output.new"
+    generate >"$output.new" || {
+        rm -f "$output.new"
+        exit 1
+    }
     mv "$output.new" "$output"
 else
     generate

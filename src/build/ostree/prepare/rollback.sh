@@ -44,7 +44,9 @@ exec unshare --mount sh -eu -c '
     fi
     if [ -e /boot/loader/syslinux.cfg ]; then
         title=$(sed -n "s/^title //p" "$entry")
-        sed "s/^DEFAULT .*/DEFAULT $title/" /boot/loader/syslinux.cfg >/boot/loader/syslinux.cfg.new
+        # Titles have slashes: "Debian GNU/Linux".
+        printf "DEFAULT %s\n" "$title" >/boot/loader/syslinux.cfg.new
+        sed "/^DEFAULT /d" /boot/loader/syslinux.cfg >>/boot/loader/syslinux.cfg.new
         mv /boot/loader/syslinux.cfg.new /boot/loader/syslinux.cfg
     fi
     sync

@@ -11,6 +11,7 @@ use super::oci_image::{Common, Form, compression, max_layers};
 use super::pack::check_root;
 use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::files::RootFiles;
+use crate::build::image;
 use crate::build::oci::Settings;
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::diagnostics::{Diagnostics, Fault};
@@ -29,7 +30,8 @@ use crate::oci::Tag;
 ///
 /// The root must be prepared for it, as for an OSTree commit but with its configuration in /etc: a kernel with its
 /// initramfs as `/usr/lib/modules/VERSION/vmlinuz` and `initramfs.img`, `/sysroot`, `/ostree` → `sysroot/ostree`, and
-/// empty /boot, /dev, /proc, /run, /sys, /tmp and /var.
+/// empty /boot, /dev, /proc, /run, /sys and /tmp. What is in /var is for containers, and for machines when they are
+/// installed; tmpfiles.d makes it on those that are updated.
 ///
 /// Before anything is written the root goes through the fourteen checks of `bootc container lint`; a fatal one that
 /// fails ends the build, others are warnings. `debforge lint-bootc` does the same for a directory, archive or image.
@@ -48,7 +50,7 @@ pub struct BootcImage {
     /// What the image is called in its layout.
     #[serde(default)]
     pub tag: Tag,
-    /// What the kernel is told.
+    /// What the kernel is told, an argument each: `dyndbg="file a.c +p"`.
     #[serde(default)]
     pub kargs: Vec<String>,
     /// Whether checks that only warn end the build too.
@@ -144,10 +146,12 @@ impl Action for BootcImage {
         self.common().check(cx, out);
         check_root(cx, "to make an image of", out);
         for (index, argument) in self.kargs.iter().enumerate() {
-            if argument.is_empty() || argument.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            let words = image::split(argument);
+            let is_closed = argument.matches('"').count().is_multiple_of(2);
+            if words.len() != 1 || words[0] != *argument || !is_closed || argument.contains(char::is_control) {
                 out.push(
                     cx.error(&format!("kargs[{index}]"), format!("`{argument}` is not one kernel argument"))
-                        .hint("each argument is an item of the list"),
+                        .hint("each argument is an item of the list; spaces stand in quotes: `dyndbg=\"file a.c +p\"`"),
                 );
             }
         }

@@ -37,8 +37,9 @@ use crate::oci::Tag;
 /// no package has come last: those beside the kernel, configuration, /var, and what changes with every package (dpkg's
 /// database). `previous` names an earlier image whose division is kept where packages came or grew.
 ///
-/// zstd, the default, is what every client of Debian 12 and later reads except Docker before 23 and umoci before 0.5;
-/// for these there is `compression: gzip`. `zstd:15` names a level.
+/// zstd, the default, is read by podman, skopeo, buildah and containerd of Debian 12 and later, and by Docker from 23
+/// on: not by Docker and umoci of Debian 12 (20.10 and 0.4.7), nor by any umoci before 0.5. For these there is
+/// `compression: gzip`. `zstd:15` names a level.
 ///
 /// With `sbom: true` the packages are listed as an SPDX document beside the image, which refers to it (an OCI
 /// *referrer*); the layout then has two manifests, and the image must be asked for by its tag.

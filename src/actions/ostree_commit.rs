@@ -33,8 +33,9 @@ use crate::store::Store;
 /// web server can hand it out. What earlier builds committed stays in it. A commit with all its files is
 /// there before the branch leads to it, so a build that is interrupted leaves a repository that is whole.
 ///
-/// A root that `ostree-prepare` made ready has its /etc at /usr/etc in the commit; other roots are committed
-/// as they are. /dev is empty. The commit is dated `timestamp`, or else SOURCE_DATE_EPOCH, and names no
+/// A root that `ostree-prepare` made ready has its /etc at /usr/etc in the commit, and an empty /var: what
+/// came there later, and no tmpfiles.d makes, is refused. Other roots are committed as they are. /dev is
+/// empty; devices, pipes and sockets elsewhere are refused. The commit is dated `timestamp`, or else SOURCE_DATE_EPOCH, and names no
 /// parent unless it is told to: then the same root gives the same commit, whoever builds it, wherever.
 ///
 /// `parent: branch` makes a history: the parent is what the branch is at, unless that was made by the same
@@ -241,7 +242,8 @@ impl Action for OstreeCommit {
 
     fn nature(&self) -> Nature {
         Nature {
-            version: 1,
+            // 2: a prepared root's /var is left out.
+            version: 2,
             changes: Changes::ARTIFACTS,
             root: RootUse::Used,
             reads: Reads::NOTHING,

@@ -158,6 +158,18 @@ impl OstreeDeploy {
                     .hint("it writes to it and links its files: ext4, xfs or btrfs"),
             );
         }
+        if let Some(boot) = spec.mounts.iter().find(|mount| mount.path == "/boot" && !mount.build_time)
+            && let Some(partition) = spec.partition(&boot.partition)
+            && !has_links(partition.contents.kind)
+        {
+            let name = partition.contents.kind.fstab_type().unwrap_or("none");
+            out.push(
+                cx.error("", format!("OSTree cannot keep boot entries in the partition `{}` ({name})", partition.name))
+                    .hint(
+                        "it switches between them by a link in /boot: ext4; an EFI system partition goes to /boot/efi",
+                    ),
+            );
+        }
         if root.subvolume.is_some() {
             out.push(
                 cx.error("", "the root of OSTree's disk is a subvolume, which boot loaders would look for in vain")
@@ -178,6 +190,12 @@ impl OstreeDeploy {
             }
         }
     }
+}
+
+/// Whether a file system has links, and is written to by a running system.
+fn has_links(kind: FilesystemKind) -> bool {
+    use FilesystemKind::{Btrfs, Ext2, Ext3, Ext4, F2fs, Xfs};
+    matches!(kind, Ext2 | Ext3 | Ext4 | Xfs | Btrfs | F2fs)
 }
 
 impl Action for OstreeDeploy {

@@ -29,21 +29,34 @@ use crate::ostree::release::Abilities;
 /// done, each step looked at and written into the log:
 ///
 /// - /bin, /lib and /sbin are links into /usr, or it is said that they are not;
+/// - what OSTree or tmpfiles.d cannot keep is refused, with its path: devices, pipes outside of /var,
+///   capabilities of files in /var, files outside of /usr, /etc and /var, names that are not UTF-8;
 /// - the kernel and an initramfs that starts OSTree's deployments, made by dracut for any machine, are at
 ///   /usr/lib/modules/VERSION with the device trees of boards; /boot is empty. With several kernels the
 ///   action fails and names them;
 /// - users and groups are written to sysusers.d, and with `previous` have the numbers of an earlier commit;
-/// - /home, /root, /srv, /mnt, /opt and /usr/local are links to /var, /media one to /run;
-/// - tmpfiles.d makes the directories and links that packages left in /var, and copies their files from
-///   /usr/share/factory when the system is first started; /var is empty;
-/// - dpkg's database is at /usr/share/dpkg/database, with a link to it in /var; timers of apt are masked;
+///   packages' own lines for them give way. Files of numbers that have no name are warned of;
+/// - /home, /root, /srv, /mnt, /opt and /usr/local are links to /var, /media one to /run; their modes, owners
+///   and contents are there. Other links of the top level stay;
+/// - tmpfiles.d makes the directories, links and pipes that packages left in /var, with their owners, modes
+///   and ACLs, and copies their files from /usr/share/factory when the system is first started. A commit's
+///   /var is empty; in a bootc image it is full, so that dpkg, apt and scanners work in a container of it;
+/// - dpkg's database is at /usr/share/dpkg/database, with a link to it in /var, and so is what apt knows of
+///   dependencies (/var/lib/apt/extended_states); timers of apt are masked;
 /// - no machine id, SSH host keys, resolv.conf, random seed, caches, logs or backups are left;
 /// - compiled files of Python do not look at dates, since a commit has none;
 /// - grub-mkconfig is diverted for one that writes a menu of deployments, so that `ostree admin upgrade`
-///   works, and `debforge-rollback` goes back, also where OSTree itself cannot.
+///   works, and `debforge-rollback` goes back, also where OSTree itself cannot;
+/// - users that an update brings get locked lines in shadow and gshadow, which a machine keeps of its own
+///   (`debforge-accounts.service`, on each start);
+/// - the journal of the first start is kept, where the system has /var/log/journal.
+///
+/// Units with `ConditionFirstBoot=yes` do not run: for them /etc/machine-id would have to say `uninitialized`,
+/// and systemd would then enable all units that the recipe disabled. They are warned of, but for systemd's
+/// own; sshd-keygen.service looks for its keys instead.
 ///
 /// /etc stays at /etc: `ostree-commit` moves it to /usr/etc in the commit, and a bootc image wants it there.
-/// Nothing can be installed by apt afterwards.
+/// In a recipe nothing can be installed by apt afterwards; a container of the bootc image can be added to.
 ///
 /// What the release's OSTree cannot do is written into the log, and is an error where it was asked for:
 ///
@@ -128,7 +141,8 @@ impl Action for OstreePrepare {
     fn nature(&self) -> Nature {
         Nature {
             // 2: what mounts composefs is in the initramfs, and a deployment without an image for it starts.
-            version: 3,
+            // 4: /var is described as it is and stays for containers; units; sysusers.d has all users.
+            version: 4,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads::NOTHING,

@@ -38,6 +38,16 @@ impl RootFiles {
         Ok(Some(text))
     }
 
+    /// What is in a file; `None` where there is none.
+    pub fn bytes(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        if !self.has(path) {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        self.inside.read(Path::new(path))?.read_to_end(&mut bytes).with_context(|| format!("reading {path}"))?;
+        Ok(Some(bytes))
+    }
+
     /// Writes a file that all may read, with the directories above it.
     pub fn write(&self, path: &str, contents: impl AsRef<[u8]>) -> Result<()> {
         let doing = || format!("writing {path}");

@@ -109,36 +109,53 @@ fn renumber(text: &str, changes: &[(usize, &Renumbering)]) -> String {
     })
 }
 
-/// sysusers.d(5) for all system users and groups, with their numbers.
+/// sysusers.d(5) for all users and groups, with their numbers: files of the system may be theirs.
 pub fn sysusers(passwd: &str, group: &str) -> String {
     let (users, groups) = (parse(passwd), parse(group));
-    let system = |number: u32| number < 1000;
     let mut text = String::from("# The numbers that this system's users and groups have.\n");
     for account in &groups {
-        let Some(number) = account.number().filter(|number| system(*number)) else { continue };
+        let Some(number) = account.number() else { continue };
         writeln!(text, "g {} {number}", account.name).unwrap_or_default();
     }
     for account in &users {
         let (Some(user), Some(group)) = (account.number(), account.group()) else { continue };
-        if !system(user) {
-            continue;
-        }
         let field = |index: usize| account.fields.get(index).map(String::as_str).filter(|field| !field.is_empty());
         let comment = field(4).map_or("-".to_owned(), |text| format!("\"{}\"", text.replace('"', "'")));
         let (home, shell) = (field(5).unwrap_or("-"), field(6).unwrap_or("-"));
         writeln!(text, "u {} {user}:{group} {comment} {home} {shell}", account.name).unwrap_or_default();
     }
     for account in &groups {
-        let system_group = account.number().is_some_and(system);
         let members = account.fields.get(3).map(String::as_str).unwrap_or_default();
-        for member in members.split(',').filter(|member| !member.is_empty() && system_group) {
-            let known = users.iter().find(|user| user.name == member).and_then(Account::number);
-            if known.is_some_and(system) {
+        for member in members.split(',').filter(|member| !member.is_empty()) {
+            if users.iter().any(|user| user.name == member) {
                 writeln!(text, "m {member} {}", account.name).unwrap_or_default();
             }
         }
     }
     text
+}
+
+/// A package's sysusers.d(5) without lines for users and groups that `passwd` and `group` have: [`sysusers`] has them
+/// with their numbers, and systemd would complain of each. `None` where there are none.
+pub fn without_known(text: &str, passwd: &str, group: &str) -> Option<String> {
+    let (users, groups) = (parse(passwd), parse(group));
+    let is_known = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (kind, name) = (words.next().unwrap_or_default(), words.next().unwrap_or_default().trim_matches('"'));
+        let among = |accounts: &[Account]| accounts.iter().any(|account| account.name == name);
+        match kind {
+            "u" | "u!" => among(&users),
+            "g" => among(&groups),
+            _ => false,
+        }
+    };
+    if !text.lines().any(is_known) {
+        return None;
+    }
+    let lines = text
+        .lines()
+        .map(|line| if is_known(line) { format!("# In 00-image.conf: {line}\n") } else { format!("{line}\n") });
+    Some(lines.collect())
 }
 
 #[cfg(test)]
@@ -170,19 +187,32 @@ mod tests {
     }
 
     #[test]
-    fn sysusers_has_the_system_s_users_groups_and_members() {
+    fn sysusers_has_all_users_groups_and_members() {
         let text = sysusers(NOW, "root:x:0:\nssl-cert:x:105:sshd,me\nme:x:1000:\n");
         assert_eq!(
             text.lines().skip(1).collect::<Vec<_>>(),
             [
                 "g root 0",
                 "g ssl-cert 105",
+                "g me 1000",
                 "u root 0:0 - /root /bin/bash",
                 "u sshd 100:65534 - / /bin/false",
                 "u new 101:1 - / /bin/false",
                 "u messagebus 102:102 \"System bus\" / /bin/false",
+                "u me 1000:1000 - /home/me /bin/sh",
                 "m sshd ssl-cert",
+                "m me ssl-cert",
             ]
         );
+    }
+
+    #[test]
+    fn packages_lines_of_known_accounts_are_left_out() {
+        let text = "# x\nu! root 0 \"Super User\"\ng input -\nu other -\nm root input\nr - 1-2";
+        assert_eq!(
+            without_known(text, "root:x:0:0::/root:/bin/sh\n", "input:x:5:\n").unwrap(),
+            "# x\n# In 00-image.conf: u! root 0 \"Super User\"\n# In 00-image.conf: g input -\nu other -\nm root input\nr - 1-2\n"
+        );
+        assert_eq!(without_known(text, "", ""), None);
     }
 }

@@ -2,6 +2,7 @@
 //! [`build`](crate::build).
 
 pub mod accounts;
+pub mod acl;
 pub mod entry;
 mod gvariant;
 pub mod object;

@@ -177,6 +177,17 @@ fn layouts_that_ostree_cannot_use_are_said_before_anything_runs() {
         skip!("needs a static busybox")
     };
     project.run(["check", "recipe.yaml"]).code(2).says("OSTree cannot keep systems in the partition `root` (squashfs)");
+    project.set_actions(&DISK.replace("fs: ext2, size: 16 MiB", "fs: fat16, size: 16 MiB"));
+    project
+        .run(["check", "recipe.yaml"])
+        .code(2)
+        .says("OSTree cannot keep boot entries in the partition `boot` (vfat)");
+    let with_loader = |kind: &str, loader: &str| {
+        let disk = DISK.replace("fs: ext2, size: 16 MiB", &format!("fs: {kind}, size: 300 MiB"));
+        format!("{}  - {{action: bootloader, type: {loader}}}\n", disk.replace("96 MiB", "600 MiB"))
+    };
+    project.set_actions(&with_loader("xfs", "extlinux"));
+    project.run(["check", "recipe.yaml"]).code(2).says("U-Boot cannot read kernels from the partition `boot`: xfs");
     project.set_actions(&DISK.replace("mountpoint: /boot,", "mountpoint: /home,"));
     project.run(["check", "recipe.yaml"]).code(2).says("mounted on /home, where OSTree's disk has nothing");
 }

@@ -3,6 +3,7 @@
 mod commit;
 mod debian;
 mod deploy;
+mod prepare;
 
 use std::path::Path;
 

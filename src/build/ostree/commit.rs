@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::fit::{self, Fate, listed};
+use super::prepare::DESCRIPTION_OF_VAR;
 use crate::build::BuildContext;
 use crate::build::files::RootFiles;
 use crate::build::gpg;
 use crate::diagnostics::{Fault, size_shown};
+use crate::inspect::bootc;
+use crate::inspect::tree::Directory;
 use crate::ostree::Repository;
 
 /// A commit to be made.
@@ -183,11 +187,18 @@ struct Aside {
 }
 
 impl Aside {
-    /// /dev is empty in a commit, and the /etc of a prepared root is at /usr/etc.
+    /// /dev is empty in a commit, a prepared root's /var likewise, and the /etc of a prepared root is at /usr/etc.
     fn make(cx: &BuildContext<'_>, sbom: Option<&(&'static str, Vec<u8>)>) -> Result<Self> {
         let files = RootFiles::open(cx.root)?;
         let mut skipped: Vec<String> = files.names("/dev")?.into_iter().map(|name| format!("/dev/{name}")).collect();
         let prepared = files.link_target("/ostree")?.is_some();
+        let has_description = files.has(DESCRIPTION_OF_VAR);
+        if has_description {
+            // tmpfiles.d makes it; OSTree would take it over once, or not at all.
+            check_var(cx.root)?;
+            skipped.extend(files.names("/var")?.into_iter().map(|name| format!("/var/{name}")));
+        }
+        check_holds(cx.root, has_description)?;
         if prepared && files.has_directory("/usr/etc") && files.has_directory("/etc") {
             return Err(Fault::failed("the root has both /etc and /usr/etc")
                 .hint("`ostree-commit` moves /etc to /usr/etc itself: leave it where it is")
@@ -233,6 +244,31 @@ impl Aside {
         }
         Ok(Self { skip_list, tree: Some(tree) })
     }
+}
+
+/// Refuses what came into /var after `ostree-prepare` had it described.
+fn check_var(root: &Path) -> Result<()> {
+    let Some(fault) = bootc::undescribed(&Directory::new(root.to_owned(), true))? else { return Ok(()) };
+    Err(Fault::failed(format!("a part of /var would not be deployed: {fault}"))
+        .hint("have it there before `ostree-prepare`, or have a line in /usr/lib/tmpfiles.d make it")
+        .into())
+}
+
+/// Refuses what a commit cannot hold.
+fn check_holds(root: &Path, without_var: bool) -> Result<()> {
+    let left_out = |path: &Path| {
+        let below = |top: &str| path.starts_with(top) && path != Path::new(top);
+        below("dev") || (without_var && below("var"))
+    };
+    let fate = |path: &Path| if left_out(path) { Fate::LeftOut } else { Fate::Committed };
+    let (_, sockets) = fit::check(root, fate)?;
+    if sockets.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = sockets.iter().map(|path| format!("/{}", path.display())).collect();
+    Err(Fault::failed(format!("OSTree keeps no file of this kind, a socket: {}", listed(&names)))
+        .hint("remove it: a socket means nothing without its program")
+        .into())
 }
 
 /// A directory with the owner and mode of another, and nothing in it.

@@ -3,6 +3,7 @@
 pub mod boot;
 pub mod commit;
 pub mod deploy;
+mod fit;
 pub mod prepare;
 mod system;
 

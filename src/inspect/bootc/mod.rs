@@ -89,6 +89,14 @@ pub fn lint(tree: &dyn Tree) -> Result<Vec<Finding>> {
     done.collect()
 }
 
+/// What is in /var that no line of tmpfiles.d makes.
+///
+/// # Errors
+/// Where the tree cannot be read.
+pub fn undescribed(tree: &dyn Tree) -> Result<Option<String>> {
+    tmpfiles::var(tree).context("checking /var")
+}
+
 /// What is at a path: links on the way followed, one at its end not.
 fn at(tree: &dyn Tree, path: &str) -> Result<Option<Entry>> {
     let path = Path::new(path);

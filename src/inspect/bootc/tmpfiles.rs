@@ -84,12 +84,16 @@ fn path_of(line: &str) -> Option<PathBuf> {
                 b'n' => b'\n',
                 b'r' => b'\r',
                 b't' => b'\t',
+                escaped @ (b'"' | b'\'') => escaped,
+                b's' => b' ',
                 b'x' => {
                     let digits = [bytes.next()?, bytes.next()?];
                     u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
                 }
                 _ => return None,
             }),
+            // Specifiers begin with it.
+            b'%' if bytes.clone().next() == Some(b'%') => path.extend(bytes.next()),
             byte => path.push(byte),
         }
     }
@@ -107,6 +111,8 @@ mod tests {
             ("d \"/run/a b\" 0700 root root -", "/run/a b"),
             (r"d /a\x20\x20b/c 0700 - - -", "/a  b/c"),
             ("  L+ /var/x", "/var/x"),
+            (r#"d "/a\"b\'" 0700"#, "/a\"b'"),
+            (r"d /a\sb%%c 0700", "/a b%c"),
         ] {
             assert_eq!(path_of(line), Some(path.into()), "{line}");
         }

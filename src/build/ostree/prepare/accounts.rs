@@ -1,15 +1,19 @@
 //! Users and groups.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, lchown};
 
 use anyhow::{Context, Result};
 use walkdir::WalkDir;
 
+use super::super::fit::listed;
 use super::Preparation;
 use crate::build::inside::Inside;
 use crate::diagnostics::Fault;
-use crate::ostree::accounts::{Renumbering, conflicts, parse, renumber_group, renumber_passwd, renumbering, sysusers};
+use crate::ostree::accounts::{
+    Account, Renumbering, conflicts, parse, renumber_group, renumber_passwd, renumbering, sysusers, without_known,
+};
 
 /// Read by systemd-sysusers(8) before the packages' own files.
 const CONFIG: &str = "/usr/lib/sysusers.d/00-image.conf";
@@ -67,12 +71,47 @@ fn rewrite(it: &Preparation<'_>, path: &str, text: &str) -> Result<()> {
     fs::write(it.root.join(path.trim_start_matches('/')), text).with_context(|| format!("writing {path}"))
 }
 
-/// Describes the system's users, so that they can be made anew.
+/// Describes the system's users, so that they can be made anew. Packages' lines for them give way, since they have no
+/// numbers, or other names.
 pub(super) fn write_sysusers(it: &Preparation<'_>) -> Result<String> {
+    const PACKAGES: &str = "/usr/lib/sysusers.d";
     let passwd = it.files.text("/etc/passwd")?.unwrap_or_default();
     let group = it.files.text("/etc/group")?.unwrap_or_default();
+    warn_of_strangers(it, &passwd, &group)?;
+    for name in it.files.names(PACKAGES)?.iter().filter(|name| name.ends_with(".conf")) {
+        let path = format!("{PACKAGES}/{name}");
+        if let Some(text) = without_known(&it.files.text(&path)?.unwrap_or_default(), &passwd, &group) {
+            it.files.write(&path, text)?;
+        }
+    }
     let text = sysusers(&passwd, &group);
     let lines = text.lines().count() - 1;
     it.files.write(CONFIG, text)?;
     Ok(format!("{lines} lines"))
+}
+
+/// Says whose files nobody's are: no line makes a user of that number.
+fn warn_of_strangers(it: &Preparation<'_>, passwd: &str, group: &str) -> Result<()> {
+    let numbers = |text: &str| parse(text).iter().filter_map(Account::number).collect::<BTreeSet<u32>>();
+    let (users, groups) = (numbers(passwd), numbers(group));
+    let mut strangers: BTreeMap<String, String> = BTreeMap::new();
+    for entry in WalkDir::new(it.root).sort_by_file_name() {
+        let entry = entry.context("reading the root")?;
+        let stat = entry.metadata().context("reading the root")?;
+        let path = || format!("/{}", entry.path().strip_prefix(it.root).unwrap_or(entry.path()).display());
+        if !users.contains(&stat.uid()) {
+            strangers.entry(format!("the user {}", stat.uid())).or_insert_with(path);
+        }
+        if !groups.contains(&stat.gid()) {
+            strangers.entry(format!("the group {}", stat.gid())).or_insert_with(path);
+        }
+    }
+    if !strangers.is_empty() {
+        let names: Vec<String> = strangers.iter().map(|(number, path)| format!("{number} ({path})")).collect();
+        it.cx.warn(format!(
+            "files belong to numbers that have no name, and that machines may give to others: {}",
+            listed(&names)
+        ));
+    }
+    Ok(())
 }

@@ -4,15 +4,18 @@
 mod accounts;
 mod boot;
 mod kernel;
+mod look;
 mod tidy;
 mod top;
 mod tree;
+mod units;
 mod var;
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
+pub(super) use self::var::CONFIG as DESCRIPTION_OF_VAR;
 use super::super::files::RootFiles;
 use crate::build::BuildContext;
 use crate::debian::deb822;
@@ -47,8 +50,10 @@ type Step = fn(&Preparation<'_>) -> Result<String>;
 /// What is done and looked at, in this order: each step relies on those before it.
 const STEPS: &[(&str, Step)] = &[
     ("merged /usr", top::check_merged),
+    ("what has no place", look::through),
     ("users", accounts::keep_numbers),
     ("sysusers.d", accounts::write_sysusers),
+    ("units", units::install),
     ("boot loader's tools", boot::install),
     ("kernel", kernel::prepare),
     ("identity", tidy::identity),
@@ -58,8 +63,7 @@ const STEPS: &[(&str, Step)] = &[
     ("/tmp", tidy::tmp),
     ("top level", top::arrange),
     ("dpkg's database", tidy::database),
-    ("/var", var::empty),
-    ("devices and names", tree::check),
+    ("/var", var::describe),
 ];
 
 /// Does all of it; what was done, for the progress line.

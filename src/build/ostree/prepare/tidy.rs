@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use walkdir::WalkDir;
 
 use super::Preparation;
-use super::tree::{move_contents, remove_contents};
+use super::tree::{move_contents, move_one, remove_contents};
 use crate::build::apt::first_start;
 
 /// Timers that look for packages to upgrade, and one that saves dpkg's database.
@@ -46,10 +46,14 @@ const KEY_UNIT: &str = "/usr/lib/systemd/system/sshd-keygen.service";
 /// Where dpkg's database is on such a system: what is installed is part of the deployment.
 const DATABASE: &str = "usr/share/dpkg/database";
 
+/// Which packages came as dependencies of others, as apt knows it.
+const STATES: &str = "var/lib/apt/extended_states";
+
 /// Gives each machine its own id, keys and resolver.
 pub(super) fn identity(it: &Preparation<'_>) -> Result<String> {
     let mut done = Vec::new();
-    // Empty, not `uninitialized`: with that each start of a system whose /etc is merged would be a first one.
+    // Empty, not `uninitialized`: systemd takes that for a first start, and enables all units that a recipe disabled
+    // (systemd.preset(5)).
     it.files.write("/etc/machine-id", "")?;
     for seed in ["/var/lib/dbus/machine-id", "/var/lib/systemd/random-seed", "/var/lib/systemd/credential.secret"] {
         it.files.remove(seed)?;
@@ -90,6 +94,12 @@ pub(super) fn apt(it: &Preparation<'_>) -> Result<String> {
         }
     }
     Ok(if masked.is_empty() { String::new() } else { format!("masked {}", masked.join(", ")) })
+}
+
+/// Whether a path of the root is in a directory that is emptied, or in dpkg's database, which moves.
+pub(super) fn is_cache(path: &Path) -> bool {
+    let below = |top: &&str| path.starts_with(top) && path != Path::new(top);
+    CACHES.iter().chain(&["var/lib/dpkg"]).any(below)
 }
 
 /// Removes what can be made again, and logs.
@@ -149,7 +159,8 @@ pub(super) fn tmp(it: &Preparation<'_>) -> Result<String> {
     Ok("in memory".into())
 }
 
-/// Moves dpkg's database to /usr, since it says what is in there.
+/// Moves dpkg's database to /usr, since it says what is in there, and what apt adds to it; both are found where they
+/// were, here and on machines.
 pub(super) fn database(it: &Preparation<'_>) -> Result<String> {
     let (from, to) = (it.root.join("var/lib/dpkg"), it.root.join(DATABASE));
     for name in ["lock", "lock-frontend", "triggers/Lock", "status-old", "diversions-old", "statoverride-old"] {
@@ -158,6 +169,12 @@ pub(super) fn database(it: &Preparation<'_>) -> Result<String> {
     fs::create_dir_all(&to).context("making a place for dpkg's database")?;
     let count = move_contents(&from, &to).context("moving dpkg's database")?;
     fs::remove_dir(&from).context("removing /var/lib/dpkg")?;
+    it.files.link("/var/lib/dpkg", &format!("../../{DATABASE}"))?;
+    if it.files.has(&format!("/{STATES}")) {
+        let moved = format!("{DATABASE}/apt-extended_states");
+        move_one(&it.root.join(STATES), &it.root.join(&moved))?;
+        it.files.link(&format!("/{STATES}"), &format!("../../../{moved}"))?;
+    }
     Ok(format!("{count} names in /{DATABASE}"))
 }
 

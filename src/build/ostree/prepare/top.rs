@@ -2,13 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use walkdir::WalkDir;
 
 use super::Preparation;
-use super::tree::{move_contents, remove_contents};
+use super::tree::{move_contents, remove_contents, slot};
 use crate::build::inside::{Inside, Kind};
 use crate::diagnostics::Fault;
 
@@ -27,14 +28,46 @@ const EMPTY: [(&str, u32); 8] = [
     ("var", 0o755),
 ];
 
-/// What people may write to, and where it goes: name, link, its place in the tree, mode where it is made.
-const MOVED: [(&str, &str, &str, u32); 5] = [
-    ("home", "var/home", "var/home", 0o755),
-    ("root", "var/roothome", "var/roothome", 0o700),
-    ("srv", "var/srv", "var/srv", 0o755),
-    ("mnt", "var/mnt", "var/mnt", 0o755),
-    ("opt", "var/opt", "var/opt", 0o755),
+/// A directory that people may write to: its place, where it goes, and what the link in its place says.
+type Moved = (&'static str, &'static str, &'static str);
+
+/// What people may write to, and its mode where it is made.
+const MOVED: [(Moved, u32); 5] = [
+    (("home", "var/home", "var/home"), 0o755),
+    (("root", "var/roothome", "var/roothome"), 0o700),
+    (("srv", "var/srv", "var/srv"), 0o755),
+    (("mnt", "var/mnt", "var/mnt"), 0o755),
+    (("opt", "var/opt", "var/opt"), 0o755),
 ];
+
+/// What administrators install by hand, where it goes to /var, too.
+const LOCAL: (Moved, u32) = (("usr/local", "var/usrlocal", "../var/usrlocal"), 0o755);
+
+/// What moves to /var.
+pub(super) fn moved(local_in_var: bool) -> Vec<Moved> {
+    all_moved(local_in_var).map(|(moved, _)| moved).collect()
+}
+
+fn all_moved(local_in_var: bool) -> impl Iterator<Item = (Moved, u32)> {
+    MOVED.into_iter().chain(local_in_var.then_some(LOCAL))
+}
+
+/// Whether it is in a directory that is emptied.
+pub(super) fn is_emptied(path: &Path) -> bool {
+    let mut parts = path.iter();
+    let top = parts.next().and_then(OsStr::to_str).filter(|top| *top != "var");
+    parts.next().is_some() && top.is_some_and(|top| EMPTY.iter().any(|(name, _)| *name == top))
+}
+
+/// Whether a name of the top level has a meaning.
+pub(super) fn is_known(name: &OsStr) -> bool {
+    let name = name.to_str().unwrap_or_default();
+    ["usr", "etc", "media", "ostree"].contains(&name)
+        || EMPTY.iter().any(|(known, _)| *known == name)
+        || MOVED.iter().any(|((known, ..), _)| *known == name)
+        || name.starts_with("lib")
+        || MERGED.contains(&name)
+}
 
 /// Looks whether /bin and its kin are links.
 pub(super) fn check_merged(it: &Preparation<'_>) -> Result<String> {
@@ -51,20 +84,21 @@ pub(super) fn check_merged(it: &Preparation<'_>) -> Result<String> {
 /// Puts links where people write, and leaves nothing else but /usr, /etc and empty directories.
 pub(super) fn arrange(it: &Preparation<'_>) -> Result<String> {
     let inside = Inside::open(it.root)?;
-    let mut moved = Vec::new();
-    for (name, link, place, mode) in MOVED {
-        let from = it.root.join(name);
-        let to = it.root.join(place);
+    let mut done = Vec::new();
+    for ((name, place, link), mode) in all_moved(it.options.local_in_var) {
+        let (from, to) = (it.root.join(name), it.root.join(place));
         if inside.link_kind(Path::new(name))? == Some(Kind::Directory) {
             let attributes = inside.slot(Path::new(name))?.attributes()?;
             make(&to, mode)?;
-            let count = move_contents(&from, &to).with_context(|| format!("moving /{name}"))?;
-            chown(&to, Some(attributes.uid), Some(attributes.gid))?;
-            if count > 0 {
-                moved.push(format!("/{name}"));
+            if ["opt", "usr/local"].contains(&name) && has_files(&from) {
+                it.cx.warn(format!(
+                    "what is in /{name} is copied to each machine once, and not updated: install it below /usr"
+                ));
             }
-            if name == "opt" && count > 0 {
-                it.cx.warn("what is in /opt is copied to each machine once, and not updated: install it below /usr");
+            let count = move_contents(&from, &to).with_context(|| format!("moving /{name}"))?;
+            slot(&to)?.apply(&attributes)?;
+            if count > 0 {
+                done.push(format!("/{name}"));
             }
         } else {
             make(&to, mode)?;
@@ -77,14 +111,6 @@ pub(super) fn arrange(it: &Preparation<'_>) -> Result<String> {
     }
     it.replace("media", "run/media")?;
     it.replace("ostree", "sysroot/ostree")?;
-    if it.options.local_in_var {
-        let (local, to) = (it.root.join("usr/local"), it.root.join("var/usrlocal"));
-        make(&to, 0o755)?;
-        if local.is_dir() && !local.is_symlink() {
-            move_contents(&local, &to).context("moving /usr/local")?;
-        }
-        it.replace("usr/local", "../var/usrlocal")?;
-    }
     for (name, mode) in EMPTY {
         let path = it.root.join(name);
         make(&path, mode)?;
@@ -92,36 +118,27 @@ pub(super) fn arrange(it: &Preparation<'_>) -> Result<String> {
             remove_contents(&path)?;
         }
     }
-    let known = |name: &OsStr| {
-        let name = name.to_str().unwrap_or_default();
-        name == "usr"
-            || name == "etc"
-            || name == "media"
-            || name == "ostree"
-            || EMPTY.iter().any(|(known, _)| *known == name)
-            || MOVED.iter().any(|(known, ..)| *known == name)
-            || name.starts_with("lib")
-            || MERGED.contains(&name)
-    };
     for entry in fs::read_dir(it.root).context("reading the root")? {
         let entry = entry.context("reading the root")?;
-        if known(&entry.file_name()) {
+        let name = entry.file_name();
+        let is_directory = entry.file_type()?.is_dir();
+        let of_kernel =
+            ["vmlinuz", "initrd.img"].iter().any(|kernel| name.as_encoded_bytes().starts_with(kernel.as_bytes()));
+        // Other links are committed as they are. What is neither was looked for before.
+        if is_known(&name) || !(is_directory || of_kernel) {
             continue;
         }
-        // Links to kernels, such as /vmlinuz, and what nobody can need.
-        let is_directory = entry.file_type()?.is_dir();
-        let shown = format!("/{}", entry.file_name().display());
-        match is_directory {
-            false => fs::remove_file(entry.path()),
-            true => fs::remove_dir(entry.path()),
-        }
-        .map_err(|error| {
-            Fault::failed(format!("{shown} is neither in /usr nor in /etc nor in /var: {error}"))
-                .hint("OSTree's systems have no other place for files: move it below /usr, or remove it")
-        })?;
-        moved.push(format!("without {shown}"));
+        let shown = format!("/{}", name.display());
+        if is_directory { fs::remove_dir(entry.path()) } else { fs::remove_file(entry.path()) }
+            .with_context(|| format!("removing {shown}"))?;
+        done.push(format!("without {shown}"));
     }
-    Ok(moved.join(", "))
+    Ok(done.join(", "))
+}
+
+/// Whether there is more than directories and links.
+fn has_files(path: &Path) -> bool {
+    WalkDir::new(path).into_iter().filter_map(Result::ok).any(|entry| entry.file_type().is_file())
 }
 
 /// A directory with its mode.

@@ -56,7 +56,7 @@ actions:
     timeout: 1
 ";
 
-/// What it is updated to: another kernel, another default in /etc, other files.
+/// What it is updated to: another kernel, another default in /etc, other files, a user more.
 const SECOND: &str = "architecture: amd64
 actions:
   - { action: recipe, recipe: base.yaml }
@@ -70,6 +70,7 @@ actions:
     command: |
       rm /etc/dracut.conf.d/90-thrown-away.conf
       apt-get --yes purge 'linux-image-*cloud-amd64'
+      useradd --system newsvc
       echo 2 > /etc/default/example
       echo 2 > /etc/default/example-new
       echo 2 > /usr/share/example-2

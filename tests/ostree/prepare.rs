@@ -10,6 +10,7 @@ use rstest::rstest;
 
 use super::ostree;
 use crate::harness::Project;
+use crate::image::disk::with_capability;
 use crate::oci::run;
 
 /// All that `ostree-prepare` looks for.
@@ -79,7 +80,7 @@ fn var_is_on_machines_what_it_was() {
              mkdir -p /home && chmod 711 /home && mkdir -m 700 /home/me && echo mine > /home/me/file && chown -R 33:33 /home/me\n\
              echo tool > /usr/local/bin/tool && chmod 755 /usr/local/bin/tool && chmod 750 /usr/local/bin\n\
              mkdir -m 700 /var/lib/open && chown 33 /var/lib/open && mkdir -m 700 /var/lib/said\n\
-             printf 'd /var/lib/open - - - -\\nd /var/lib/said 0755 root root -\\n' > /usr/lib/tmpfiles.d/package.conf"
+             ln -s /run /var/run && mkdir -p /run && printf 'L /var/run - - - - ../run\\nd /var/lib/open - - - -\\nd /var/lib/said 0755 root root -\\n' > /usr/lib/tmpfiles.d/package.conf"
         )),
         "  - action: run\n    command: setfacl -m d:u:33:rwx,g::r-x $ROOTDIR/var/lib/x\n",
         PREPARE,
@@ -153,6 +154,26 @@ fn what_cannot_be_kept_is_refused_before_the_initramfs(#[case] command: &str, #[
     let Some(project) = Project::new().tiny(&actions) else { skip!("needs a static busybox") };
     let finished = project.build([]).code(1).says(said);
     assert!(!finished.stderr.contains("DRACUT RAN"), "{}", finished.stderr);
+}
+
+#[test]
+fn capabilities_that_nothing_would_give_again_are_refused() {
+    needs_root!();
+    needs_program!("ostree", "ostree");
+    let unpack = "  - {action: unpack, origin: recipe, file: cap.tar}\n";
+    let project = Project::new().file("cap.tar", with_capability()).tiny(&recipe(&[unpack, PREPARE]));
+    let Some(project) = project else { skip!("needs a static busybox") };
+    project.build([]).code(1).says("what is special of them: /var/srv/capable (security.capability)");
+}
+
+#[test]
+fn what_goes_with_boot_is_told() {
+    needs_root!();
+    needs_program!("ostree", "ostree");
+    let Some(project) = Project::new().tiny(&recipe(&[&step("echo x > /boot/config.txt"), PREPARE])) else {
+        skip!("needs a static busybox")
+    };
+    project.build([]).success().says("left out of /boot, which is the disk's: config.txt");
 }
 
 #[test]

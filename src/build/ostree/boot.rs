@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use super::{deployment, system};
 use crate::build::BuildContext;
+use crate::build::bootloader::grub_word::quoted;
 use crate::build::bootloader::{EfiNames, Options, cmdline, extlinux, grub, layout};
 use crate::build::files::RootFiles;
 use crate::build::inside::Inside;
@@ -118,8 +119,9 @@ impl Disk<'_> {
         let vendor = format!("{esp}/EFI/debian");
         let removable = format!("{esp}/EFI/BOOT");
         let stub = format!(
-            "search.fs_uuid {} root\nset prefix=($root)'{}'\nconfigfile $prefix/grub.cfg\n",
-            boot.partition.contents.uuid, boot.path
+            "search.fs_uuid {} root\nset prefix=($root){}\nconfigfile $prefix/grub.cfg\n",
+            boot.partition.contents.uuid,
+            quoted(&boot.path)
         );
         match (self.options.secure_boot, has_signed) {
             (Some(true), false) => {
@@ -164,7 +166,7 @@ impl Disk<'_> {
         let work = self.cx.scratch.join(format!("grub-{platform}"));
         std::fs::create_dir_all(&work).context("making a place for GRUB's image")?;
         let early =
-            format!("search.fs_uuid {} root\nset prefix=($root)'{}'\n", boot.partition.contents.uuid, boot.path);
+            format!("search.fs_uuid {} root\nset prefix=($root){}\n", boot.partition.contents.uuid, quoted(&boot.path));
         std::fs::write(work.join("early.cfg"), early).context("writing GRUB's first script")?;
         let filesystem = grub::module(boot.partition.contents.kind).unwrap_or("ext2");
         let table = format!("part_{}", grub::table(self.spec.table));

@@ -69,6 +69,14 @@ impl Checks {
     }
 }
 
+/// Names users of passwd that shadow has no line of: PAM turns them away.
+const WITHOUT_SHADOW: &str = "awk -F: 'NR == FNR { known[$1]; next } $2 == \"x\" && !($1 in known) { print $1 }' \
+    /etc/shadow /etc/passwd";
+
+/// Fails where the journal should be on the disk and is not.
+const JOURNAL: &str = "[ ! -d /var/log/journal ] || systemd-analyze cat-config systemd/journald.conf | \
+    grep -qE '^Storage=(volatile|none)' || journalctl --directory=/var/log/journal --boot --lines=1 --quiet | grep -q .";
+
 impl Test {
     /// A test of a system that does not run yet.
     pub fn new(system: System, origin: Origin, (to, branch): (String, String), updates: Updates) -> Result<Self> {
@@ -134,6 +142,10 @@ impl Test {
             let write = self.system.run(&format!("touch {directory}/debforge-test"))?;
             checks.holds(&format!("{directory} cannot be written to"), write.code != 0, "");
         }
+        let unknown = self.system.output(WITHOUT_SHADOW)?;
+        checks.holds("shadow has all users", unknown.trim().is_empty(), &unknown.replace('\n', " "));
+        let journal = self.system.run(JOURNAL)?;
+        checks.holds("the journal of this start is in /var/log/journal", journal.code == 0, &journal.output);
         let kernel = self.kernel(commit)?;
         let running = self.system.output("uname -r")?.trim().to_owned();
         checks.equal("the kernel that runs", &kernel, &running);
@@ -157,10 +169,11 @@ impl Test {
         Err(self.system.hinted(Fault::failed(message).tail(tail)))
     }
 
-    /// Edits a file of /etc, adds one, and marks /var.
+    /// Edits files of /etc, a password among them, adds one, and marks /var.
     pub fn edit(&mut self) -> Result<()> {
         self.system.output(&format!(
-            "set -e; echo '{LINE}' >>{EDITED}; echo '{LINE}' >{ADDED}; mkdir -p /var/lib; echo '{LINE}' >{MARK}; sync"
+            "set -e; echo '{LINE}' >>{EDITED}; echo '{LINE}' >{ADDED}; mkdir -p /var/lib; echo '{LINE}' >{MARK}
+            sed -i 's/^root:[^:]*:/root:!debforge-test:/' /etc/shadow; sync"
         ))?;
         self.edited = true;
         let candidates = self.difference.changed_defaults.clone();

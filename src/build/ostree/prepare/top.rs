@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use walkdir::WalkDir;
 
+use super::super::fit::listed;
 use super::Preparation;
 use super::tree::{move_contents, remove_contents, slot};
 use crate::build::inside::{Inside, Kind};
@@ -114,6 +115,9 @@ pub(super) fn arrange(it: &Preparation<'_>) -> Result<String> {
     for (name, mode) in EMPTY {
         let path = it.root.join(name);
         make(&path, mode)?;
+        if name == "boot" {
+            warn_of_boot(it)?;
+        }
         if name != "var" {
             remove_contents(&path)?;
         }
@@ -134,6 +138,22 @@ pub(super) fn arrange(it: &Preparation<'_>) -> Result<String> {
         done.push(format!("without {shown}"));
     }
     Ok(done.join(", "))
+}
+
+/// Says what goes with /boot beside kernels and loaders, which are put onto the disk.
+fn warn_of_boot(it: &Preparation<'_>) -> Result<()> {
+    const USUAL: [&str; 9] =
+        ["vmlinuz", "vmlinux", "initrd", "initramfs", "config-", "System.map-", "grub", "dtb", "lost+found"];
+    let strange = |name: &String| {
+        let path = it.root.join("boot").join(name);
+        let empty = || fs::read_dir(&path).is_ok_and(|mut all| all.next().is_none());
+        !USUAL.iter().any(|usual| name.starts_with(usual)) && !(path.is_dir() && empty())
+    };
+    let strange: Vec<String> = it.files.names("/boot")?.into_iter().filter(strange).collect();
+    if !strange.is_empty() {
+        it.cx.warn(format!("left out of /boot, which is the disk's: {}", listed(&strange)));
+    }
+    Ok(())
 }
 
 /// Whether there is more than directories and links.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
 use walkdir::WalkDir;
@@ -74,6 +74,9 @@ pub(super) fn survey(it: &Preparation<'_>, directory: &Path, shown: &str) -> Res
             Item::Directory
         } else if stat.is_symlink() {
             Item::Link(fs::read_link(entry.path())?.display().to_string())
+        } else if stat.is_file() && path.starts_with("/var/log/") {
+            // Logs are removed.
+            continue;
         } else if stat.is_file() {
             Item::File
         } else if stat.file_type().is_fifo() {
@@ -139,7 +142,9 @@ fn is_same(it: &Preparation<'_>, made: &Made, item: &Item, path: &str, host: &Pa
     Ok(match (item, made.letter) {
         (Item::Directory, 'C') => true,
         (Item::Directory, _) => made.is_directory(),
-        (Item::Link(target), 'L') => made.argument.as_ref() == Some(target),
+        (Item::Link(target), 'L') => {
+            made.argument.as_ref().is_some_and(|argument| leads_to(path, argument) == leads_to(path, target))
+        }
         (Item::Pipe, 'p') => true,
         (Item::File, letter @ ('f' | 'F' | 'C')) => {
             let has = fs::read(host).with_context(|| format!("reading {path}"))?;
@@ -153,6 +158,19 @@ fn is_same(it: &Preparation<'_>, made: &Made, item: &Item, path: &str, host: &Pa
         }
         _ => false,
     })
+}
+
+/// Where a link leads, as far as its text says it: Debian's /var/run says `/run`, and systemd's line `../run`.
+fn leads_to(link: &str, target: &str) -> PathBuf {
+    let mut place = PathBuf::new();
+    for part in Path::new(link).parent().unwrap_or(Path::new("/")).join(target).components() {
+        match part {
+            Component::ParentDir => drop(place.pop()),
+            Component::CurDir => {}
+            part => place.push(part),
+        }
+    }
+    place
 }
 
 /// The mode and the owner, as far as a package's line leaves them open.

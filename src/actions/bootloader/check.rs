@@ -73,7 +73,8 @@ fn check_arguments(kind: LoaderKind, cx: &CheckContext<'_>, property: &str, word
             LoaderKind::Extlinux => extlinux::check_word(word),
             LoaderKind::SystemdBoot | LoaderKind::RaspberryPi => Ok(()),
         };
-        let Err(fault) = checked else { continue };
+        let Err(error) = checked else { continue };
+        let fault = fault_of(&error);
         let diagnostic = cx.error(property, fault.message);
         out.push(fault.hints.into_iter().fold(diagnostic, Diagnostic::hint));
     }

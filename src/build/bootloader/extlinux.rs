@@ -26,10 +26,11 @@ pub fn reads(kind: FilesystemKind) -> bool {
 
 /// Refuses a word of the kernel command line that would reach the kernel as another: U-Boot puts its own variables
 /// into what it reads, and takes single quotes and backslashes away (`cli_simple_process_macros`).
-pub fn check_word(word: &str) -> Result<(), Fault> {
+pub fn check_word(word: &str) -> Result<()> {
     let Some(spoiled) = word.chars().find(|c| "$'\\".contains(*c)) else { return Ok(()) };
     Err(Fault::recipe(format!("U-Boot cannot give the kernel the argument `{word}`"))
-        .hint(format!("{spoiled:?} is the reason: U-Boot takes it for its own")))
+        .hint(format!("{spoiled:?} is the reason: U-Boot takes it for its own"))
+        .into())
 }
 
 /// Writes u-boot-menu's settings, has it write extlinux.conf, and looks whether that fits the root.

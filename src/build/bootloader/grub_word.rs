@@ -1,6 +1,8 @@
 //! Words of the kernel command line in GRUB's script language. What writes grub.cfg on atomic systems
 //! (`ostree/grub_generator.sh`) goes by the same rules, and a test holds both against each other.
 
+use anyhow::Result;
+
 use crate::diagnostics::Fault;
 
 /// Characters that mean themselves in GRUB's language, anywhere in a word.
@@ -19,7 +21,7 @@ pub fn quoted(text: &str) -> String {
 ///
 /// # Errors
 /// Where the kernel would be given another word.
-pub fn kernel_word(word: &str) -> Result<String, Fault> {
+pub fn kernel_word(word: &str) -> Result<String> {
     let bare = match word.split_once('=') {
         _ if in_quotes(word) => word[1..word.len() - 1].to_owned(),
         Some((name, value)) if in_quotes(value) => format!("{name}={}", &value[1..value.len() - 1]),
@@ -31,7 +33,8 @@ pub fn kernel_word(word: &str) -> Result<String, Fault> {
             _ => "it would end the word",
         };
         return Err(Fault::recipe(format!("GRUB cannot give the kernel the argument `{word}`"))
-            .hint(format!("{spoiled:?} is the reason: {reason}; a value with spaces is written `name=\"a b\"`")));
+            .hint(format!("{spoiled:?} is the reason: {reason}; a value with spaces is written `name=\"a b\"`"))
+            .into());
     }
     let plain = bare.chars().all(|c| c.is_ascii_alphanumeric() || PLAIN.contains(c));
     Ok(if plain && !bare.is_empty() { bare } else { quoted(&bare) })

@@ -54,7 +54,7 @@ pub fn check(root: &Path, fate: impl Fn(&Path) -> Fate) -> Result<(u64, Vec<Path
         } else if kind.is_symlink() {
             let target = fs::read_link(entry.path()).with_context(|| format!("reading the link {}", shown()))?;
             leading.extend(target.to_str().is_none().then(shown));
-        } else if !kind.is_file() && !kind.is_dir() && !(kind.is_fifo() && fate(&path) == Fate::Described) {
+        } else if !(kind.is_file() || kind.is_dir() || kind.is_fifo() && fate(&path) == Fate::Described) {
             special.push(shown());
         }
     }

@@ -52,7 +52,7 @@ fn top_level(it: &Preparation<'_>) -> Result<()> {
         let entry = entry.context("reading the root")?;
         let (name, kind) = (entry.file_name(), entry.file_type()?);
         let empty = || fs::read_dir(entry.path()).is_ok_and(|mut all| all.next().is_none());
-        if !top::is_known(&name) && !kind.is_symlink() && !(kind.is_dir() && empty()) {
+        if !(top::is_known(&name) || kind.is_symlink() || kind.is_dir() && empty()) {
             strange.insert(format!("/{}", name.display()));
         }
     }

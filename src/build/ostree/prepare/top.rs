@@ -147,7 +147,7 @@ fn warn_of_boot(it: &Preparation<'_>) -> Result<()> {
     let strange = |name: &String| {
         let path = it.root.join("boot").join(name);
         let empty = || fs::read_dir(&path).is_ok_and(|mut all| all.next().is_none());
-        !USUAL.iter().any(|usual| name.starts_with(usual)) && !(path.is_dir() && empty())
+        !(USUAL.iter().any(|usual| name.starts_with(usual)) || path.is_dir() && empty())
     };
     let strange: Vec<String> = it.files.names("/boot")?.into_iter().filter(strange).collect();
     if !strange.is_empty() {

@@ -31,13 +31,18 @@ fn one_image_boots_by_efi_with_secure_boot_and_by_bios() {
     needs_root!();
     needs_machine!(Machine::Amd64SecureBoot);
     needs_machine!(Machine::Amd64Bios);
-    let project = project("amd64", GPT);
+    let words = r#"test.a=$b;c{d}* test.e="f g;h" test.i=j\x2dk"#;
+    let project = project("amd64", &format!("{GPT}    append-kernel-cmdline: '{words}'\n"));
     build!(&project);
     let efi = boot(&project, Machine::Amd64SecureBoot, "out/gpt.img", &[], &["Secure boot enabled", DONE]);
     nothing_failed(&efi);
     let bios = boot(&project, Machine::Amd64Bios, "out/gpt.img", &[], &[DONE]);
     nothing_failed(&bios);
     assert_ne!(reported(&efi, "machine-id"), reported(&bios, "machine-id"));
+    for finished in [&efi, &bios] {
+        let line = reported(finished, "cmdline").concat();
+        assert!(line.contains(r#" test.a=$b;c{d}* "test.e=f g;h" test.i=j\x2dk "#), "{line}");
+    }
 }
 
 /// What an unattended upgrade of grub-pc does on the machine, before it reports.
@@ -255,6 +260,25 @@ fn a_kernel_that_comes_after_the_boot_loader_is_in_its_menu() {
         let names = crate::image::disk::debugfs(&root, &format!("ls -p {path}"));
         assert!(!names.contains("grub"), "{names}");
     }
+}
+
+#[test]
+fn kernel_arguments_are_quoted_in_what_update_grub_reads() {
+    needs_program!("debugfs", "e2fsprogs");
+    let words = r#"a=$b;c{d} e="f g;h" i=j\x2dk"#;
+    let actions = LATER.replace("type: grub-efi\n", &format!("type: grub-efi\n    append-kernel-cmdline: '{words}'\n"));
+    let Some(project) = Project::new().tiny(&actions.replace("later.img", "disk.img")) else {
+        skip!("needs busybox-static")
+    };
+    if debforge::debian::Architecture::host().name() != "amd64" {
+        skip!("needs amd64");
+    }
+    project.build([]).success();
+    let root = crate::image::disk::partition(&project, 2);
+    let settings = crate::image::disk::debugfs(&root, "cat /etc/default/grub.d/50-image.cfg");
+    let script = format!("{settings}printf %s \"$GRUB_CMDLINE_LINUX\"");
+    let printed = std::process::Command::new("sh").args(["-c", &script]).output().unwrap().stdout;
+    assert_eq!(String::from_utf8(printed).unwrap(), r" 'a=$b;c{d}' 'e=f g;h' 'i=j\x2dk'");
 }
 
 #[test]

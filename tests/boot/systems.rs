@@ -23,6 +23,7 @@ const REPORT: &str = r#"#!/bin/sh
     echo "report source $(findmnt --noheadings --output SOURCE /)"
     echo "report mapped $(cat /sys/block/dm-*/dm/uuid 2>/dev/null)"
     echo "report failed $(systemctl --failed --plain --no-legend | cut -d' ' -f1 | tr '\n' ' ')"
+    echo "report cmdline $(cat /proc/cmdline) "
     echo "report networkd $(systemctl is-enabled systemd-networkd.service)"
     echo "report done"
 } >/run/report 2>&1

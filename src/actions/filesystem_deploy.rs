@@ -37,6 +37,12 @@ use crate::image::{Deploy, ImageSize, Partition, Spec, Strategy};
 /// `append-kernel-cmdline` has. Boot loaders that are installed after this action take it from there.
 /// For a root that dm-verity protects it names the root hash.
 ///
+/// An initramfs of initramfs-tools is mostly made before there is an `/etc/fstab`, and without devices to be looked at;
+/// so it has no fsck, and the root is checked by the system that it starts. `FSTYPE=ext4` in a file in
+/// `/etc/initramfs-tools/conf.d`, before the kernel is installed, puts one in; for a /usr of its own nothing else checks it.
+///
+/// A swap file of the root stays one that the kernel takes; what is allocated in other files and zero becomes holes.
+///
 /// **Several deploys into one image**: mount points with a `slot` belong to the deploys with the same
 /// `slot`, mount points without one to all of them. What runs before the second deploy is in both roots,
 /// what runs after it in the second alone; a partition that both mount holds what the last one leaves.

@@ -5,6 +5,7 @@ use std::fs;
 use super::qemu::{Machine, boot};
 use super::systems::{DONE, filled, nothing_failed, project, reported};
 use crate::harness::{Project, User};
+use crate::image::disk::partition;
 
 /// A GPT for EFI and BIOS, its root last.
 pub const GPT: &str = "
@@ -42,6 +43,34 @@ fn one_image_boots_by_efi_with_secure_boot_and_by_bios() {
     for finished in [&efi, &bios] {
         let line = reported(finished, "cmdline").concat();
         assert!(line.contains(r#" test.a=$b;c{d}* "test.e=f g;h" test.i=j\x2dk "#), "{line}");
+    }
+}
+
+#[test]
+fn every_system_partition_gets_a_loader() {
+    needs_root!();
+    needs_program!("mdir", "mtools");
+    let second = (
+        "      - { name: root, fs: ext4, size: rest }\n",
+        "      - { name: other, fs: vfat, size: 64MiB, flags: [esp] }\n",
+    );
+    let mount = (
+        "      - { mountpoint: /boot/efi, partition: efi }\n",
+        "      - { mountpoint: /boot/efi2, partition: other }\n",
+    );
+    let mut actions = GPT.replace("gpt.img", "disk.img");
+    for (there, new) in [second, mount] {
+        actions = actions.replace(there, &format!("{there}{new}"));
+    }
+    let project = project("amd64", &actions);
+    build!(&project);
+    for number in [2, 4] {
+        let file = partition(&project, number);
+        for loader in ["::/EFI/BOOT/BOOTX64.EFI", "::/EFI/BOOT/grubx64.efi", "::/EFI/debian/shimx64.efi"] {
+            let listed =
+                std::process::Command::new("mdir").arg("-i").args([&file, std::path::Path::new(loader)]).output();
+            assert!(listed.unwrap().status.success(), "{loader} on partition {number}");
+        }
     }
 }
 

@@ -96,6 +96,15 @@ impl Suite {
         self.name.ends_with('/')
     }
 
+    /// Whether a repository that has these names is this one, as apt sees it: without what follows a slash
+    /// (`trixie/updates`). One that has none may be anything.
+    pub fn is_named(&self, names: &[&str]) -> bool {
+        let mut known = names.iter().filter(|name| !name.is_empty()).peekable();
+        let asked = self.name.strip_prefix("../project/").unwrap_or(&self.name);
+        let asked = asked.rsplit_once('/').map_or(asked, |(first, _)| first);
+        self.is_flat() || known.peek().is_none() || known.any(|name| *name == asked)
+    }
+
     /// Address of the directory that its Release file stands in, with a slash at the end.
     pub fn base(&self) -> String {
         match self.name.as_str() {
@@ -393,6 +402,18 @@ mod tests {
             conflict(&format!("{signed}{}", signed.replace("/a.gpg", "/b.gpg"))).as_deref(),
             Some("http://m.example/d x")
         );
+    }
+
+    #[test]
+    fn a_suite_goes_by_either_name() {
+        let is =
+            |asked: &str, names: &[&str]| Suite { uri: "http://example".into(), name: asked.into() }.is_named(names);
+        assert!(is("trixie", &["stable", "trixie"]) && is("stable", &["stable", "trixie"]));
+        assert!(
+            is("buster/updates", &["oldoldstable", "buster"]) && is("../project/experimental", &["experimental", ""])
+        );
+        assert!(is("./", &["x", "y"]) && is("noble", &["", ""]));
+        assert!(!is("trixie", &["oldstable", "bookworm"]));
     }
 
     #[test]

@@ -53,6 +53,13 @@ fn a_commit_has_the_root_as_it_is() {
     assert!(shown.contains("a test") && shown.contains("Version: 7"), "{shown}");
     ostree(&project, &["--repo=out/repo", "fsck"]);
     assert!(ostree(&project, &["--repo=out/repo", "summary", "-v"]).contains("os/test"));
+    // It is dated as all else, not by the clock.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    project.run(["build", "recipe.yaml", "--artifactdir", "again", "--no-cache"]).success();
+    assert!(
+        std::fs::read(project.path("again/repo/summary")).unwrap()
+            == std::fs::read(project.path("out/repo/summary")).unwrap()
+    );
     let bound = ostree(&project, &["--repo=out/repo", "show", "--print-metadata-key=ostree.ref-binding", "os/test"]);
     assert_eq!(bound.trim(), "['os/test']");
     let packages = ostree(&project, &["--repo=out/repo", "cat", "os/test", "/usr/share/sbom/system.spdx.json"]);

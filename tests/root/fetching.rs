@@ -79,6 +79,22 @@ fn an_expired_release_file_is_refused_unless_asked_for() {
 }
 
 #[test]
+fn a_release_file_of_the_future_or_of_another_suite_is_refused() {
+    let case = case!();
+    case.recipe("[two]", SIGNED, "");
+    case.repository.publish("Sat, 03 Nov 2170 10:00:00 UTC");
+    case.build().code(1).says("is of 2170-11-03, which is still to come").says("clock");
+    case.repository.publish(DATE);
+    let release = fs::read_to_string(case.project.path("repository/dists/stable/Release")).unwrap();
+    // What a mirror gives in the place of another suite is signed by the same archive.
+    let old = release.replace("Suite: stable", "Suite: oldstable").replace("Codename: stable", "Codename: bookworm");
+    case.repository.sign_release(&old);
+    case.build().code(1).says("calls itself `oldstable` and `bookworm`");
+    case.repository.sign_release(&old.replace("oldstable", "stable"));
+    case.build().success();
+}
+
+#[test]
 fn what_the_roots_apt_is_told_of_fetching_holds() {
     let case = case!();
     let conf = "etc/apt/apt.conf.d/90own";

@@ -217,21 +217,45 @@ pub(super) fn verify_in_root(cx: &BuildContext<'_>, sources: &Sources, trust: &T
     Ok(())
 }
 
-/// Verifies signature and age.
+/// How much the clocks of a mirror and of this machine may differ, in seconds.
+const FAST: i64 = 60;
+
+/// Verifies signature, age, and that it is what was asked for.
 fn check(store: &Store, source: &Source, suite: &Suite, state: &ReleaseState, trust: &Trust) -> Result<Release> {
     let file = verify_signature(store, source, suite, &state.sha256, trust)?;
     let release = parse(&file)?;
     let now = jiff::Timestamp::now().as_second();
+    if release.date > now + FAST {
+        return Err(Fault::failed(format!(
+            "the Release file of {suite} is of {}, which is still to come",
+            day(release.date)
+        ))
+        .hint("the clock of this machine is slow, or the mirror's is fast")
+        .into());
+    }
+    if source.trusted != Some(true) && !trust.unauthenticated && !suite.is_named(&[&release.suite, &release.codename]) {
+        let names: Vec<String> = [&release.suite, &release.codename].map(|name| format!("`{name}`")).into();
+        return Err(Fault::failed(format!(
+            "the repository {suite} calls itself {}: it is another than was asked for",
+            names.join(" and ")
+        ))
+        .hint("name the suite as it does; or, if it is the right one, say `trusted: true` (`[trusted=yes]` in a line of sources.list)")
+        .into());
+    }
     match release.valid_until {
         Some(end) if end < now && !trust.expired && source.check_valid_until != Some(false) => {
-            let end = jiff::Timestamp::from_second(end).map(|t| t.strftime("%Y-%m-%d").to_string()).unwrap_or_default();
-            Err(Fault::failed(format!("the Release file of {suite} has expired on {end}"))
+            Err(Fault::failed(format!("the Release file of {suite} has expired on {}", day(end)))
                 .hint("a mirror that is no longer brought up to date hides security updates: choose another one")
                 .hint("where an old state is what you want, say `check-valid-until: false`, for the bootstrap or a repository of `apt`; `Check-Valid-Until: no` in a `.sources` file of the root; or `snapshot`")
                 .into())
         }
         _ => Ok(release),
     }
+}
+
+/// The date of a moment, in seconds since 1970.
+fn day(moment: i64) -> String {
+    jiff::Timestamp::from_second(moment).map(|time| time.strftime("%Y-%m-%d").to_string()).unwrap_or_default()
 }
 
 /// The Release file by its digest, verified.

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::fit::{self, Fate, listed};
 use super::prepare::DESCRIPTION_OF_VAR;
@@ -308,8 +308,28 @@ pub fn keep_up(cx: &BuildContext<'_>, repository: &str, upkeep: &Upkeep) -> Resu
         let words = ["ostree".to_owned(), "summary".into(), here, "--update".into()].to_vec();
         match &upkeep.signer {
             Some(signer) => signer.ostree(cx, words).writable(&path).run("signing the repository's summary")?,
-            None => cx.host_alone(words).writable(&path).run("writing the repository's summary")?,
+            None => {
+                cx.host_alone(words).writable(&path).run("writing the repository's summary")?;
+                date_summary(&path, cx.source_date_epoch).context("dating the repository's summary")?;
+            }
         }
     }
+    Ok(())
+}
+
+/// Has a summary say that it was written at `epoch`: ostree takes the clock's time. One that is signed cannot be changed,
+/// and signatures have their own time.
+fn date_summary(repository: &Path, epoch: i64) -> Result<()> {
+    const KEY: &[u8] = b"ostree.summary.last-modified\0";
+    let path = repository.join("summary");
+    let mut summary = fs::read(&path)?;
+    let at = summary.windows(KEY.len()).position(|part| part == KEY).context("it has no date")?;
+    // A number of 64 bits, aligned to eight bytes, and its type (the GVariant specification, 2.5).
+    let at = (at + KEY.len()).next_multiple_of(8);
+    ensure!(summary.get(at + 8..at + 10) == Some(b"\0t"), "its date is of another type");
+    summary[at..at + 8].copy_from_slice(&epoch.to_be_bytes());
+    let fresh = repository.join("tmp").join("debforge-summary");
+    fs::write(&fresh, summary)?;
+    fs::rename(&fresh, &path)?;
     Ok(())
 }

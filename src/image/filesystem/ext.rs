@@ -66,8 +66,8 @@ pub(super) fn make(request: &Request<'_>) -> Result<()> {
         return Err(if needed > request.length { request.too_small(needed).into() } else { error });
     }
     std::fs::remove_file(&configuration).context("removing mke2fs.conf")?;
-    ext_amend::amend(request)?;
-    ext_inodes::settle(&request.open_image()?, request.offset, request.tree.top.as_deref(), request.epoch)
+    let flags = ext_amend::amend(request)?;
+    ext_inodes::settle(&request.open_image()?, request.offset, request.tree.top.as_deref(), request.epoch, &flags)
 }
 
 /// Whether a tree fits with large blocks by far, whatever attributes its files have: then the file system

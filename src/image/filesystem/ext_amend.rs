@@ -1,13 +1,17 @@
-//! What `mke2fs -d` makes something else of, mended by debugfs: swap files, which get holes where there are zeros, and
-//! symbolic links that have several names, of which each name becomes a link of its own.
+//! What `mke2fs -d` makes something else of, mended by debugfs: swap files, which get holes where there are zeros,
+//! symbolic links that have several names, of which each name becomes a link of its own, and what chattr(1) has set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use anyhow::{Context, Result};
+use rayon::prelude::*;
 
 use super::Request;
 use super::walk::{self, Entry};
+use crate::sys::file::flags;
 
 /// What the file system has to say of a file in the end.
 enum Wanted {
@@ -15,7 +19,17 @@ enum Wanted {
     Allocated(u64),
     /// Its names, and the number of the first of them among all that is asked for.
     Links(u64, usize),
+    /// No more than its inode, for flags.
+    Flags(u32),
 }
+
+/// Flags of inodes by their numbers, to be set beside those that they have.
+pub(super) type Flags = BTreeMap<u64, u32>;
+
+/// Those that a file keeps: synchronous (S), no dump (d), no dates of access (A), synchronous directory (D), top of
+/// directories (T). What says how its data are kept is the file system's own business, and what protects a file is in
+/// no tree.
+const KEPT: u32 = 0x8 | 0x40 | 0x80 | 0x1_0000 | 0x2_0000;
 
 /// What debugfs says of a file.
 struct Told {
@@ -24,13 +38,14 @@ struct Told {
     sectors: u64,
 }
 
-/// Mends what was made.
-pub(super) fn amend(request: &Request<'_>) -> Result<()> {
+/// Mends what was made; flags are left to be set.
+pub(super) fn amend(request: &Request<'_>) -> Result<Flags> {
     let entries = walk::entries(request.tree)?;
     let swap_files = walk::swap_files(&entries)?;
     let links = linked_links(&entries);
-    if swap_files.is_empty() && links.is_empty() {
-        return Ok(());
+    let flagged = flagged(&entries)?;
+    if swap_files.is_empty() && links.is_empty() && flagged.is_empty() {
+        return Ok(Flags::new());
     }
     let block = block_size(request)?;
     let mut commands = String::new();
@@ -54,10 +69,19 @@ pub(super) fn amend(request: &Request<'_>) -> Result<()> {
             wanted.push((name, Wanted::Links(count, number)));
         }
     }
+    for (entry, flags) in flagged {
+        commands += &format!("stat {}\n", quoted(entry)?);
+        wanted.push((entry, Wanted::Flags(flags)));
+    }
     let told = run(request, commands)?;
+    let mut all = Flags::new();
     for (number, (entry, wanted)) in wanted.iter().enumerate() {
         let has = |number: usize| told.get(number).and_then(Option::as_ref);
         let is = match wanted {
+            Wanted::Flags(flags) => has(number).is_some_and(|file| {
+                all.insert(file.inode, *flags);
+                true
+            }),
             Wanted::Allocated(bytes) => has(number).is_some_and(|file| file.sectors * 512 >= *bytes),
             Wanted::Links(count, first) => has(number)
                 .zip(has(*first))
@@ -67,7 +91,25 @@ pub(super) fn amend(request: &Request<'_>) -> Result<()> {
             return Err(fault(request, entry, wanted));
         }
     }
-    Ok(())
+    Ok(all)
+}
+
+/// Files that have flags, one name of each.
+fn flagged(entries: &[Entry]) -> Result<Vec<(&Entry, u32)>> {
+    let of = |entry: &&Entry| -> Result<Option<u32>> {
+        let kind = entry.meta.file_type();
+        if !kind.is_file() && !kind.is_dir() {
+            return Ok(None);
+        }
+        let file = File::open(&entry.source).and_then(|file| flags(file.as_fd()));
+        let found = file.with_context(|| format!("reading the flags of {}", entry.source.display()))?;
+        Ok(found.map(|flags| flags & KEPT).filter(|flags| *flags != 0))
+    };
+    let mut seen = HashSet::new();
+    let entries: Vec<&Entry> = entries.iter().collect();
+    let found = entries.par_iter().map(of).collect::<Result<Vec<_>>>()?;
+    let found = entries.into_iter().zip(found).filter_map(|(entry, flags)| Some((entry, flags?)));
+    Ok(found.filter(|(entry, _)| seen.insert((entry.meta.dev(), entry.meta.ino()))).collect())
 }
 
 fn fault(request: &Request<'_>, entry: &Entry, wanted: &Wanted) -> anyhow::Error {
@@ -79,6 +121,7 @@ fn fault(request: &Request<'_>, entry: &Entry, wanted: &Wanted) -> anyhow::Error
         Wanted::Links(..) => request
             .fault(format!("{shown} is a symbolic link with several names, which debugfs has not made one file"))
             .hint("make each of them a link of its own"),
+        Wanted::Flags(_) => request.fault(format!("debugfs does not find {shown}, which chattr(1) has flags set of")),
     }
     .into()
 }

@@ -9,6 +9,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
+use super::ext_amend::Flags;
+
 const ROOT_INODE: u64 = 2;
 const MODE_TYPE: u16 = 0o170_000;
 
@@ -17,6 +19,9 @@ const INCOMPAT_64BIT: u32 = 0x80;
 const INCOMPAT_CSUM_SEED: u32 = 0x2000;
 const RO_COMPAT_METADATA_CSUM: u32 = 0x400;
 const GROUP_INODES_UNUSED: u16 = 1;
+
+/// Where an inode has its flags.
+const FLAGS: usize = 32;
 
 /// What extended attributes in an inode begin with.
 const ATTRIBUTES: u32 = 0xea02_0000;
@@ -39,8 +44,8 @@ struct Superblock {
 }
 
 /// Sets access, change and creation time of every inode to its modification time, none younger than
-/// `epoch`, and the root's owner, mode and time to those of `top`.
-pub(super) fn settle(image: &File, offset: u64, top: Option<&Path>, epoch: i64) -> Result<()> {
+/// `epoch`, and the root's owner, mode and time to those of `top`. Some get `flags` more.
+pub(super) fn settle(image: &File, offset: u64, top: Option<&Path>, epoch: i64, flags: &Flags) -> Result<()> {
     let doing = "setting the times of the inodes";
     let top = top.map(Path::symlink_metadata).transpose().context(doing)?;
     let superblock = Superblock::read(image, offset).context(doing)?;
@@ -79,6 +84,10 @@ pub(super) fn settle(image: &File, offset: u64, top: Option<&Path>, epoch: i64) 
             } else {
                 let modified = u32_at(inode, 16).cast_signed();
                 set_times(inode, i64::from(modified).min(epoch));
+            }
+            if let Some(more) = flags.get(&number) {
+                let all = u32_at(inode, FLAGS) | more;
+                put(inode, FLAGS, &all.to_le_bytes());
             }
             sort_attributes(inode);
             if let Some(seed) = superblock.seed {

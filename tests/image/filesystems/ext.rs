@@ -41,6 +41,31 @@ fn holds_the_tree(#[case] kind: FilesystemKind) {
 }
 
 #[test]
+fn keeps_what_chattr_has_set() {
+    needs_program!("mke2fs", "e2fsprogs");
+    let directory = workshop();
+    for (flags, name) in [("+A", "no dates"), ("+dS", "file")] {
+        let path = directory.path().join(name);
+        fs::write(&path, name).unwrap();
+        let status = std::process::Command::new("chattr").arg(flags).arg(&path).status();
+        if !status.is_ok_and(|status| status.success()) {
+            skip!("needs a file system with the flags of chattr");
+        }
+    }
+    fs::create_dir(directory.path().join("dir")).unwrap();
+    output("chattr", &["+D", directory.path().join("dir").to_str().unwrap()]);
+    let making = Making::of(Ext4, directory.path(), LENGTH);
+    let made = making.make().unwrap();
+    let alone = made.alone();
+    let alone = alone.to_str().unwrap();
+    output("e2fsck", &["-f", "-n", alone]);
+    for (name, flags) in [("no dates", "0x80080"), ("file", "0x80048"), ("dir", "0x90000"), ("lost+found", "0x80000")] {
+        let said = output("debugfs", &["-R", &format!("stat \"/{name}\""), alone]);
+        assert!(said.contains(&format!("Flags: {flags}\n")), "{name}: {said}");
+    }
+}
+
+#[test]
 fn takes_no_more_of_the_disk_than_it_holds() {
     needs_program!("mke2fs", "e2fsprogs");
     let directory = workshop();

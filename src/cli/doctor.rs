@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use console::measure_text_width;
 use serde::Serialize;
 
 use super::StoreArgs;
@@ -98,12 +99,31 @@ fn table(rows: &[Row]) -> String {
             State::No => console::style(word).red(),
             State::Info => console::style(word),
         };
-        text.push_str(&format!("{:width$}  {word}  {}\n", row.name, row.text));
+        let margin = width + 8;
+        let lines = wrapped(&row.text, super::output::width().saturating_sub(margin));
+        text.push_str(&format!("{:width$}  {word}  {}\n", row.name, lines.join(&format!("\n{:margin$}", ""))));
+        // Those are commands, to be copied.
         for hint in &row.hints {
             text.push_str(&format!("{:width$}        {hint}\n", ""));
         }
     }
     text
+}
+
+/// A text in lines that are no longer than `width`, where its words are not.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if measure_text_width(line) + 1 + measure_text_width(word) <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn backend(store: &Path) -> (Vec<Row>, bool) {

@@ -14,7 +14,9 @@ use nix::fcntl::OFlag;
 
 use self::daemons::Held;
 use super::inside::{Attributes, Inside, Kind, Slot};
+use crate::diagnostics::Fault;
 use crate::image::Spec;
+use crate::sys::file::protection;
 
 /// What processes find in a root beside what is its own.
 #[derive(Clone, Copy)]
@@ -94,9 +96,24 @@ impl RootGuard {
         let directory_time = opened.metadata().and_then(|meta| meta.modified()).ok();
         let slot = self.root.slot(&directory.join(name))?;
         let Some(before) = Before::of(&slot)? else { return Ok(()) };
-        write(&slot, &ours)?;
-        slot.set_mode(mode)?;
         let path = Path::new("/").join(directory).join(name);
+        write(&slot, &ours).map_err(|error| {
+            let of_root = |path: &Path| self.root.held().join(path.strip_prefix("/").unwrap_or(path));
+            let protected = [path.as_path(), Path::new("/").join(directory).as_path()]
+                .into_iter()
+                .find(|path| protection(&of_root(path)).is_ok_and(|letters| letters.is_some()))
+                .map(|path| path.display().to_string());
+            match protected {
+                None => error,
+                Some(protected) => Fault::failed(format!(
+                    "{protected} is protected (chattr(1)), and while programs run in the root {} is another",
+                    path.display()
+                ))
+                .hint("protect it in the last step that runs programs in the root")
+                .into(),
+            }
+        })?;
+        slot.set_mode(mode)?;
         self.files.push(Placed { path, slot, directory: opened, ours, before, directory_time });
         Ok(())
     }

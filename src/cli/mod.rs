@@ -31,7 +31,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::diagnostics::{Fault, fault_of};
+use crate::diagnostics::{Fault, FaultKind, fault_of};
 use crate::inspect::Workplace;
 use crate::report;
 use crate::store::Store;
@@ -95,6 +95,7 @@ pub fn main() -> ExitCode {
 fn explained(error: &clap::Error, code: u8) -> u8 {
     match error.print() {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => CLOSED,
+        Err(_) if !error.use_stderr() => FaultKind::Failed.exit_code(),
         _ if error.use_stderr() => code,
         _ => 0,
     }

@@ -21,12 +21,18 @@ pub fn read(text: &str, settings: &mut Vec<Setting>) -> Result<()> {
         } else if rest.starts_with("//") {
             rest = &rest[line.len()..];
         } else if first == '#' {
-            rest = &rest[line.len()..];
-            let mut words = line.split_whitespace();
-            match words.next() {
-                Some("#clear") => words.for_each(|word| clear(settings, word.trim_end_matches(';'))),
+            match line.split_whitespace().next() {
+                // It ends where a statement does.
+                Some("#clear") => {
+                    let (names, after) =
+                        rest["#clear".len()..].split_once(';').unwrap_or((&line["#clear".len()..], ""));
+                    let after = if names.contains('\n') { &rest[line.len()..] } else { after };
+                    let names = names.lines().next().unwrap_or_default();
+                    names.split_whitespace().for_each(|name| clear(settings, &full(&scopes, name.trim_matches('"'))));
+                    rest = after;
+                }
                 Some("#include") => bail!("it includes another file, which is not looked into"),
-                _ => {}
+                _ => rest = &rest[line.len()..],
             }
         } else if first == '"' {
             let Some((word, after)) = rest[1..].split_once('"') else { bail!("a quotation has no end") };
@@ -40,14 +46,13 @@ pub fn read(text: &str, settings: &mut Vec<Setting>) -> Result<()> {
                 }
                 '}' => {
                     add(settings, &scopes, std::mem::take(&mut statement));
-                    if scopes.pop().is_none() {
-                        bail!("there is a `}}` too many");
-                    }
+                    // apt minds one too many as little.
+                    scopes.pop();
                 }
                 ';' => add(settings, &scopes, std::mem::take(&mut statement)),
                 _ => {
-                    let end = rest.find(|c: char| c.is_whitespace() || "{};\"".contains(c)).unwrap_or(rest.len());
-                    statement.push(rest[..end].to_owned());
+                    let end = end_of_word(rest);
+                    statement.push(decoded(&rest[..end].replace('"', "")));
                     rest = &rest[end..];
                     continue;
                 }
@@ -58,6 +63,24 @@ pub fn read(text: &str, settings: &mut Vec<Setting>) -> Result<()> {
     // The options of a command have no end of their own.
     add(settings, &scopes, statement);
     if scopes.is_empty() { Ok(()) } else { bail!("a `{{` has no end") }
+}
+
+/// Where a word without quotes ends; parts of a name may be quoted (`Acquire::"http"::Proxy`).
+fn end_of_word(text: &str) -> usize {
+    let mut quoted = false;
+    let mut before = ' ';
+    for (at, letter) in text.char_indices() {
+        match letter {
+            '"' if quoted => quoted = false,
+            '"' if before == ':' => quoted = true,
+            _ if quoted => {}
+            '"' | '{' | '}' | ';' => return at,
+            letter if letter.is_whitespace() => return at,
+            _ => {}
+        }
+        before = letter;
+    }
+    text.len()
 }
 
 /// apt's word for yes or no; `None` for another.
@@ -145,12 +168,13 @@ mod tests {
             ]
         );
         assert_eq!(settings("Acquire::By-Hash \"no\""), ["acquire::by-hash=no"]);
+        assert_eq!(settings("A::B \"1\"; #clear A::B; A::\"C\"::D \"2\"; }\nA::E%20F 3;"), ["a::c::d=2", "a::e f=3"]);
         assert_eq!(settings("A::B \"1\"; A::BC \"2\";\n#clear A::B\nA::D \"3\";"), ["a::bc=2", "a::d=3"]);
     }
 
     #[test]
     fn refuses_what_apt_refuses() {
-        for text in ["A { B \"x\";", "}", "A \"x", "/* x", "#include \"/etc/x\";"] {
+        for text in ["A { B \"x\";", "A \"x", "/* x", "#include \"/etc/x\";"] {
             assert!(read(text, &mut Vec::new()).is_err(), "{text}");
         }
     }

@@ -202,6 +202,7 @@ fn grub_menu(version: &str) -> String {
 
 #[rstest]
 #[case::older_grub("2.12-9", "inline_data", "ext4 with inline_data, which GRUB does not read")]
+#[case::older_grub_again("2.06-13", "bigalloc", "ext4 with bigalloc, which GRUB does not read")]
 #[case::known_feature("2.12-9", "metadata_csum_seed", "")]
 fn what_grub_does_not_read_is_found(#[case] version: &str, #[case] feature: &str, #[case] reason: &str) {
     needs_program!("mke2fs", "e2fsprogs");

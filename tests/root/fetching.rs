@@ -122,6 +122,26 @@ fn what_the_roots_apt_is_told_of_fetching_holds() {
 }
 
 #[test]
+fn what_of_the_roots_apt_cannot_be_met_is_said_and_the_rest_is_no_matter() {
+    let case = case!();
+    let uri = case.server.url("");
+    for (setting, said) in [
+        ("APT::Snapshot \"20260101T000000Z\";", "sets `apt::snapshot`"),
+        ("Dir::Etc::sourcelist \"/etc/apt/other.list\";", "sets `dir::etc::sourcelist`"),
+        ("Dir { Etc { netrc \"/x\"; }; };", "sets `dir::etc::netrc`"),
+    ] {
+        with_files(&case, &uri, &[("etc/apt/apt.conf.d/90own", setting)]);
+        case.build().code(2).says(said);
+    }
+    // Neither is what apt would leave out of an installation, nor what is in no known encoding.
+    let harmless = "APT::Get::Simulate \"true\"; APT::Get::Download-Only \"true\"; Dir::Cache::pkgcache \"\";\n";
+    with_files(&case, &uri, &[("etc/apt/apt.conf.d/90own", harmless)]);
+    case.project.write("root/etc/apt/apt.conf.d/91latin", b"// caf\xe9 Acquire\n");
+    case.build().success();
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
+}
+
+#[test]
 fn what_a_recipes_apt_opts_say_of_fetching_holds() {
     let case = case!();
     case.repository.publish(&format!("{DATE}\nValid-Until: Tue, 03 Nov 2020 10:00:00 UTC\nAcquire-By-Hash: yes"));

@@ -182,6 +182,9 @@ impl Sight {
             }
             let text = fs::read_link(entry.path()).with_context(|| format!("reading {}", entry.path().display()))?;
             let name = normal(&entry.path().parent().unwrap_or(top).join(text));
+            if passes_system(&name) {
+                continue;
+            }
             let below = entry.path().strip_prefix(top).unwrap_or(Path::new(""));
             let shown = Path::new(shown).join(below).display().to_string();
             let place = self.elsewhere.entry(path.clone()).or_insert_with(|| {
@@ -244,6 +247,21 @@ fn is_of_system(path: &Path) -> bool {
         [_, var, _] if *var == "var" => true,
         [_, top, ..] => PROGRAMS.iter().chain(&["dev", "etc", "proc", "run", "sys"]).any(|name| top == name),
     }
+}
+
+/// Whether a name leads on through links of the system, as `/dev/stdout` does to wherever the output goes.
+fn passes_system(name: &Path) -> bool {
+    let mut name = name.to_owned();
+    for _ in 0..40 {
+        if is_of_system(&name) {
+            return true;
+        }
+        match fs::read_link(&name) {
+            Ok(text) => name = normal(&name.parent().unwrap_or(Path::new("/")).join(text)),
+            Err(_) => return false,
+        }
+    }
+    true
 }
 
 /// A path without `.` and `..`, as far as names say.
@@ -391,6 +409,15 @@ mod tests {
     #[case("/data", false)]
     fn links_of_a_tree_to_directories_of_every_system_show_nothing(#[case] path: &str, #[case] is: bool) {
         assert_eq!(is_of_system(Path::new(path)), is);
+    }
+
+    #[test]
+    fn links_through_dev_lead_to_nothing_of_the_recipes() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("out");
+        std::os::unix::fs::symlink("/dev/stdout", &link).unwrap();
+        assert!(passes_system(&link));
+        assert!(!passes_system(directory.path()));
     }
 
     #[rstest]

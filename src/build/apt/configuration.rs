@@ -120,6 +120,8 @@ impl Apt<'_> {
             set("APT::Architectures::", architecture);
         }
         lines.extend(self.options.config.iter().chain(more).cloned());
+        // With these apt would say that all is done.
+        lines.extend(["Simulate", "Download-Only", "Print-URIs"].map(|name| format!("APT::Get::{name} \"false\";")));
         lines.join("\n") + "\n"
     }
 }

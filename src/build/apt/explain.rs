@@ -143,6 +143,12 @@ fn hint(line: &str) -> Option<String> {
         let package = package.split_whitespace().next()?;
         return Some(format!("it is the package `{package}` that failed; what it said stands above"));
     }
+    if line.contains("start-stop-daemon.debforge") {
+        return Some(
+            "while packages are installed start-stop-daemon is diverted, so that no daemon starts: have a `run` with `chroot: true` divert it, before or after"
+                .to_owned(),
+        );
+    }
     if line.contains("MODULES dep requires") || line.contains("workaround is MODULES=most") {
         return Some(
             "`MODULES=dep` takes the drivers of the machine that it runs on, which no build shows: `MODULES=most`, or `MODULES=list` with the drivers in /etc/initramfs-tools/modules"

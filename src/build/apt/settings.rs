@@ -68,9 +68,14 @@ const REFUSED: &[&str] = &[
     "acquire::min-validtime",
     "acquire::check-date",
     "acquire::snapshot",
-    "dir::etc::trusted",
-    "dir::etc::trustedparts",
+    "acquire::snapshots",
+    "apt::snapshot",
+    "dir",
 ];
+
+/// Below `dir`, where apt keeps what nobody else sees, or what is not of fetching.
+const OWN_DIRECTORIES: &[&str] =
+    &["dir::cache", "dir::log", "dir::bin", "dir::media", "dir::parser", "dir::ignore-files-silently"];
 
 /// The same of a method: the last parts of their names.
 const REFUSED_OF_METHOD: &[&str] = &[
@@ -100,7 +105,7 @@ impl Effect {
         }
         let last = name.rsplit("::").next().unwrap_or_default();
         let is_below = |top: &&str| name == *top || name.strip_prefix(*top).is_some_and(|rest| rest.starts_with("::"));
-        if REFUSED.iter().any(is_below) {
+        if REFUSED.iter().any(is_below) && !OWN_DIRECTORIES.iter().any(is_below) {
             return Self::Refused;
         }
         let Some(rest) = name.strip_prefix("acquire::") else { return Self::None };
@@ -156,10 +161,11 @@ impl Settings {
         let (main, parts) = FILES;
         let names = files.names(parts)?.into_iter().filter(|name| apt_conf::is_part(name));
         for path in names.map(|name| format!("{parts}/{name}")).chain([main.to_owned()]) {
-            if let Some(text) = files.text(&path)? {
+            if let Some(bytes) = files.bytes(&path)? {
+                let text = String::from_utf8_lossy(&bytes);
                 // What does not speak of fetching is apt's alone.
                 let lower = text.to_ascii_lowercase();
-                if ["acquire", "trusted", "#clear", "#include"].iter().any(|word| lower.contains(word))
+                if ["acquire", "dir", "snapshot", "#clear", "#include"].iter().any(|word| lower.contains(word))
                     && let Err(error) = apt_conf::read(&text, &mut settings)
                 {
                     // Of no account until something is to be fetched.
@@ -170,8 +176,8 @@ impl Settings {
         let mut all = Self { unread, ..Self::of(&settings) };
         let names = files.names(LOGINS.1)?.into_iter().filter(|name| name.ends_with(".conf"));
         for path in names.map(|name| format!("{}/{name}", LOGINS.1)).chain([LOGINS.0.to_owned()]) {
-            if let Some(text) = files.text(&path)? {
-                all.logins.push_str(&text);
+            if let Some(bytes) = files.bytes(&path)? {
+                all.logins.push_str(&String::from_utf8_lossy(&bytes));
                 all.logins.push('\n');
             }
         }
@@ -268,6 +274,7 @@ impl Refused {
             }
             "check-date" => "say `Acquire::Check-Valid-Until` where an old state is what you want",
             "snapshot" => "the bootstraps have `snapshot`",
+            _ if self.name.starts_with("dir::etc::source") => "the repositories of a root are those in its /etc/apt",
             _ => "leave it out, or write it into the root after the last step that installs packages",
         }
     }

@@ -158,7 +158,14 @@ pub fn check(image: &File, start: u64, partition: &Partition, read_only: bool, k
 pub fn check_grub(image: &File, start: u64, partition: &Partition, grub: &str) -> Vec<Finding> {
     let Some(version) = version(grub) else { return Vec::new() };
     let kind = partition.contents.kind.fstab_type().unwrap_or("none");
-    let found = found_of(&OF_GRUB, &reader(image, start));
+    let read = reader(image, start);
+    if let Some(compression) = squashfs_compression(&read).filter(|_| kind == "squashfs") {
+        return vec![Finding::new(
+            format!("GRUB's menu is on `{}`, squashfs with {compression}, which GRUB does not read", partition.name),
+            "`compression: xz`, `lzo` or `gzip`; or give /boot a partition of its own, with ext4",
+        )];
+    }
+    let found = found_of(&OF_GRUB, &read);
     found
         .into_iter()
         .filter(|(_, _, first)| version < *first)
@@ -173,6 +180,18 @@ pub fn check_grub(image: &File, start: u64, partition: &Partition, grub: &str) -
             )
         })
         .collect()
+}
+
+/// How a squashfs is compressed (squashfs_fs.h of Linux), where GRUB does not know it.
+fn squashfs_compression(read: &Read<'_>) -> Option<&'static str> {
+    let bytes: [u8; 2] = read(20, 2).filter(|_| is(read, (0, b"hsqs")))?.try_into().ok()?;
+    match u16::from_le_bytes(bytes) {
+        1 | 3 | 4 => None,
+        2 => Some("lzma"),
+        5 => Some("lz4"),
+        6 => Some("zstd"),
+        _ => Some("a compression that is not known here"),
+    }
 }
 
 /// How a feature is turned off.
@@ -262,5 +281,8 @@ mod tests {
         at(216, &0x6b_u32.to_be_bytes());
         let grub: Vec<_> = found_of(&OF_GRUB, &reader(&file, 4096)).into_iter().map(|(_, name, _)| name).collect();
         assert_eq!(grub, ["exchange"]);
+        at(0, b"hsqs");
+        at(20, &6_u16.to_le_bytes());
+        assert_eq!(squashfs_compression(&reader(&file, 4096)), Some("zstd"));
     }
 }

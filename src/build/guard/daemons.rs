@@ -9,8 +9,10 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
+use walkdir::WalkDir;
 
 use super::super::inside::{Inside, Kind, Slot};
+use crate::diagnostics::Fault;
 
 const NAME: &str = "start-stop-daemon";
 /// Where the program may be, one a link to the other where /usr is merged; and its name there meanwhile. They differ: a
@@ -114,9 +116,45 @@ impl Held {
                 None => {}
             }
         }
-        // A script has put another there, or an upgrade has.
-        left.try_for_each(|aside| root.slot(aside)?.remove())
+        // A script has put another there, or an upgrade has. One that has moved ours meant the program.
+        let mut moved = if free { Vec::new() } else { stand_ins(root, path)? };
+        for aside in left {
+            match moved.pop() {
+                Some(place) => root.slot(aside)?.rename(&root.slot(&place)?)?,
+                None => root.slot(aside)?.remove()?,
+            }
+        }
+        match moved.pop() {
+            None => Ok(()),
+            Some(place) => Err(Fault::failed(format!(
+                "a package's script has made copies of {}, which is none while packages are installed: {}",
+                path.display(),
+                place.display()
+            ))
+            .hint("copy it in a `run` with `chroot: true`, where it is the program itself")
+            .into()),
+        }
     }
+}
+
+/// Files that are the stand-in under other names, wherever they are in the root.
+fn stand_ins(root: &Inside, path: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let top = root.held();
+    for entry in WalkDir::new(&top).same_file_system(true).sort_by_file_name() {
+        let entry = entry.context("looking for start-stop-daemon")?;
+        let of_its_size = || entry.metadata().is_ok_and(|meta| meta.len() == STAND_IN.len() as u64);
+        if !entry.file_type().is_file() || !of_its_size() {
+            continue;
+        }
+        let below = Path::new("/").join(entry.path().strip_prefix(&top)?);
+        if below != path && read(root, &below)? == STAND_IN {
+            found.push(below);
+        }
+    }
+    // Beside the program first, taken from behind.
+    found.sort_by_key(|place| place.parent() == path.parent());
+    Ok(found)
 }
 
 impl Diversions {
@@ -128,6 +166,14 @@ impl Diversions {
             None if root.kind(Path::new("/var/lib/dpkg"))? == Some(Kind::Directory) => None,
             _ => return Ok(None),
         };
+        // What goes elsewhere already, an upgrade does not put in our way; and dpkg takes no second diversion.
+        let known = contents.as_deref().unwrap_or_default();
+        if known
+            .split(|byte| *byte == b'\n')
+            .any(|line| PLACES.map(paths).iter().any(|(at, _)| line == at.as_os_str().as_bytes()))
+        {
+            return Ok(None);
+        }
         let slot = root.slot(path)?;
         let before = Self { written: root.link_kind(Path::new(DIVERSIONS_BEFORE))?.is_some(), contents };
         let mut all = before.contents.clone().unwrap_or_default();
@@ -303,6 +349,38 @@ mod tests {
         fs::write(root.path().join(PROGRAM), "another").unwrap();
         held.release(&inside).unwrap();
         assert_settled(root.path(), "another");
+    }
+
+    #[test]
+    fn a_script_that_moves_the_program_has_moved_it() {
+        let (root, inside) = root();
+        let held = Held::set(&inside).unwrap().unwrap();
+        let at = |name: &str| root.path().join("usr/sbin").join(name);
+        fs::rename(at(NAME), at("moved")).unwrap();
+        fs::write(at(NAME), "a wrapper").unwrap();
+        held.release(&inside).unwrap();
+        assert_eq!(fs::read_to_string(at("moved")).unwrap(), "the program");
+        assert_eq!(fs::metadata(at("moved")).unwrap().permissions().mode() & 0o7777, 0o750);
+        assert_eq!(fs::read_to_string(at(NAME)).unwrap(), "a wrapper");
+        let held = Held::set(&inside).unwrap().unwrap();
+        fs::create_dir(root.path().join("opt")).unwrap();
+        fs::copy(at(NAME), root.path().join("opt/copy")).unwrap();
+        fs::rename(at(NAME), at("orig")).unwrap();
+        fs::write(at(NAME), "another").unwrap();
+        assert!(held.release(&inside).unwrap_err().to_string().contains("/opt/copy"));
+    }
+
+    #[test]
+    fn a_root_that_diverts_it_keeps_its_own_diversions() {
+        let (root, inside) = root();
+        let database = root.path().join("var/lib/dpkg/diversions");
+        let text = "/sbin/start-stop-daemon\n/sbin/start-stop-daemon.distrib\n:\n";
+        fs::write(&database, text).unwrap();
+        let held = Held::set(&inside).unwrap().unwrap();
+        assert_eq!(fs::read_to_string(&database).unwrap(), text);
+        held.release(&inside).unwrap();
+        assert_eq!(fs::read_to_string(&database).unwrap(), text);
+        assert_settled(root.path(), "the program");
     }
 
     #[test]

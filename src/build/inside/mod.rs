@@ -97,6 +97,11 @@ pub fn shown(path: &Path) -> PathBuf {
 }
 
 impl Inside {
+    /// A path that leads to the root as long as this is open, for what only looks.
+    pub fn held(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.root.as_raw_fd()))
+    }
+
     /// Takes a directory of the host as root.
     pub fn open(root: &Path) -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;

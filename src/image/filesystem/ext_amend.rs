@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::Request;
 use super::walk::{self, Entry};
+use crate::diagnostics::Fault;
 use crate::sys::file::flags;
 
 /// What the file system has to say of a file in the end.
@@ -140,8 +141,13 @@ fn linked_links(entries: &[Entry]) -> Vec<Vec<&Entry>> {
 
 /// Its name as debugfs reads it.
 fn quoted(entry: &Entry) -> Result<String> {
-    let name = entry.path.to_str().filter(|name| !name.contains('\n'));
-    let name = name.with_context(|| format!("debugfs cannot be told the name of {}", entry.shown()))?;
+    let name = entry.path.to_str().filter(|name| !name.contains('\n')).ok_or_else(|| {
+        Fault::failed(format!(
+            "debugfs, which mends what mke2fs makes of {:?}, cannot be told this name",
+            entry.shown()
+        ))
+        .hint("give it one without line breaks, in UTF-8")
+    })?;
     Ok(format!("\"/{}\"", name.replace('"', "\"\"")))
 }
 

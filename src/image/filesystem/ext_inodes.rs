@@ -49,7 +49,9 @@ pub(super) fn settle(image: &File, offset: u64, top: Option<&Path>, epoch: i64, 
     let doing = "setting the times of the inodes";
     let top = top.map(Path::symlink_metadata).transpose().context(doing)?;
     let superblock = Superblock::read(image, offset).context(doing)?;
-    let descriptors_at = offset + (superblock.first_block + 1) * superblock.block;
+    // With clusters, small blocks are counted from 0, too; the superblock is in the second all the same.
+    let first = superblock.first_block.max(u64::from(superblock.block == 1024));
+    let descriptors_at = offset + (first + 1) * superblock.block;
     let mut descriptors = vec![0; superblock.descriptor_size * superblock.groups as usize];
     image.read_exact_at(&mut descriptors, descriptors_at).context(doing)?;
     let mut bitmap = vec![0; superblock.inodes_per_group.div_ceil(8) as usize];

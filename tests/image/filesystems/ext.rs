@@ -40,6 +40,21 @@ fn holds_the_tree(#[case] kind: FilesystemKind) {
     });
 }
 
+#[rstest]
+#[case("bigalloc")]
+#[case("inline_data")]
+#[case("casefold")]
+fn holds_the_tree_with_other_features(#[case] feature: &str) {
+    needs_program!("mke2fs", "e2fsprogs");
+    let made = same_twice(|top| {
+        let mut making = Making::of(Ext4, top, LENGTH);
+        making.contents.features.push(feature.into());
+        making.contents.mkfs_options.push("-b4096".into());
+        making
+    });
+    output("e2fsck", &["-f", "-n", made.alone().to_str().unwrap()]);
+}
+
 #[test]
 fn keeps_what_chattr_has_set() {
     needs_program!("mke2fs", "e2fsprogs");

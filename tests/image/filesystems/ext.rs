@@ -42,7 +42,6 @@ fn holds_the_tree(#[case] kind: FilesystemKind) {
 
 #[rstest]
 #[case("bigalloc")]
-#[case("inline_data")]
 #[case("casefold")]
 fn holds_the_tree_with_other_features(#[case] feature: &str) {
     needs_program!("mke2fs", "e2fsprogs");

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use super::walk::Census;
+use super::walk::{self, Census};
 use super::{Contents, FilesystemKind, Request, ext_amend, ext_inodes};
 
 /// Features and sizes that do not depend on the host's /etc/mke2fs.conf, which differs between
@@ -56,7 +56,8 @@ pub(super) fn make(request: &Request<'_>) -> Result<()> {
     }
     let configuration = request.scratch.join("mke2fs.conf");
     std::fs::write(&configuration, CONFIGURATION).context("writing mke2fs.conf")?;
-    let mut tool = request.tool(arguments(request, &census, block));
+    // Which attributes of a file are in its inode, and which in a block of their own, follows from their order.
+    let mut tool = request.attributes_tool(arguments(request, &census, block), &walk::entries(request.tree)?)?;
     tool = tool
         .env("MKE2FS_CONFIG", configuration.display().to_string())
         // 0 stands for no date.

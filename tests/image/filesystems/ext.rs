@@ -1,11 +1,12 @@
 //! ext2, ext3, ext4.
 
 use std::fs;
+use std::path::Path;
 
 use debforge::image::FilesystemKind::{self, Ext2, Ext3, Ext4};
 use rstest::rstest;
 
-use super::{EPOCH, Making, UUID, grow, listing, output, same, same_twice, workshop};
+use super::{EPOCH, Making, UUID, grow, listing, output, same, same_twice, same_twice_of, workshop};
 
 const LENGTH: u64 = 48 << 20;
 
@@ -43,6 +44,7 @@ fn holds_the_tree(#[case] kind: FilesystemKind) {
 #[rstest]
 #[case("bigalloc")]
 #[case("casefold")]
+#[case("inline_data")]
 fn holds_the_tree_with_other_features(#[case] feature: &str) {
     needs_program!("mke2fs", "e2fsprogs");
     let made = same_twice(|top| {
@@ -51,6 +53,26 @@ fn holds_the_tree_with_other_features(#[case] feature: &str) {
         making.contents.mkfs_options.push("-b4096".into());
         making
     });
+    output("e2fsck", &["-f", "-n", made.alone().to_str().unwrap()]);
+}
+
+#[test]
+fn attributes_that_an_inode_has_no_room_for_come_in_one_order() {
+    needs_program!("mke2fs", "e2fsprogs");
+    let plant = |top: &Path, backwards: bool| {
+        fs::create_dir_all(top).unwrap();
+        let path = top.join("file");
+        fs::write(&path, "x").unwrap();
+        let mut names = ["user.a", "user.b", "user.c"];
+        if backwards {
+            names.reverse();
+        }
+        names.iter().for_each(|name| xattr::set(&path, name, &[b'x'; 60]).unwrap());
+        for entry in [path.as_path(), top] {
+            filetime::set_file_mtime(entry, filetime::FileTime::from_unix_time(1_500_000_000, 0)).unwrap();
+        }
+    };
+    let made = same_twice_of(plant, |top| Making::of(Ext4, top, LENGTH));
     output("e2fsck", &["-f", "-n", made.alone().to_str().unwrap()]);
 }
 

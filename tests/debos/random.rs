@@ -124,7 +124,11 @@ proptest! {
             variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let translation = translate(&Arc::new(Source { name: "r.yaml".into(), text: go.clone() }));
         let jinja = &translation.text;
-        prop_assert!(same(&go, jinja, &variables)?.is_none_or(|original| shows_absence(&original)), "{go}\n{jinja}");
+        // What is absent debos writes, or counts the letters of what it would write; Jinja stops at it.
+        let absent = translation.wanted.iter().any(|name| !variables.contains_key(name));
+        let differs = same(&go, jinja, &variables)?;
+        let stops = absent && rendered(jinja, Dialect::Jinja, &variables).is_err();
+        prop_assert!(differs.is_none_or(|original| stops || shows_absence(&original)), "{go}\n{jinja}");
         // With all that has to be given, nothing is absent.
         let mut given = variables;
         for name in &translation.wanted {

@@ -96,10 +96,9 @@ fn remove_at(parent: BorrowedFd<'_>, name: &CStr, device: libc::dev_t) -> Result
 
 /// Takes from a file and its directory what chattr(1) keeps from being removed; whether there was any.
 fn unprotect(parent: BorrowedFd<'_>, name: &CStr) -> bool {
-    const PROTECTED: u32 = 0x30;
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let take = |file: BorrowedFd<'_>| match file::flags(file) {
-        Ok(Some(all)) if all & PROTECTED != 0 => file::set_flags(file, all & !PROTECTED).is_ok(),
+        Ok(Some(all)) if all & file::PROTECTED != 0 => file::set_flags(file, all & !file::PROTECTED).is_ok(),
         _ => false,
     };
     let own = openat(parent, name, flags, Mode::empty()).is_ok_and(|file| take(file.as_fd()));

@@ -61,6 +61,9 @@ pub fn set_flags(of: BorrowedFd<'_>, flags: u32) -> Result<()> {
     if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Flags that keep a file from being changed or removed: immutable, and to be appended to alone (linux/fs.h).
+pub const PROTECTED: u32 = 0x10 | 0x20;
+
 /// Letters of chattr(1) for what keeps a file, links not followed, from being changed; `None` for one that can be.
 pub fn protection(path: &Path) -> Result<Option<&'static str>> {
     let attributes = statx(path, libc::AT_SYMLINK_NOFOLLOW, 0)?.stx_attributes;
@@ -75,7 +78,6 @@ pub fn protection(path: &Path) -> Result<Option<&'static str>> {
 
 /// Does something to a file, links not followed, that chattr(1) protects; it is protected again afterwards.
 pub fn unprotected(path: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    const PROTECTED: u32 = 0x30;
     let no_follow = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = File::options().read(true).custom_flags(no_follow).open(path)?;
     let all = flags(file.as_fd())?.unwrap_or_default();

@@ -272,7 +272,12 @@ impl Action for FilesystemImage {
             }
             None => return Err(Fault::failed(format!("the root has no directory {}", subdir.display())).into()),
         }
-        let top: PathBuf = cx.root.join(inside.resolve(subdir)?);
+        let at = inside.resolve(subdir)?;
+        let top: PathBuf = cx.root.join(&at);
+        let protected = cx
+            .protected
+            .iter()
+            .filter_map(|(path, letters)| Some((Path::new(path).strip_prefix(&at).ok()?.to_owned(), letters.clone())));
         let contents = Contents {
             kind,
             label: self.label.clone().unwrap_or_default(),
@@ -287,7 +292,7 @@ impl Action for FilesystemImage {
         };
         cx.progress(format!("making the {}", self.filesystem()), None);
         let output = Output::begin(cx, &self.file)?;
-        let tree = Tree { top: Some(top), ..Tree::default() };
+        let tree = Tree { top: Some(top), protected: protected.collect(), ..Tree::default() };
         make_alone(cx, &self.file, &contents, &tree, room, output.path())?;
         cx.detail = size_shown(output.finish()?);
         Ok(())

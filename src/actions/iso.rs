@@ -181,7 +181,8 @@ impl Iso {
         cx.progress(format!("making the {}", self.filesystem), None);
         let path = live.join("filesystem.squashfs");
         File::create(&path).context("making a file for the root")?;
-        let tree = Tree { top: Some(cx.root.to_owned()), ..Tree::default() };
+        let protected = cx.protected.iter().map(|(path, letters)| (path.into(), letters.clone())).collect();
+        let tree = Tree { top: Some(cx.root.to_owned()), protected, ..Tree::default() };
         let label = if kind == FilesystemKind::Erofs { "live" } else { "" };
         make_alone(cx, &self.filesystem, &self.contents(kind, label, &self.file), &tree, FIT, &path)?;
         system.copy(live)

@@ -12,7 +12,7 @@ use super::pack::{check_artifact_name, tool_version};
 use super::signing::Signing;
 use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::ostree::{OSTREE, commit};
-use crate::build::{BuildContext, CheckContext, InputContext, gpg, packages};
+use crate::build::{BuildContext, CheckContext, InputContext, gpg, packages, protected};
 use crate::diagnostics::{Diagnostics, Fault};
 use crate::ostree::Repository;
 use crate::ostree::repository::{is_branch, is_checksum};
@@ -301,6 +301,7 @@ impl Action for OstreeCommit {
                 Some(from) => deltas.push(Some(from.to_owned())),
             }
         }
+        protected::warn(cx, "a commit")?;
         let sbom = self.sbom.then(|| packages::sbom(cx.root, "system", cx.source_date_epoch)).transpose()?;
         let wanted = commit::Commit {
             repository: &self.repository,

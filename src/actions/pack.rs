@@ -11,7 +11,7 @@ use super::overlay::check_destination;
 use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::archive::{Compression, pack};
 use crate::build::inside::{Inside, Kind};
-use crate::build::{BuildContext, CheckContext, InputContext};
+use crate::build::{BuildContext, CheckContext, InputContext, protected};
 use crate::diagnostics::{Diagnostics, Fault, size_shown};
 
 /// Pack the root into a tar archive.
@@ -127,6 +127,7 @@ impl Action for Pack {
 
     fn run(&self, cx: &mut BuildContext<'_>) -> Result<()> {
         let compression = self.compression().context("the compression has no meaning")?;
+        protected::warn(cx, "a tar archive")?;
         let inside = Inside::open(cx.root)?;
         let subdir = Path::new(self.subdir.as_deref().unwrap_or("/"));
         match inside.kind(subdir)? {

@@ -37,8 +37,9 @@ use crate::sandbox::Isolation;
 /// /tmp and processes, and a machine that is the same on every host.
 /// A script's directory is at `/tmp/script`, so it can use the files beside it.
 /// Services are not started.
-/// What chattr(1) protects (`+i`, `+a`) no layer of a root and no archive would keep, so it is refused, but for images that
-/// are mounted; `A`, `d`, `D`, `S` and `T` are in images with ext2 to ext4.
+/// What chattr(1) protects (`+i`, `+a`; only root can) stays so in the steps that follow, and is in images with ext2 to
+/// ext4, as `A`, `d`, `D`, `S` and `T` are, or with `strategy: mounted` in those with xfs, btrfs and f2fs. Other file
+/// systems refuse it; archives, containers and commits cannot say it, and the build warns.
 ///
 /// **On the host** (neither `chroot` nor `postprocess`) it sees the host's programs and their settings, read-only,
 /// a /tmp of its own, and:

@@ -8,6 +8,7 @@ use anyhow::Result;
 use super::event::{Event, Reporter};
 use super::image::Disk;
 use super::inputs::Input;
+use super::protected::Protected;
 use crate::debian::Architecture;
 use crate::diagnostics::Fault;
 use crate::image::Spec;
@@ -24,6 +25,8 @@ pub struct BuildContext<'a> {
     pub step: usize,
     /// The target root, mounted and writable.
     pub root: &'a Path,
+    /// Files of the root that chattr(1) protects, which a step that does not change it does not see on them.
+    pub protected: &'a Protected,
     /// The image as a device, for steps that work in the mounted image.
     pub disk: Option<&'a Disk>,
     /// What is built.

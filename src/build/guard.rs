@@ -5,6 +5,7 @@ mod daemons;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -16,7 +17,7 @@ use self::daemons::Held;
 use super::inside::{Attributes, Inside, Kind, Slot};
 use crate::diagnostics::Fault;
 use crate::image::Spec;
-use crate::sys::file::protection;
+use crate::sys::file::{self, protection};
 
 /// What processes find in a root beside what is its own.
 #[derive(Clone, Copy)]
@@ -54,7 +55,12 @@ struct Placed {
 enum Before {
     Nothing,
     Link(OsString),
-    File { contents: Vec<u8>, attributes: Attributes },
+    /// `flags` are those of chattr(1) that protect it.
+    File {
+        contents: Vec<u8>,
+        attributes: Attributes,
+        flags: u32,
+    },
 }
 
 impl RootGuard {
@@ -97,23 +103,28 @@ impl RootGuard {
         let slot = self.root.slot(&directory.join(name))?;
         let Some(before) = Before::of(&slot)? else { return Ok(()) };
         let path = Path::new("/").join(directory).join(name);
+        if let Before::File { flags: 1.., .. } = before {
+            protect(&slot, 0)?;
+        }
         write(&slot, &ours).map_err(|error| {
-            let of_root = |path: &Path| self.root.held().join(path.strip_prefix("/").unwrap_or(path));
-            let protected = [path.as_path(), Path::new("/").join(directory).as_path()]
-                .into_iter()
-                .find(|path| protection(&of_root(path)).is_ok_and(|letters| letters.is_some()))
-                .map(|path| path.display().to_string());
-            match protected {
-                None => error,
-                Some(protected) => Fault::failed(format!(
-                    "{protected} is protected (chattr(1)), and while programs run in the root {} is another",
+            let directory = Path::new("/").join(directory);
+            let of_root = self.root.held().join(directory.strip_prefix("/").unwrap_or(&directory));
+            match protection(&of_root) {
+                Ok(Some(_)) => Fault::failed(format!(
+                    "{} is protected (chattr(1)), and while programs run in the root {} is another",
+                    directory.display(),
                     path.display()
                 ))
                 .hint("protect it in the last step that runs programs in the root")
                 .into(),
+                _ => error,
             }
         })?;
         slot.set_mode(mode)?;
+        if let Before::File { flags: flags @ 1.., .. } = before {
+            // So it is found, and so it is left: what processes change of it is for the file itself.
+            protect(&slot, flags)?;
+        }
         self.files.push(Placed { path, slot, directory: opened, ours, before, directory_time });
         Ok(())
     }
@@ -136,7 +147,9 @@ impl Before {
         Ok(match slot.kind()? {
             None => Some(Self::Nothing),
             Some(Kind::Link) => Some(Self::Link(slot.link_target()?.into())),
-            Some(Kind::File) => Some(Self::File { contents: read(slot)?, attributes: slot.attributes()? }),
+            Some(Kind::File) => {
+                Some(Self::File { contents: read(slot)?, attributes: slot.attributes()?, flags: protection_of(slot)? })
+            }
             Some(_) => None,
         })
     }
@@ -148,6 +161,11 @@ impl Placed {
         if !untouched {
             return Ok(());
         }
+        let flags = protection_of(&self.slot)?;
+        if flags != 0 {
+            protect(&self.slot, 0)?;
+        }
+        let stays = matches!(self.before, Before::File { .. });
         match self.before {
             // A package that came meanwhile has it among the alternatives, whose link gave way to the file.
             Before::Nothing => match alternative(root, &self.path)? {
@@ -155,10 +173,21 @@ impl Placed {
                 None => self.slot.remove()?,
             },
             Before::Link(target) => self.slot.create_link(&target)?,
-            Before::File { contents, attributes } => {
+            Before::File { contents, attributes, .. } => {
                 write(&self.slot, &contents)?;
                 self.slot.apply(&attributes)?;
+                if flags != 0 {
+                    protect(&self.slot, flags)?;
+                }
             }
+        }
+        if flags != 0 && !stays {
+            let path = self.path.display();
+            return Err(Fault::failed(format!(
+                "{path} was protected (chattr(1)) as it is only while programs run, for the root has no such file"
+            ))
+            .hint("write the file first, then protect it")
+            .into());
         }
         if let Some(time) = self.directory_time {
             let shown = self.slot.shown();
@@ -188,6 +217,21 @@ fn read(slot: &Slot) -> Result<Vec<u8>> {
     let mut contents = Vec::new();
     slot.open_file()?.read_to_end(&mut contents).with_context(|| format!("reading {}", slot.shown().display()))?;
     Ok(contents)
+}
+
+/// Flags that protect a file.
+fn protection_of(slot: &Slot) -> Result<u32> {
+    let flags = file::flags(slot.open_file()?.as_fd());
+    let flags = flags.with_context(|| format!("reading the flags of {}", slot.shown().display()))?;
+    Ok(flags.unwrap_or_default() & file::PROTECTED)
+}
+
+/// Gives a file these of the flags that protect it, and takes the others.
+fn protect(slot: &Slot, flags: u32) -> Result<()> {
+    let doing = || format!("protecting {}", slot.shown().display());
+    let file = slot.open_file()?;
+    let all = file::flags(file.as_fd()).with_context(doing)?.unwrap_or_default();
+    file::set_flags(file.as_fd(), all & !file::PROTECTED | flags).with_context(doing)
 }
 
 fn write(slot: &Slot, contents: &[u8]) -> Result<()> {

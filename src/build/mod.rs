@@ -24,6 +24,7 @@ pub mod origin;
 pub mod ostree;
 pub mod packages;
 pub mod pacman;
+pub mod protected;
 pub mod secrets;
 
 pub use crate::sys::interrupt::interrupted;

@@ -6,7 +6,6 @@
 mod artifacts;
 mod epoch;
 mod paced;
-mod protected;
 mod root;
 mod secrets;
 mod shell;

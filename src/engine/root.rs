@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::Lost;
 use crate::build::image::{Disk, MountedImage};
+use crate::build::protected::{self, Protected};
 use crate::diagnostics::Fault;
 use crate::store::{Begun, Checkpoints, EntryId, IdMap, MadeOn, MountedRoot, PendingTree, Store, Tree, TreeRecord};
 
@@ -23,6 +24,8 @@ pub(super) struct Root<'a> {
     checked: usize,
     /// Ids of the steps that made the root as it stands.
     made_by: Vec<EntryId>,
+    /// What chattr(1) protects in it.
+    protected: Protected,
     /// Where a root is mounted, or stands where nothing can be mounted.
     at: PathBuf,
 }
@@ -75,7 +78,8 @@ impl<'a> Root<'a> {
     pub(super) fn new(store: &'a Store, map: &'a IdMap, checkpoints: Checkpoints, scratch: &Path) -> Result<Self> {
         let at = scratch.join("root");
         fs::create_dir(&at).context("making a place for the root")?;
-        Ok(Self { store, map, checkpoints, layers: Vec::new(), checked: 0, made_by: Vec::new(), at })
+        let (layers, made_by, protected) = (Vec::new(), Vec::new(), Protected::new());
+        Ok(Self { store, map, checkpoints, layers, checked: 0, made_by, protected, at })
     }
 
     /// Digest of the root's bytes; empty where they are not known, or where it is not the one that `steps` make.
@@ -88,6 +92,9 @@ impl<'a> Root<'a> {
                 let mut hasher = blake3::Hasher::new_derive_key("debforge root 1");
                 for layer in layers {
                     hasher.update(layer.digest.as_bytes());
+                }
+                for (path, letters) in &self.protected {
+                    hasher.update(format!("{path} +{letters}\0").as_bytes());
                 }
                 hasher.finalize().to_hex().to_string()
             }
@@ -119,8 +126,14 @@ impl<'a> Root<'a> {
         self.layers.last().map(|tree| &tree.record)
     }
 
+    /// What chattr(1) protects in the root as it stands.
+    pub(super) fn protected(&self) -> &Protected {
+        &self.protected
+    }
+
     /// A layer that stands on top now.
     fn push(&mut self, tree: Tree) {
+        self.protected.clone_from(&tree.record.protected);
         self.made_by.push(tree.id.clone());
         self.layers.push(tree);
     }
@@ -140,6 +153,7 @@ impl<'a> Root<'a> {
         self.layers.clear();
         self.checked = 0;
         self.made_by.clear();
+        self.protected.clear();
         Ok(())
     }
 
@@ -188,6 +202,16 @@ impl<'a> Root<'a> {
                 copy(&last.path, &pending.path)?;
                 Ok(Some(Workspace::Plain(pending)))
             }
+        }
+    }
+
+    /// Protects again in a root that is to be changed what steps before have protected.
+    pub(super) fn protect(&self, workspace: &Workspace) -> Result<()> {
+        match workspace {
+            Workspace::Overlay(..) | Workspace::Plain(_) | Workspace::Shared(_) => {
+                protected::give(workspace.path(), &self.protected)
+            }
+            Workspace::Viewed(_) | Workspace::Mounted(_) => Ok(()),
         }
     }
 
@@ -246,6 +270,9 @@ impl<'a> Root<'a> {
             Workspace::Plain(pending) => pending,
             other => {
                 self.made_by.push(id.clone());
+                if matches!(other, Workspace::Shared(_)) {
+                    self.protected = record.protected;
+                }
                 return self.discard(other);
             }
         };

@@ -22,6 +22,7 @@ pub(super) fn in_root(
     reporter: &dyn Reporter,
 ) -> Result<()> {
     let workspace = root.throwaway(steps)?;
+    root.protect(&workspace)?;
     run(workspace.path(), Told::Constant, build, environment, shell, reporter)
 }
 

@@ -13,10 +13,11 @@ use anyhow::{Context, Result};
 use super::artifacts::{Artifacts, Promise};
 use super::root::{Root, Workspace};
 use super::secrets::Secrets;
-use super::{Build, Lost, epoch, protected, shell};
+use super::{Build, Lost, epoch, shell};
 use crate::actions::{Action, WRITE_IMAGE};
 use crate::build::event::Outcome;
 use crate::build::image::{Disk, MountedImage};
+use crate::build::protected::{self, NONE};
 use crate::build::{BuildContext, Event, Reporter, interrupted, ostree};
 use crate::diagnostics::{Fault, FaultKind};
 use crate::image::{Spec, Strategy};
@@ -342,7 +343,10 @@ impl Run<'_> {
         let before = self.artifacts.snapshot()?;
         let workspace = if changes.root {
             match self.begin(step, id)? {
-                Some(workspace) => Some(workspace),
+                Some(workspace) => {
+                    self.root.protect(&workspace)?;
+                    Some(workspace)
+                }
                 None => return self.made_elsewhere(step, action, &made_on),
             }
         } else if action.reads_root() || step.mounted {
@@ -381,7 +385,9 @@ impl Run<'_> {
             if action.changes().root {
                 workspace.written().into_iter().try_for_each(|written| epoch::settle(written, clock, settled))?;
                 if workspace.disk().is_none() {
-                    workspace.written().into_iter().try_for_each(protected::refuse)?;
+                    for written in workspace.written() {
+                        record.protected.extend(protected::take(written)?);
+                    }
                 }
             }
             if action.changes().root {
@@ -514,6 +520,7 @@ impl Run<'_> {
         BuildContext {
             step: step.number,
             root,
+            protected: if step.mounted { &NONE } else { self.root.protected() },
             disk,
             architecture: self.build.plan.architecture,
             recipe_dir: &step.recipe_dir,

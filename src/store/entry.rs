@@ -56,7 +56,7 @@ impl<T> Sealed<T> {
 /// What [`Store::claim`] found.
 pub(super) enum Claimed<T> {
     /// Another build made the entry; with its shared lock.
-    Sealed(File, Sealed<T>),
+    Sealed(File, Box<Sealed<T>>),
     /// It is not there, and nobody else makes it as long as this lives.
     Ours(MakeLock),
 }
@@ -72,7 +72,7 @@ impl Store {
         let claim = MakeLock::take(self.dir("locks").join(lock), waiting)?;
         loop {
             if let Some((lock, sealed)) = self.open_entry(dir)? {
-                return Ok(Claimed::Sealed(lock, sealed));
+                return Ok(Claimed::Sealed(lock, Box::new(sealed)));
             }
             if !dir.exists() || self.discard(dir)? {
                 return Ok(Claimed::Ours(claim));

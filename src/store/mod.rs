@@ -103,6 +103,9 @@ pub struct TreeRecord {
     /// Secrets in the root: paths, and whether the build has made each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, bool>,
+    /// Files of the root that chattr(1) protects after the step: paths below it, and letters. Layers cannot say it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub protected: BTreeMap<String, String>,
     /// Where a download or unpacked archive stands inside the tree; empty for root layers.
     pub origin: PathBuf,
     /// What was there when it was made.

@@ -105,7 +105,7 @@ impl Store {
         let target = self.tree_dir(map, id)?;
         let claim = match self.claim::<Contents>(&format!("tree-{}-{id}", map_name(map)), &target, waiting)? {
             Claimed::Ours(claim) => claim,
-            Claimed::Sealed(lock, sealed) => return Ok(Begun::Sealed(Tree::opened(id, &target, lock, sealed))),
+            Claimed::Sealed(lock, sealed) => return Ok(Begun::Sealed(Tree::opened(id, &target, lock, *sealed))),
         };
         let scratch = self.scratch()?;
         let entry = scratch.path.join("entry");

@@ -76,6 +76,12 @@ pub fn protection(path: &Path) -> Result<Option<&'static str>> {
     })
 }
 
+/// The flags of such letters.
+pub fn protection_flags(letters: &str) -> u32 {
+    let flag = |letter: char, flag: u32| if letters.contains(letter) { flag } else { 0 };
+    flag('i', 0x10) | flag('a', 0x20)
+}
+
 /// Does something to a file, links not followed, that chattr(1) protects; it is protected again afterwards.
 pub fn unprotected(path: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let no_follow = libc::O_NOFOLLOW | libc::O_NONBLOCK;

@@ -16,7 +16,12 @@ pub fn without_mounts() -> Vec<String> {
     capabilities(DEFAULT)
 }
 
-/// The same with neither.
+/// The same where chattr(1) can protect files, too.
+pub fn with_protection() -> Vec<String> {
+    capabilities(&format!("{DEFAULT},+linux_immutable"))
+}
+
+/// As [`without_mounts`], and without device nodes.
 pub fn without_devices() -> Vec<String> {
     capabilities(&DEFAULT.replace("+mknod,", ""))
 }

@@ -293,18 +293,25 @@ fn a_swap_file_stays_one_that_the_kernel_takes() {
 }
 
 #[test]
-fn what_chattr_protects_stays_so_in_an_image_and_is_refused_in_a_layer() {
+fn what_chattr_protects_stays_so_in_a_mounted_image() {
     needs_loops!();
     needs_program!("chattr", "e2fsprogs");
     let protect = "  - action: run\n    command: touch $ROOTDIR/kept; chattr +i $ROOTDIR/kept\n";
-    let actions = format!("{}  - action: filesystem-deploy\n{protect}", image("ext4", "", "").trim_start_matches('\n'));
+    let deploy = "  - action: filesystem-deploy\n";
+    let actions = format!("{}{deploy}{protect}", image("ext4", "", "").trim_start_matches('\n'));
     let project = project!(&actions);
     project.build([]).success();
     let said = debugfs(&partition(&project, 2), "stat /kept");
     assert!(said.contains("Flags: 0x80010") || said.contains("Flags: 0x10"), "{said}");
-    let project = project!(&protect);
-    project.build([]).code(1).says("/kept is protected (`chattr +i`)").says("h /kept - - - - +i");
-    let store = project.path("store");
-    let left = walkdir::WalkDir::new(store).into_iter().filter_map(Result::ok).any(|entry| entry.file_name() == "kept");
-    assert!(!left);
+    for (kind, more) in [("xfs", ""), ("btrfs", ", subvolumes: [etc]")] {
+        needs_program!(if kind == "xfs" { "mkfs.xfs" } else { "mkfs.btrfs" }, "btrfs-progs and xfsprogs");
+        let before = "  - action: run\n    command: touch $ROOTDIR/etc/kept; chattr +i $ROOTDIR/etc/kept\n";
+        let project = project!(format!("{before}{}{deploy}", image(kind, more, "").trim_start_matches('\n')));
+        project.build([]).success();
+        let script = "mount -o loop,ro $1 /mnt && lsattr /mnt/etc/kept; code=$?; umount /mnt; exit $code";
+        let words = ["-m", "sh", "-c", script, "sh"].map(str::to_owned);
+        let output = Command::new("unshare").args(words).arg(partition(&project, 2)).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && told.starts_with("----i"), "{kind}: {told}");
+    }
 }

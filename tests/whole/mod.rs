@@ -9,6 +9,7 @@ mod mirrors;
 mod names;
 pub mod places;
 mod plan_and_execution;
+mod protected;
 mod secrets;
 mod stopped;
 mod together;

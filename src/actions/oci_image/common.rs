@@ -15,7 +15,7 @@ use crate::actions::artifact::Output;
 use crate::actions::pack::check_artifact_name;
 use crate::build::archive::Compression;
 use crate::build::oci::{Image, LayerCompression, Settings, division};
-use crate::build::{BuildContext, CheckContext, InputContext};
+use crate::build::{BuildContext, CheckContext, InputContext, protected};
 use crate::diagnostics::{Diagnostics, size_shown, suggest};
 use crate::oci::{Finished, Tag, chunk, manifest_of};
 
@@ -141,6 +141,7 @@ impl Common<'_> {
         settings: Settings,
         files: BTreeMap<PathBuf, Vec<u8>>,
     ) -> Result<()> {
+        protected::warn(cx, "a container image")?;
         let name = Path::new(self.file).file_name().unwrap_or_default().to_string_lossy();
         let name = name.trim_end_matches(".tar").trim_end_matches(".oci");
         let mut labels = settings.labels.clone();

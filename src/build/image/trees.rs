@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::cover::Covers;
 use crate::build::inside::{Inside, Kind};
+use crate::build::protected::Protected;
 use crate::diagnostics::Fault;
 use crate::image::Spec;
 use crate::image::filesystem::Tree;
@@ -24,6 +25,7 @@ struct Place<'a> {
 /// The root as its partitions divide it.
 pub struct Trees<'a> {
     root: &'a Path,
+    protected: &'a Protected,
     places: Vec<Place<'a>>,
     /// What is no longer in the root as long as this lives.
     covers: Covers,
@@ -32,7 +34,13 @@ pub struct Trees<'a> {
 impl<'a> Trees<'a> {
     /// Divides the root of a deploy; its mount points must be there. Those of the build alone are taken out
     /// of the root, to the directory `aside`.
-    pub fn of(spec: &'a Spec, slot: Option<&'a str>, root: &'a Path, aside: &Path) -> Result<Self> {
+    pub fn of(
+        spec: &'a Spec,
+        slot: Option<&'a str>,
+        root: &'a Path,
+        protected: &'a Protected,
+        aside: &Path,
+    ) -> Result<Self> {
         let inside = Inside::open(root)?;
         let mut places = Vec::new();
         for mount in spec.mounts_of(slot).filter(|mount| mount.path.starts_with('/')) {
@@ -46,7 +54,7 @@ impl<'a> Trees<'a> {
             let (partition, subvolume) = (mount.partition.as_str(), mount.subvolume.as_deref());
             places.push(Place { partition, subvolume, path: &mount.path, at, taken: None });
         }
-        let mut trees = Self { root, places, covers: Covers::default() };
+        let mut trees = Self { root, protected, places, covers: Covers::default() };
         for mount in spec.mounts_of(slot).filter(|mount| mount.build_time && mount.path != "/") {
             trees.take(&mount.path, aside)?;
         }
@@ -96,6 +104,11 @@ impl<'a> Trees<'a> {
         let others = others.filter(|place| place.taken.is_none());
         tree.hidden.extend(others.filter_map(|place| place.at.strip_prefix(&first.at).ok().map(Path::to_owned)));
         outermost(&mut tree.hidden);
+        let mine = self.protected.iter().filter_map(|(path, letters)| {
+            Some((Path::new(path).strip_prefix(&first.at).ok()?.to_owned(), letters.clone()))
+        });
+        tree.protected =
+            mine.filter(|(path, _)| !tree.hidden.iter().any(|at| path != at && path.starts_with(at))).collect();
         if let Some((subvolume, path)) = tree.subvolumes.iter().find(|(_, path)| covered(&tree.hidden, path)) {
             return Err(Fault::recipe(format!(
                 "the subvolume `{subvolume}` of `{partition}` is mounted on {}, below another partition",

@@ -131,7 +131,9 @@ impl Writer<'_> {
         let (spec, cx) = (self.spec, self.cx);
         let deploy = spec.deploys.get(spec.deployed..).and_then(<[_]>::last);
         let trees = match deploy {
-            Some(deploy) => Some(Trees::of(spec, deploy.slot.as_deref(), cx.root, &self.scratch("aside")?)?),
+            Some(deploy) => {
+                Some(Trees::of(spec, deploy.slot.as_deref(), cx.root, cx.protected, &self.scratch("aside")?)?)
+            }
             None => None,
         };
         let tools = SandboxTools::new(cx, self.scratch("tools")?);

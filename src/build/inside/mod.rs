@@ -21,6 +21,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
 use crate::diagnostics::Fault;
+use crate::sys::file::protection;
 use crate::sys::label;
 
 /// A directory that paths cannot leave.
@@ -310,6 +311,16 @@ impl Slot {
             },
             Err(error) => error,
         };
+        let is_protected = |path: &Path| protection(path).is_ok_and(|letters| letters.is_some());
+        let (file, directory) = (self.through_directory(), descriptor(&self.directory).join("."));
+        if error == Errno::EPERM && (is_protected(&file) || is_protected(&directory)) {
+            return Err(Fault::failed(format!(
+                "{} cannot be replaced: it, or its directory, is protected (chattr(1))",
+                self.shown.display()
+            ))
+            .hint("take the protection off before, with `chattr -i` or `-a` in a `run`, or protect it afterwards")
+            .into());
+        }
         Err(error).with_context(|| format!("replacing {}", self.shown.display()))
     }
 

@@ -9,10 +9,10 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 
-use super::Request;
 use super::walk::{self, Entry};
+use super::{Request, Tree};
 use crate::diagnostics::Fault;
-use crate::sys::file::flags;
+use crate::sys::file::{flags, protection_flags};
 
 /// What the file system has to say of a file in the end.
 enum Wanted {
@@ -28,8 +28,8 @@ enum Wanted {
 pub(super) type Flags = BTreeMap<u64, u32>;
 
 /// Those that a file keeps: synchronous (S), no dump (d), no dates of access (A), synchronous directory (D), top of
-/// directories (T). What says how its data are kept is the file system's own business, and what protects a file is in
-/// no tree.
+/// directories (T). What says how its data are kept is the file system's own business, and what protects a file the
+/// tree says itself.
 const KEPT: u32 = 0x8 | 0x40 | 0x80 | 0x1_0000 | 0x2_0000;
 
 /// What debugfs says of a file.
@@ -44,7 +44,7 @@ pub(super) fn amend(request: &Request<'_>) -> Result<Flags> {
     let entries = walk::entries(request.tree)?;
     let swap_files = walk::swap_files(&entries)?;
     let links = linked_links(&entries);
-    let flagged = flagged(&entries)?;
+    let flagged = flagged(&entries, request.tree)?;
     if swap_files.is_empty() && links.is_empty() && flagged.is_empty() {
         return Ok(Flags::new());
     }
@@ -96,7 +96,7 @@ pub(super) fn amend(request: &Request<'_>) -> Result<Flags> {
 }
 
 /// Files that have flags, one name of each.
-fn flagged(entries: &[Entry]) -> Result<Vec<(&Entry, u32)>> {
+fn flagged<'a>(entries: &'a [Entry], tree: &Tree) -> Result<Vec<(&'a Entry, u32)>> {
     let of = |entry: &&Entry| -> Result<Option<u32>> {
         let kind = entry.meta.file_type();
         if !kind.is_file() && !kind.is_dir() {
@@ -104,7 +104,9 @@ fn flagged(entries: &[Entry]) -> Result<Vec<(&Entry, u32)>> {
         }
         let file = File::open(&entry.source).and_then(|file| flags(file.as_fd()));
         let found = file.with_context(|| format!("reading the flags of {}", entry.source.display()))?;
-        Ok(found.map(|flags| flags & KEPT).filter(|flags| *flags != 0))
+        let protection = tree.protected.get(&entry.path).map_or(0, |letters| protection_flags(letters));
+        let all = found.unwrap_or_default() & KEPT | protection;
+        Ok((all != 0).then_some(all))
     };
     let mut seen = HashSet::new();
     let entries: Vec<&Entry> = entries.iter().collect();

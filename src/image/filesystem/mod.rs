@@ -21,6 +21,7 @@ pub use compression::compressions;
 pub use fat::{fat_for, smallest_fat32};
 pub use verity::{verity, verity_length};
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,8 @@ pub struct Tree {
     pub hidden: Vec<PathBuf>,
     /// Files with other contents than the tree's: (relative path, file to read instead).
     pub replaced: Vec<(PathBuf, PathBuf)>,
+    /// Files that chattr(1) protects (relative path, letters), which is not on the files of the tree.
+    pub protected: BTreeMap<PathBuf, String>,
     /// Subvolumes and where their contents lie in the tree, relative to the top (btrfs).
     pub subvolumes: Vec<(String, PathBuf)>,
 }
@@ -75,6 +78,19 @@ pub struct Request<'a> {
 ///
 /// A fault says when the tree does not fit, how much it wants and how much there is.
 pub fn make(request: &Request<'_>) -> Result<()> {
+    use FilesystemKind::{Ext2, Ext3, Ext4};
+    if let Some((path, letters)) = request.tree.protected.first_key_value()
+        && !matches!(request.contents.kind, Ext2 | Ext3 | Ext4)
+    {
+        return Err(request
+            .fault(format!(
+                "/{} is protected (`chattr +{letters}`), which only ext2, ext3 and ext4 are told",
+                path.display()
+            ))
+            .hint("`strategy: mounted` of `image-partition` tells xfs, btrfs and f2fs, too")
+            .hint("systemd-tmpfiles does it at each start: a line with the type `h` in a file in /etc/tmpfiles.d")
+            .into());
+    }
     let made = match request.contents.kind {
         FilesystemKind::None | FilesystemKind::Verity => Ok(()),
         FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => ext::make(request),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -10,7 +11,7 @@ use nix::mount::{MsFlags, mount};
 use super::{Loop, Part, private_dir, unmount};
 use crate::image::filesystem::{self, Request, Tree};
 use crate::image::{Contents, FilesystemKind, Tool, sparse};
-use crate::sys::file::{flags, set_flags};
+use crate::sys::file::{flags, protection_flags, set_flags};
 
 /// Whether a mounted image gets the contents of such a file system by copying: FAT has no owners to
 /// lose, ext2 to ext4 take everything offline, and what is read-only can only be made whole.
@@ -106,7 +107,27 @@ fn one(request: &Request<'_>, from: &Path, below: &Path, to: &Path) -> Result<()
         let (source, copy) = (from.join(&file), to.join(&file));
         write_swap(&source, &copy).with_context(|| format!("copying /{}", below.join(&file).display()))?;
     }
+    // What is below a directory before the directory.
+    for (path, letters) in tree.protected.iter().rev().filter(|(path, _)| path.starts_with(below)) {
+        if hidden_in(&tool.hidden, &top.join(path)) {
+            continue;
+        }
+        protect(&to.join(path.strip_prefix(below).unwrap_or(path)), letters)
+            .with_context(|| format!("protecting /{} (`chattr +{letters}`) in `{}`", path.display(), request.name))?;
+    }
     Ok(())
+}
+
+/// Whether a path is below one of those.
+fn hidden_in(hidden: &[PathBuf], path: &Path) -> bool {
+    hidden.iter().any(|hidden| path != hidden && path.starts_with(hidden))
+}
+
+fn protect(path: &Path, letters: &str) -> std::io::Result<()> {
+    let no_follow = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = fs::File::options().read(true).custom_flags(no_follow).open(path)?;
+    let all = flags(file.as_fd())?.unwrap_or_default();
+    set_flags(file.as_fd(), all | protection_flags(letters))
 }
 
 /// Makes the copy of a swap file one that the kernel takes: without holes, and on btrfs without checksums.

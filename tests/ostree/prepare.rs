@@ -146,6 +146,12 @@ fn containers_have_the_databases_where_dpkg_and_apt_look() {
     "mkdir -p /usr/lib/tmpfiles.d && echo 'f /var/lib/log' > /usr/lib/tmpfiles.d/p.conf && echo x > /var/lib/log",
     "tmpfiles.d would make something else of /var/lib/log (by /usr/lib/tmpfiles.d/p.conf)"
 )]
+#[case(
+    "mkdir -p /srv/x /var/srv/x && touch /srv/x/a /srv/x/b /var/srv/x/a",
+    "/srv/x/a would move to /var/srv/x/a, where"
+)]
+#[case("mkdir -p /opt/x /var/opt && ln -s / /var/opt/x", "/opt/x would move to /var/opt/x, where something else is")]
+#[case("ln -s ../srv /var/srv", "/srv would move to /var/srv, where something else is")]
 fn what_cannot_be_kept_is_refused_before_the_initramfs(#[case] command: &str, #[case] said: &str) {
     needs_root!();
     needs_program!("ostree", "ostree");

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -15,6 +16,24 @@ use crate::diagnostics::Fault;
 pub(super) fn through(it: &Preparation<'_>) -> Result<String> {
     top_level(it)?;
     let in_var = top::moved(it.options.local_in_var);
+    let mut clashing = Vec::new();
+    for (from, place) in in_var.iter().map(|(from, place, _)| (*from, *place)).chain([tidy::MOVED_DATABASE]) {
+        match it.root.join(place).symlink_metadata() {
+            // Whether or not there is anything to move.
+            Ok(meta) if !meta.is_dir() => clashing.push((from.into(), place.into())),
+            _ => clashes(it.root, Path::new(from), Path::new(place), &mut clashing)?,
+        }
+    }
+    if let Some((from, to)) = clashing.first() {
+        let more = if clashing.len() > 1 { format!(", and {} more", clashing.len() - 1) } else { String::new() };
+        return Err(Fault::failed(format!(
+            "/{} would move to /{}, where something else is{more}",
+            from.display(),
+            to.display()
+        ))
+        .hint("remove one of the two, or give it another name")
+        .into());
+    }
     let fate = |path: &Path| match path {
         path if top::is_emptied(path) || tidy::is_cache(path) => Fate::LeftOut,
         path if path.starts_with("var") || in_var.iter().any(|(from, ..)| path.starts_with(from)) => Fate::Described,
@@ -30,6 +49,29 @@ pub(super) fn through(it: &Preparation<'_>) -> Result<String> {
         var::survey(it, Path::new(from), &format!("/{place}"))?;
     }
     Ok(format!("{files} files"))
+}
+
+/// What in a directory has the name of something else where it is to move: (from, to) of each.
+fn clashes(root: &Path, from: &Path, to: &Path, found: &mut Vec<(PathBuf, PathBuf)>) -> Result<()> {
+    let kind = |path: &Path| match root.join(path).symlink_metadata() {
+        Ok(meta) => Ok(Some(meta.file_type())),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("looking at /{}", path.display())),
+    };
+    let (Some(here), Some(there)) = (kind(from)?, kind(to)?) else { return Ok(()) };
+    if !(here.is_dir() && there.is_dir()) {
+        // A link at the top was looked at before.
+        let is_top = here.is_symlink() && from.parent().is_none_or(|parent| parent.as_os_str().is_empty());
+        if !is_top {
+            found.push((from.to_owned(), to.to_owned()));
+        }
+        return Ok(());
+    }
+    let doing = || format!("reading /{}", from.display());
+    let names = fs::read_dir(root.join(from)).with_context(doing)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let mut names = names.collect::<std::io::Result<Vec<_>>>().with_context(doing)?;
+    names.sort();
+    names.iter().try_for_each(|name| clashes(root, &from.join(name), &to.join(name), found))
 }
 
 /// Refuses what would be lost without a word when the top level is arranged.

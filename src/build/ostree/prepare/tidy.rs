@@ -46,6 +46,9 @@ const KEY_UNIT: &str = "/usr/lib/systemd/system/sshd-keygen.service";
 /// Where dpkg's database is on such a system: what is installed is part of the deployment.
 const DATABASE: &str = "usr/share/dpkg/database";
 
+/// What moves there.
+pub(super) const MOVED_DATABASE: (&str, &str) = ("var/lib/dpkg", DATABASE);
+
 /// Which packages came as dependencies of others, as apt knows it.
 const STATES: &str = "var/lib/apt/extended_states";
 

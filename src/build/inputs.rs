@@ -70,6 +70,18 @@ pub struct ReleaseState {
     pub sha256: String,
     /// Its `Date`, in seconds since 1970; before all others where it has none.
     pub date: i64,
+    /// `Date` of what the server has now, where that is older and this stays in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lags: Option<i64>,
+}
+
+impl ReleaseState {
+    /// What there is to say of it to the user, given its name ("URI SUITE").
+    pub fn warning(&self, suite: &str) -> Option<String> {
+        let day = |moment| jiff::Timestamp::from_second(moment).unwrap_or_default().strftime("%Y-%m-%d %H:%M");
+        let (known, now) = (day(self.date), day(self.lags?));
+        Some(format!("{suite} went back to its state of {now} (UTC): the one of {known}, seen before, stays in force"))
+    }
 }
 
 impl InputContext<'_> {

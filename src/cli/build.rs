@@ -110,13 +110,17 @@ pub(super) fn carry_out(
             broken.get_or_insert(error);
         }
     };
-    let mut asked = plan.releases.clone();
+    let mut asked = Releases::new();
     let mut show = |event: &Event| {
         if let Event::Asked { releases } = event {
+            for message in lagging(releases, &asked) {
+                note(report.event(&Event::Warning { step: None, message }));
+            }
             asked.clone_from(releases);
         }
         note(report.event(event));
     };
+    show(&Event::Asked { releases: plan.releases.clone() });
     if let Some(end) = attempt(ready, args, &plan, false, &adjust, &mut show)? {
         let end = match renewed(ready, args, &plan, &asked) {
             Ok(Some(renewed)) => {
@@ -135,6 +139,12 @@ pub(super) fn carry_out(
         Some(error) => Err(error),
         None => Ok(0),
     }
+}
+
+/// What there is to say of repositories that went back, but for what was `said`.
+pub(super) fn lagging(releases: &Releases, said: &Releases) -> Vec<String> {
+    let new = releases.iter().filter(|(suite, state)| said.get(*suite) != Some(*state));
+    new.filter_map(|(suite, state)| state.warning(suite)).collect()
 }
 
 /// Has a plan carried out. An end that is the plan's fault is given back instead of being shown.

@@ -1,9 +1,10 @@
 //! `debforge plan`
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 
+use super::build::lagging;
 use super::recipe::{Ready, RecipeArgs};
 use crate::plan::Plan;
 use crate::report;
@@ -42,6 +43,9 @@ pub fn run(args: &Args) -> Result<u8> {
 /// The plan for people, on standard output.
 pub(super) fn print(plan: &Plan, ready: &Ready) -> Result<()> {
     let mut text = format!("{}\n\n", report::header(plan, ready.machine.description()));
+    for message in lagging(&plan.releases, &BTreeMap::new()) {
+        text += &format!("warning: {message}\n\n");
+    }
     let elsewhere = ready.machine.elsewhere(&ready.store);
     let courses = plan.courses(|id| match &elsewhere {
         Some(elsewhere) => elsewhere.has(id, false, true),

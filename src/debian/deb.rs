@@ -11,6 +11,8 @@ use super::deb822::{self, Paragraph};
 /// Most bytes that control files of one package may have together.
 const CONTROL_LIMIT: u64 = 64 << 20;
 const BUFFER: usize = 128 << 10;
+/// The most memory that a member's decompression may want, in bytes.
+const MEMORY: u64 = 512 << 20;
 
 /// A .deb file whose archive was looked through.
 #[derive(Debug, Clone)]
@@ -195,11 +197,14 @@ impl Compression {
         Ok(match self {
             Self::None => Box::new(input),
             Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-            Self::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(input)),
+            Self::Xz => {
+                let stream = liblzma::stream::Stream::new_stream_decoder(MEMORY, liblzma::stream::CONCATENATED)?;
+                Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream))
+            }
             Self::Zstd => Box::new(zstd::Decoder::with_buffer(input)?),
             Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
             Self::Lzma => {
-                let stream = liblzma::stream::Stream::new_lzma_decoder(u64::MAX)?;
+                let stream = liblzma::stream::Stream::new_lzma_decoder(MEMORY)?;
                 Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream))
             }
         })

@@ -7,9 +7,9 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
 use url::Url;
@@ -24,6 +24,10 @@ pub(super) use super::http::Fetcher;
 
 /// How often a transfer that does not move on is tried again.
 const ATTEMPTS: u32 = 4;
+/// The bytes by which one moves on.
+const PROGRESS: u64 = 64 * 1024;
+/// The slowest that a server may send, in bytes per second: it could go on for ever.
+const SLOWEST: f64 = 1024.0;
 /// The pause before the second attempt; doubled before each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(400);
 
@@ -43,6 +47,9 @@ pub struct Request {
     pub sha512: Option<String>,
     /// Sent as Basic authentication; never part of an error, a log or a record.
     pub credentials: Option<(String, String)>,
+    /// The most bytes that it may have, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
     /// Whether it is a file of a package repository, which apt's proxies are for.
     pub repository: bool,
     /// apt's settings of proxies that go before this machine's, by their names below `Acquire`.
@@ -75,6 +82,7 @@ struct Wanted {
     url: Url,
     sha256: Option<String>,
     sha512: Option<String>,
+    limit: Option<u64>,
     credentials: Option<(String, String)>,
     repository: bool,
     proxies: Vec<(String, String)>,
@@ -105,6 +113,7 @@ impl Wanted {
             sha256: expected(&request.sha256, 64, "sha256")?,
             sha512: expected(&request.sha512, 128, "sha512")?,
             url,
+            limit: request.limit,
             credentials,
             repository: request.repository,
             proxies: request.proxies.clone(),
@@ -117,6 +126,15 @@ impl Wanted {
     /// Whether only certain contents will do.
     fn is_checked(&self) -> bool {
         self.sha256.is_some() || self.sha512.is_some()
+    }
+
+    /// Refuses more bytes than it may have.
+    fn check_size(&self, size: u64) -> Result<()> {
+        let Some(limit) = self.limit.filter(|limit| size > *limit) else { return Ok(()) };
+        let message = format!("{} has more than the {limit} bytes that it may have", self.url);
+        let fault = Fault::failed(message);
+        // It may be another file than the one with the digest that is asked for.
+        Err(if self.is_checked() { fault.remedy(Remedy::LookElsewhere) } else { fault }.into())
     }
 }
 
@@ -205,8 +223,8 @@ impl Store {
                 Err(Failure::Wrong(error) | Failure::Final(error)) => return Err(error),
                 Err(Failure::Transient { error, pause }) => {
                     let length = partial.length();
-                    attempt = if length > reached { 1 } else { attempt + 1 };
-                    reached = length;
+                    attempt = if length > reached + PROGRESS { 1 } else { attempt + 1 };
+                    reached = reached.max(length);
                     if attempt >= ATTEMPTS {
                         let message = format!("{} could not be fetched: {error:#}", wanted.url);
                         return Err(Fault::failed(message).into());
@@ -312,11 +330,17 @@ impl Store {
             }
             Answer::Body { reader, from, total, validators } => (reader, from, total, validators),
         };
+        let wrong = |error| {
+            partial.forget();
+            Failure::Wrong(error)
+        };
+        wanted.check_size(total.unwrap_or_default()).map_err(wrong)?;
         self.check_room(wanted, total.map(|total| total.saturating_sub(from)))?;
         let mut digests = Digests::new(wanted);
         let mut file =
             partial.start(from, &validators, &mut digests).map_err(|error| Failure::Final(self.explain(error)))?;
         let mut done = from;
+        let mut pace = Pace::new(self.inner.fetcher.stall_timeout());
         progress(done, total);
         loop {
             check_cancelled().map_err(Failure::Final)?;
@@ -325,6 +349,8 @@ impl Store {
                 Ok(piece) => piece,
                 Err(error) => return Err(Failure::Transient { error: error.into(), pause: None }),
             };
+            wanted.check_size(done + piece.len() as u64).map_err(wrong)?;
+            pace.add(piece.len()).map_err(|error| Failure::Transient { error, pause: None })?;
             digests.update(&piece);
             file.write_all(&piece).map_err(|error| Failure::Final(self.explain(error)))?;
             done += piece.len() as u64;
@@ -337,10 +363,7 @@ impl Store {
         drop(file);
         let sha256 = match digests.check(wanted) {
             Ok(sha256) => sha256,
-            Err(error) => {
-                partial.forget();
-                return Err(Failure::Wrong(error));
-            }
+            Err(error) => return Err(wrong(error)),
         };
         let finish = || {
             let path = self.take_in(&partial.data, &self.dir(BLOBS), &sha256)?;
@@ -376,8 +399,9 @@ impl Store {
         super::copy::copy_file(&from, &copy).with_context(context).map_err(|error| self.explain(error))?;
         let mut digests = Digests::new(wanted);
         digest_file(&mut File::open(&copy)?, &mut digests)?;
-        let sha256 = digests.check(wanted)?;
         let size = size_of(&copy)?;
+        wanted.check_size(size)?;
+        let sha256 = digests.check(wanted)?;
         progress(size, Some(size));
         Ok(Fetched {
             path: self.take_in(&copy, &self.dir(BLOBS), &sha256)?,
@@ -385,6 +409,35 @@ impl Store {
             sha256,
             transferred: false,
         })
+    }
+}
+
+/// How fast a file comes.
+struct Pace {
+    period: Duration,
+    since: Instant,
+    bytes: usize,
+}
+
+impl Pace {
+    /// Looks at as long as twice a server's longest silence.
+    fn new(silence: Duration) -> Self {
+        Self { period: 2 * silence, since: Instant::now(), bytes: 0 }
+    }
+
+    /// Takes note of bytes that came; an error where they come too slowly.
+    fn add(&mut self, bytes: usize) -> Result<()> {
+        self.bytes += bytes;
+        let passed = self.since.elapsed();
+        if passed < self.period {
+            return Ok(());
+        }
+        ensure!(
+            self.bytes as f64 >= SLOWEST * passed.as_secs_f64(),
+            "the server sends less than {SLOWEST} bytes in a second"
+        );
+        (self.since, self.bytes) = (Instant::now(), 0);
+        Ok(())
     }
 }
 

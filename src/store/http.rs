@@ -99,12 +99,17 @@ impl Fetcher {
         let _ = self.stall.set(timeout);
     }
 
+    /// The longest silence in an answer.
+    pub(super) fn stall_timeout(&self) -> Duration {
+        *self.stall.get_or_init(|| STALL_TIMEOUT)
+    }
+
     fn agent(&self, route: &Route) -> Result<Agent> {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(agent) = agents.get(route) {
             return Ok(agent.clone());
         }
-        let stall = *self.stall.get_or_init(|| STALL_TIMEOUT);
+        let stall = self.stall_timeout();
         // The system's certificates, or those that SSL_CERT_FILE names.
         let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
         let config = Agent::config_builder()

@@ -31,6 +31,11 @@ pub enum Manner {
         /// Bytes of the body that are sent.
         after: usize,
     },
+    /// Headers and one byte of the body after the other, each after so many milliseconds.
+    Drip {
+        /// Between two bytes.
+        milliseconds: u64,
+    },
     /// A redirection to another path or address.
     Redirect(String),
 }
@@ -282,6 +287,16 @@ fn answer(
                 std::thread::sleep(Duration::from_millis(50));
             }
             None
+        }
+        Some(Manner::Drip { milliseconds }) => {
+            for byte in body {
+                if stop.load(Ordering::Relaxed) {
+                    return None;
+                }
+                std::thread::sleep(Duration::from_millis(milliseconds));
+                stream.write_all(&[*byte]).ok()?;
+            }
+            Some(())
         }
         _ => stream.write_all(body).ok(),
     }

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use sha2::{Digest, Sha256};
+
 use super::apt::{Case, DATE, SIGNED};
 use crate::harness::repository::Deb;
 
@@ -92,6 +94,68 @@ fn a_release_file_of_the_future_or_of_another_suite_is_refused() {
     case.build().code(1).says("calls itself `oldstable` and `bookworm`");
     case.repository.sign_release(&old.replace("oldstable", "stable"));
     case.build().success();
+}
+
+#[test]
+fn an_older_release_file_leaves_the_newer_one_in_force() {
+    let mut case = case!();
+    case.recipe("[two]", SIGNED, "");
+    let dist = case.project.path("repository/dists/stable");
+    let kept = case.project.path("older");
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        let copied = std::process::Command::new("cp").arg("-aT").args([from, to]).status().unwrap();
+        assert!(copied.success());
+    };
+    copy(&dist, &kept);
+    case.repository.add(Deb::new("two", "3.0").file("usr/share/two", 0o644, "three\n"));
+    case.repository.publish("Tue, 03 Nov 2020 10:00:00 UTC");
+    case.build().success();
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("three\n"));
+    // The mirror falls back, or somebody on the way plays an old state.
+    fs::remove_dir_all(&dist).unwrap();
+    copy(&kept, &dist);
+    let said =
+        "went back to its state of 2020-11-02 10:00 (UTC): the one of 2020-11-03 10:00, seen before, stays in force";
+    case.build().success().says(said);
+    case.project.build(["--no-cache"]).success().says(said);
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("three\n"));
+    assert!(case.project.run(["plan", "recipe.yaml"]).success().stdout.contains("went back to its state"));
+    // What was never fetched of it cannot be had.
+    case.recipe("[one]", SIGNED, "");
+    fs::remove_file(case.project.path("repository/pool/two_3.0_all.deb")).unwrap();
+    for blob in walkdir::WalkDir::new(case.project.path("store")).into_iter().filter_map(Result::ok) {
+        if blob.file_type().is_file() && fs::read(blob.path()).is_ok_and(|bytes| bytes.starts_with(b"!<arch>")) {
+            fs::remove_file(blob.path()).unwrap();
+        }
+    }
+    case.build().code(1).says("could not get the package two 3.0");
+    // Who wants an old state gets it.
+    case.recipe("[two]", "signed-by: key.asc\ncheck-valid-until: false", "");
+    case.build().success().says_nothing_of("went back");
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
+}
+
+#[test]
+fn what_would_fill_disk_or_memory_is_refused() {
+    let case = case!();
+    case.recipe("[two]", SIGNED, "");
+    let dist = case.project.path("repository/dists/stable");
+    let release = fs::read_to_string(dist.join("Release")).unwrap();
+    fs::write(dist.join("InRelease"), " \n".repeat(6_000_000)).unwrap();
+    case.build().code(1).says("that it may have");
+    // A list that is larger than the Release file says, compressed to next to nothing.
+    let list = dist.join("main/binary-amd64/Packages");
+    let mut text = fs::read(&list).unwrap();
+    text.resize(64 << 20, b'\n');
+    let packed = zstd::encode_all(text.as_slice(), 3).unwrap();
+    fs::write(list.with_extension("zst"), &packed).unwrap();
+    let listed = format!(" {} {} main/binary-amd64/Packages.zst\n", hex::encode(Sha256::digest(&packed)), packed.len());
+    case.repository.sign_release(&(release.clone() + &listed));
+    case.build().code(1).says("it unpacks to more than the").says("package lists");
+    // And one that is larger than it says itself.
+    let wrong = listed.replace(&format!(" {} ", packed.len()), &format!(" {} ", packed.len() - 1));
+    case.repository.sign_release(&(release + &wrong));
+    case.build().code(1).says("that it may have");
 }
 
 #[test]

@@ -183,6 +183,36 @@ fn a_server_that_falls_silent_is_asked_again() {
 }
 
 #[test]
+fn a_server_that_would_go_on_for_ever_is_given_up() {
+    let (_served, server, _) = served(300_000);
+    let (_dir, store) = store();
+    store.set_stall_timeout(Duration::from_millis(200));
+    server.set("file", Manner::Drip { milliseconds: 20 });
+    let began = Instant::now();
+    let said = error(get(&store, &plain(server.url("file"))));
+    assert!(said.contains("less than 1024 bytes in a second"), "{said}");
+    // With a digest transfers go on where they were, which is no way to go on for ever either.
+    let checked = Request { sha256: Some("0".repeat(64)), ..plain(server.url("file")) };
+    let said = error(get(&store, &checked));
+    assert!(said.contains("less than 1024 bytes in a second"), "{said}");
+    assert!(began.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn more_bytes_than_there_may_be_are_not_taken() {
+    let (served, server, bytes) = served(300_000);
+    let (_dir, store) = store();
+    let limited = |url: String, limit| Request { limit: Some(limit), ..plain(url) };
+    let file = url::Url::from_file_path(served.path().join("file")).unwrap().to_string();
+    for url in [server.url("file"), file] {
+        let said = error(get(&store, &limited(url.clone(), 299_999)));
+        assert!(said.contains("has more than the 299999 bytes that it may have"), "{said}");
+        let fetched = get(&store, &limited(url, 300_000)).unwrap();
+        assert!(std::fs::read(fetched.path).unwrap() == bytes);
+    }
+}
+
+#[test]
 fn nobody_listening_is_a_fault_that_names_the_url() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (_dir, store) = store();

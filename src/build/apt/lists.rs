@@ -18,7 +18,7 @@ use crate::debian::release::Release;
 use crate::debian::sources::{ByHash, Source, Sources, Suite};
 use crate::debian::{Architecture, host};
 use crate::diagnostics::Fault;
-use crate::store::fetch::Fetched;
+use crate::store::fetch::{Fetched, Request};
 use crate::store::{EntryId, StateDir, Store};
 
 /// Raised when the same repositories come to give another directory.
@@ -26,6 +26,12 @@ const VERSION: u32 = 3;
 
 /// How indexes may be compressed, what we would rather have first.
 pub(super) const COMPRESSIONS: [&str; 7] = [".xz", ".zst", ".gz", ".bz2", ".lz4", ".lzma", ""];
+
+/// The most bytes of an index whose Release file does not say how many it has.
+pub(super) const LARGEST: u64 = 2 << 30;
+
+/// The most memory that a list's decompression may want, in bytes.
+const MEMORY: u64 = 512 << 20;
 
 /// What a state directory is made from.
 pub(super) struct Plan<'a> {
@@ -42,6 +48,10 @@ pub(super) struct Wanted {
     /// Where it is without its digest, on a mirror that does not have what its Release file promises.
     pub by_name: Option<String>,
     pub sha256: String,
+    /// As it is fetched, in bytes.
+    pub size: u64,
+    /// The most bytes that it may have when it is unpacked.
+    pub unpacked: u64,
     /// apt's name for it in the lists directory.
     file: String,
     pub compression: &'static str,
@@ -138,8 +148,8 @@ fn fill(cx: &BuildContext<'_>, plan: &Plan<'_>, releases: &BTreeMap<Suite, Strin
         &wanted,
         |index| {
             let fetched = fetch(cx.store, plan.access, index)?;
-            unpack(&fetched.path, index.compression, &lists.join(&index.file))
-                .with_context(|| format!("unpacking an index of {}", index.suite))
+            unpack(&fetched.path, index, &lists.join(&index.file))
+                .with_context(|| format!("unpacking the package lists of {}", index.suite))
         },
         |done| cx.progress("reading package lists", Some((done as u64, total as u64))),
     )?;
@@ -149,7 +159,10 @@ fn fill(cx: &BuildContext<'_>, plan: &Plan<'_>, releases: &BTreeMap<Suite, Strin
 /// Fetches an index: by its digest where the repository says so, and by its name where it is not there. Both are
 /// verified.
 pub(super) fn fetch(store: &Store, access: &Access, index: &Wanted) -> Result<Fetched> {
-    let get = |url: &str| store.fetch(&access.request(url, Some(index.sha256.clone())), &mut |_, _| {});
+    let get = |url: &str| {
+        let request = access.request(url, Some(index.sha256.clone()));
+        store.fetch(&Request { limit: Some(index.size), ..request }, &mut |_, _| {})
+    };
     let fetched = match (get(&index.url), &index.by_name) {
         (Err(error), Some(name)) if release_file::is_absent(&error) => get(name),
         (fetched, _) => fetched,
@@ -232,6 +245,8 @@ pub(super) fn indexes(
             by_name: by_hash.is_some().then(|| by_name.clone()),
             url: by_hash.unwrap_or(by_name),
             sha256: index.sha256.clone(),
+            size: index.size,
+            unpacked: listed("").map_or(LARGEST, |plain| plain.size),
             file: file_name(&format!("{base}{path}")),
             compression,
             suite: suite.clone(),
@@ -240,33 +255,54 @@ pub(super) fn indexes(
     Ok(wanted)
 }
 
-fn unpack(packed: &Path, compression: &str, to: &Path) -> Result<()> {
-    let file = File::open(packed)?;
-    if compression.is_empty() {
-        return Ok(fs::copy(packed, to).map(drop)?);
-    }
-    let mut reader = decoder(file, compression)?;
+fn unpack(packed: &Path, index: &Wanted, to: &Path) -> Result<()> {
+    let mut reader = decoder(File::open(packed)?, index)?;
     let mut writer = BufWriter::with_capacity(1 << 18, File::create(to)?);
     std::io::copy(&mut reader, &mut writer)?;
     writer.flush()?;
     Ok(())
 }
 
-/// Reads an index that is compressed so.
-pub(super) fn decoder(file: File, compression: &str) -> Result<Box<dyn Read>> {
+/// Reads an index as it is unpacked.
+pub(super) fn decoder(file: File, index: &Wanted) -> Result<Bounded<Box<dyn Read>>> {
     let starting = "starting the decompression";
-    Ok(match compression {
+    let reader: Box<dyn Read> = match index.compression {
         "" => Box::new(file),
-        ".xz" => Box::new(liblzma::read::XzDecoder::new_multi_decoder(file)),
+        ".xz" => {
+            let stream = liblzma::stream::Stream::new_stream_decoder(MEMORY, liblzma::stream::CONCATENATED);
+            Box::new(liblzma::read::XzDecoder::new_stream(file, stream.context(starting)?))
+        }
         ".lzma" => {
-            let stream = liblzma::stream::Stream::new_lzma_decoder(u64::MAX).context(starting)?;
+            let stream = liblzma::stream::Stream::new_lzma_decoder(MEMORY).context(starting)?;
             Box::new(liblzma::read::XzDecoder::new_stream(file, stream))
         }
         ".zst" => Box::new(zstd::stream::read::Decoder::new(file).context(starting)?),
         ".lz4" => Box::new(lz4_flex::frame::FrameDecoder::new(file)),
         ".gz" => Box::new(flate2::read::MultiGzDecoder::new(std::io::BufReader::with_capacity(1 << 16, file))),
         _ => Box::new(bzip2::read::MultiBzDecoder::new(file)),
-    })
+    };
+    Ok(Bounded { reader, left: index.unpacked, limit: index.unpacked })
+}
+
+/// A few bytes can be made to unpack to more than any disk holds: what goes on behind a limit is an error.
+pub(super) struct Bounded<R> {
+    reader: R,
+    left: u64,
+    limit: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        match self.left.checked_sub(count as u64) {
+            Some(left) => self.left = left,
+            None => {
+                let message = format!("it unpacks to more than the {} bytes that it may have", self.limit);
+                return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, message));
+            }
+        }
+        Ok(count)
+    }
 }
 
 /// apt's name for a file of a repository in its lists directory (`URItoFileName` in apt).
@@ -387,8 +423,19 @@ mod tests {
             ("", text.clone().into_bytes()),
         ] {
             fs::write(&packed, bytes).unwrap();
-            unpack(&packed, compression, &unpacked).unwrap();
+            let index = |limit: usize| Wanted {
+                url: String::new(),
+                by_name: None,
+                sha256: String::new(),
+                size: 0,
+                unpacked: limit as u64,
+                file: String::new(),
+                compression,
+                suite: Suite { uri: String::new(), name: String::new() },
+            };
+            unpack(&packed, &index(text.len()), &unpacked).unwrap();
             assert_eq!(fs::read_to_string(&unpacked).unwrap(), text, "{compression}");
+            assert!(unpack(&packed, &index(text.len() - 1), &unpacked).is_err(), "{compression}");
         }
     }
 }

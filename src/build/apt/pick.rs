@@ -11,6 +11,7 @@ use crate::debian::Architecture;
 use crate::debian::deb822::{self, Paragraph};
 use crate::debian::sources::Source;
 use crate::store::Store;
+use crate::store::fetch::Request;
 
 /// The paragraphs of a repository's packages whose names are wanted, as its indexes have them now. The
 /// Release files are verified, and the indexes are those that they list.
@@ -30,7 +31,7 @@ pub fn packages(
             progress(&format!("reading the package lists of {suite}"));
             let fetched = lists::fetch(store, &trust.access, &index)?;
             let file = std::fs::File::open(&fetched.path).context("reading a package list")?;
-            let list = BufReader::with_capacity(1 << 18, lists::decoder(file, index.compression)?);
+            let list = BufReader::with_capacity(1 << 18, lists::decoder(file, &index)?);
             select(list, wanted, &mut found).with_context(|| format!("reading the package lists of {suite}"))?;
         }
     }
@@ -70,7 +71,8 @@ pub fn fetch(
     let (name, version) = (field("Package")?, field("Version")?);
     let url = format!("{}/{}", uri.trim_end_matches('/'), field("Filename")?);
     let sha256 = Some(field("SHA256")?.to_owned());
-    let request = trust.access.request(&url, sha256);
+    let limit = Some(field("Size")?.trim().parse().context("a package list has a size that is no number")?);
+    let request = Request { limit, ..trust.access.request(&url, sha256) };
     let fetched = store
         .fetch(&request, progress)
         .map_err(|error| unavailable(&format!("the package {name} {version}"), &error))?;

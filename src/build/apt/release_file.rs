@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::lists::COMPRESSIONS;
+use super::lists::{self, COMPRESSIONS};
 use super::session::{CONNECTIONS, in_parallel};
 use super::{Access, unavailable, verify};
 use crate::build::inputs::ReleaseState;
@@ -15,7 +15,7 @@ use crate::debian::sources::{SignedBy, Source, Sources, Suite, check_address};
 use crate::debian::{Architecture, keyring};
 use crate::diagnostics::{Fault, Remedy, fault_of};
 use crate::store::Store;
-use crate::store::fetch::Fetched;
+use crate::store::fetch::{Fetched, Request};
 
 /// What makes a repository trustworthy.
 #[derive(Clone, Default)]
@@ -137,7 +137,61 @@ fn fetch(store: &Store, source: &Source, suite: &Suite, trust: &Trust) -> Result
     };
     let text = fs::read_to_string(&file.path).with_context(|| format!("reading the Release file of {suite}"))?;
     let release = parse(&text).with_context(|| format!("reading the Release file of {suite}"))?;
-    Ok(ReleaseState { sha256: file.sha256, date: release.date })
+    let state = ReleaseState { sha256: file.sha256, date: release.date, lags: None };
+    match newest(store, suite).filter(|known| known.date > state.date && !may_be_old(source, trust)) {
+        Some(known) => in_force(store, source, suite, trust, state, known),
+        None => Ok(state),
+    }
+}
+
+/// Whether any state of a repository will do, as where it is one of the past.
+fn may_be_old(source: &Source, trust: &Trust) -> bool {
+    trust.expired || trust.unauthenticated || source.trusted == Some(true) || source.check_valid_until == Some(false)
+}
+
+fn newest_key(suite: &Suite) -> String {
+    format!("newest Release of {suite}")
+}
+
+/// The newest state of a suite that a signature was seen of.
+fn newest(store: &Store, suite: &Suite) -> Option<ReleaseState> {
+    serde_json::from_value(store.recall(&newest_key(suite))?).ok()
+}
+
+/// Keeps in mind that a state was there, and was signed.
+fn keep_newest(store: &Store, suite: &Suite, state: &ReleaseState) {
+    if newest(store, suite).is_none_or(|known| known.date <= state.date)
+        && let Ok(state) = serde_json::to_value(ReleaseState { lags: None, ..state.clone() })
+    {
+        store.remember(&newest_key(suite), &state);
+    }
+}
+
+/// What holds where a server has an older state than it had: the newer one, as to apt. Whoever can change what is
+/// sent cannot have builds go back to packages with known faults.
+fn in_force(
+    store: &Store,
+    source: &Source,
+    suite: &Suite,
+    trust: &Trust,
+    now: ReleaseState,
+    known: ReleaseState,
+) -> Result<ReleaseState> {
+    if store.blob(&known.sha256).is_none() {
+        return Err(Fault::failed(format!(
+            "the Release file of {suite} is of {}, and one of {} was seen before, which the store no longer has",
+            moment(now.date),
+            moment(known.date)
+        ))
+        .hint("the mirror lags: try again later, or name another")
+        .hint("where an old state is what you want, say `check-valid-until: false`, or use `snapshot`")
+        .into());
+    }
+    // One that was signed with other keys is of another repository at this address.
+    if verify_signature(store, source, suite, &known.sha256, trust).is_err() {
+        return Ok(now);
+    }
+    Ok(ReleaseState { lags: Some(now.date), ..known })
 }
 
 /// The state of a directory that has packages and their list, and no Release file: one that states the list as it is
@@ -159,7 +213,7 @@ fn stated(store: &Store, source: &Source, suite: &Suite, trust: &Trust) -> Resul
             .into());
         }
         let text = format!("Date: Thu, 01 Jan 1970 00:00:00 UTC\nSHA256:\n {} {} {name}\n", list.sha256, list.size);
-        return Ok(Some(ReleaseState { sha256: store.keep_text(&text)?, date: i64::MIN }));
+        return Ok(Some(ReleaseState { sha256: store.keep_text(&text)?, date: i64::MIN, lags: None }));
     }
     Ok(None)
 }
@@ -181,7 +235,8 @@ fn signature(store: &Store, suite: &Suite, release: &str, access: &Access) -> Re
 
 fn get(store: &Store, suite: &Suite, name: &str, access: &Access) -> Result<Fetched> {
     let url = format!("{}{name}", suite.base());
-    store.fetch(&access.request(&url, None), &mut |_, _| {})
+    let limit = if name.starts_with("Packages") { lists::LARGEST } else { LARGEST };
+    store.fetch(&Request { limit: Some(limit), ..access.request(&url, None) }, &mut |_, _| {})
 }
 
 /// Whether there is a server (or directory), but not this file.
@@ -210,12 +265,19 @@ pub(super) fn verify_in_root(cx: &BuildContext<'_>, sources: &Sources, trust: &T
         for suite in source.suites() {
             // Of one that the plan does not know nothing is taken.
             if let Some(sha256) = cx.input(&input_name(&suite)) {
-                verify_signature(cx.store, source, &suite, sha256, trust)?;
+                let file = verify_signature(cx.store, source, &suite, sha256, trust)?;
+                if !may_be_old(source, trust) {
+                    let state = ReleaseState { sha256: sha256.to_owned(), date: parse(&file)?.date, lags: None };
+                    keep_newest(cx.store, &suite, &state);
+                }
             }
         }
     }
     Ok(())
 }
+
+/// The largest Release file (or signature) that is read, in bytes, as apt has it (`Acquire::MaxReleaseFileSize`).
+const LARGEST: u64 = 10_000_000;
 
 /// How much the clocks of a mirror and of this machine may differ, in seconds.
 const FAST: i64 = 60;
@@ -249,8 +311,19 @@ fn check(store: &Store, source: &Source, suite: &Suite, state: &ReleaseState, tr
                 .hint("where an old state is what you want, say `check-valid-until: false`, for the bootstrap or a repository of `apt`; `Check-Valid-Until: no` in a `.sources` file of the root; or `snapshot`")
                 .into())
         }
-        _ => Ok(release),
+        _ => {
+            if !may_be_old(source, trust) && trust.keys != Keys::Later {
+                keep_newest(store, suite, state);
+            }
+            Ok(release)
+        }
     }
+}
+
+/// A moment, to the minute.
+fn moment(moment: i64) -> String {
+    let time = jiff::Timestamp::from_second(moment).unwrap_or_default();
+    time.strftime("%Y-%m-%d %H:%M (UTC)").to_string()
 }
 
 /// The date of a moment, in seconds since 1970.

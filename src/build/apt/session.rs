@@ -16,6 +16,7 @@ use crate::debian::sources::Sources;
 use crate::diagnostics::{Fault, FaultKind, fault_of};
 use crate::sandbox::{Bind, Command, Exit, Input, Told, View};
 use crate::store::StateDir;
+use crate::store::fetch::Request;
 
 /// Downloads at once.
 pub(super) const CONNECTIONS: usize = 8;
@@ -173,6 +174,7 @@ impl<'a> Apt<'a> {
             packages,
             |package| {
                 let request = self.options.access.request(&package.url, Some(package.sha256.clone()));
+                let request = Request { limit: Some(package.size), ..request };
                 let mut before = 0;
                 let fetched = self
                     .cx

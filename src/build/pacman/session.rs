@@ -87,7 +87,7 @@ impl<'a> Session<'a> {
             (cx.progress)(&format!("asking for the database of {}", repository.name));
             let name = format!("{}.db", repository.name);
             let (url, fetched) = first(&repository.urls(architecture, &name), &name, |url| {
-                cx.store.fetch(&request(url, None), &mut |_, _| {})
+                cx.store.fetch(&Request { limit: Some(LARGEST), ..request(url, None) }, &mut |_, _| {})
             })?;
             cx.add(format!("{}{url}", input(repository)), fetched.sha256);
         }
@@ -144,7 +144,7 @@ impl<'a> Session<'a> {
             let (url, fetched) = first(&urls, &name, |url| self.fetch(&request(url, sha256)))?;
             files.write(&inside, fs::read(&fetched.path).with_context(|| format!("reading {name}"))?)?;
             if self.config.database_level(repository) != SignatureLevel::Never {
-                match self.fetch(&request(&format!("{url}.sig"), None)) {
+                match self.fetch(&Request { limit: Some(LARGEST_SIGNATURE), ..request(&format!("{url}.sig"), None) }) {
                     Ok(signature) => files.write(&format!("{inside}.sig"), fs::read(signature.path)?)?,
                     Err(error) if self.config.database_level(repository) == SignatureLevel::Required => {
                         return Err(error);
@@ -221,7 +221,7 @@ impl<'a> Session<'a> {
         if let Some(bytes) = entry.signature {
             return fs::write(&signature, bytes).with_context(|| format!("placing {}", signature.display()));
         }
-        match self.fetch(&request(&format!("{url}.sig"), None)) {
+        match self.fetch(&Request { limit: Some(LARGEST_SIGNATURE), ..request(&format!("{url}.sig"), None) }) {
             Ok(fetched) => place(&fetched.path, &signature),
             Err(error) if level == SignatureLevel::Required => Err(error),
             Err(_) => Ok(()),
@@ -338,6 +338,10 @@ pub fn has_database(files: &RootFiles, repository: &Repository) -> bool {
 fn input(repository: &Repository) -> String {
     format!("database of {}, ", repository.name)
 }
+
+/// The most bytes of a database, and of a signature.
+const LARGEST: u64 = 1 << 30;
+const LARGEST_SIGNATURE: u64 = 1 << 20;
 
 fn request(url: &str, sha256: Option<&str>) -> Request {
     Request { url: url.to_owned(), sha256: sha256.map(str::to_owned), ..Request::default() }

@@ -88,8 +88,8 @@ pub struct Overlay {
     /// (`u=rw,go-w`).
     #[serde(default)]
     pub mode: Option<String>,
-    /// Whether the files are Jinja templates: they are rendered with the recipe's variables, where an
-    /// undefined one is an error.
+    /// Whether the files are Jinja templates: they are rendered with the variables that the recipe was given and
+    /// the texts that it sets at its top level, where an undefined one is an error.
     #[serde(default)]
     pub render: bool,
 }

@@ -1,5 +1,6 @@
 //! What an action sees while it is checked: nothing has run, nothing is touched.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use crate::debian::Architecture;
@@ -13,6 +14,12 @@ pub trait Files {
 
     /// Bytes of a file, where it is one.
     fn size(&self, path: &Path) -> Option<u64>;
+
+    /// Names of what is in a directory, sorted.
+    fn names(&self, path: &Path) -> Vec<OsString>;
+
+    /// Whether it is a symbolic link.
+    fn is_link(&self, path: &Path) -> bool;
 
     /// The text of a file, where it is one that people read.
     fn text(&self, path: &Path) -> Option<String>;

@@ -1,6 +1,7 @@
 //! Whether a translation means the same: both are rendered with many values, and their steps are compared.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::Translation;
@@ -276,6 +277,14 @@ impl Files for Overlaid {
 
     fn size(&self, path: &Path) -> Option<u64> {
         self.find(path).map(|text| text.len() as u64).or_else(|| DiskLoader.size(path))
+    }
+
+    fn names(&self, path: &Path) -> Vec<OsString> {
+        DiskLoader.names(path)
+    }
+
+    fn is_link(&self, path: &Path) -> bool {
+        DiskLoader.is_link(path)
     }
 
     fn text(&self, path: &Path) -> Option<String> {

@@ -85,8 +85,8 @@ pub(super) struct Scope {
     /// As the path was given.
     pub(super) directory: PathBuf,
     /// From the root of the file system.
-    recipe_dir: PathBuf,
-    recipe_dir_shown: String,
+    pub(super) recipe_dir: PathBuf,
+    pub(super) recipe_dir_shown: String,
 }
 
 impl Scope {
@@ -456,6 +456,7 @@ impl<'a> Loading<'a> {
             }
             self.push(scope, fault);
         }
+        let variables = self.rendered_with(scope, kind.name, &properties, &spans);
         let changes = action.changes();
         self.follow_image(action.as_ref(), kind, architecture, sector_size, image_bytes);
         self.note_late(kind, action.as_ref(), &properties, &spans);
@@ -474,7 +475,7 @@ impl<'a> Loading<'a> {
             description,
             recipe_dir: scope.recipe_dir.clone(),
             recipe_dir_shown: scope.recipe_dir_shown.clone(),
-            variables: scope.variables.clone(),
+            variables: variables.unwrap_or_else(|| scope.variables.clone()),
             spans,
         });
     }

@@ -1,6 +1,7 @@
 //! Where recipes, their includes and the files beside them are read from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,6 +45,17 @@ impl Files for DiskLoader {
 
     fn size(&self, path: &Path) -> Option<u64> {
         std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len())
+    }
+
+    fn names(&self, path: &Path) -> Vec<OsString> {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        let mut names: Vec<OsString> = entries.map(|entry| entry.file_name()).collect();
+        names.sort();
+        names
+    }
+
+    fn is_link(&self, path: &Path) -> bool {
+        path.is_symlink()
     }
 
     fn text(&self, path: &Path) -> Option<String> {
@@ -124,6 +136,17 @@ impl Files for MemoryLoader {
 
     fn size(&self, path: &Path) -> Option<u64> {
         self.texts.get(&normalise(path)).map(|text| text.len() as u64)
+    }
+
+    fn names(&self, path: &Path) -> Vec<OsString> {
+        let path = normalise(path);
+        let below = self.texts.keys().filter_map(|file| file.strip_prefix(&path).ok()?.components().next());
+        let names: BTreeSet<OsString> = below.map(|name| name.as_os_str().to_owned()).collect();
+        names.into_iter().collect()
+    }
+
+    fn is_link(&self, _path: &Path) -> bool {
+        false
     }
 
     fn text(&self, path: &Path) -> Option<String> {

@@ -15,6 +15,7 @@ mod loader;
 mod nested;
 mod origins;
 mod properties;
+mod rendered_files;
 mod schema;
 mod source_map;
 mod template;

@@ -169,6 +169,12 @@ impl Rendered {
         self.context.keys().chain(self.exports.get_or_init(|| self.export()).keys()).cloned().collect()
     }
 
+    /// Those of the recipe's own variables that are texts.
+    pub(super) fn texts(&self) -> BTreeMap<String, String> {
+        let own = self.exports.get_or_init(|| self.export()).iter();
+        own.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
+    }
+
     /// Adds a variable that is known once the header was read.
     pub(super) fn define(&mut self, name: &str, value: &str) {
         self.context.entry(name.to_owned()).or_insert_with(|| Value::from(value));

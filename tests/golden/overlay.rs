@@ -198,3 +198,31 @@ fn faults_of_the_recipe_are_found_before_anything_runs() {
         .says("there is no origin `receipe`")
         .says("did you mean `recipe`?");
 }
+
+#[test]
+fn what_is_rendered_is_checked_before_anything_runs() {
+    let actions = "
+  - action: overlay
+    source: files
+    destination: /etc
+    render: true
+";
+    let Some(project) = Project::new().tiny(actions) else { skip!("needs a static busybox") };
+    project.write("files/deep/motd", "one\n{{ greting }}, {{ own }}\n");
+    project.write("files/other", "{% if %}\n");
+    let recipe = format!("{{% set own = 'mine' %}}{{% set greeting = 'hello' %}}{}", project.read("recipe.yaml"));
+    project.write("recipe.yaml", &recipe);
+    let checked = project.run(["check", "recipe.yaml"]).code(2);
+    checked
+        .says("undefined variable `greting`")
+        .says("files/deep/motd:2:4")
+        .says("did you mean `greeting`?")
+        .says("files/other:1");
+    project.write("files/deep/motd", "{{ greeting }}, {{ own }}\n");
+    project.write("files/other", "");
+    project.run(["check", "recipe.yaml"]).success();
+    project.write("recipe.yaml", format!("{recipe}  - action: pack\n    file: out.tar\n    compression: none\n"));
+    project.build([]).success();
+    let packed = String::from_utf8_lossy(&std::fs::read(project.path("out/out.tar")).unwrap()).into_owned();
+    assert!(packed.contains("hello, mine\n"));
+}

@@ -10,7 +10,7 @@ use super::image::Disk;
 use super::inputs::Input;
 use super::protected::Protected;
 use crate::debian::Architecture;
-use crate::diagnostics::Fault;
+use crate::diagnostics::{Fault, suggest};
 use crate::image::Spec;
 use crate::sandbox::Sandbox;
 use crate::store::{EntryId, Store};
@@ -74,6 +74,9 @@ pub struct BuildContext<'a> {
     pub detail: String,
 }
 
+/// Names that a message lists.
+const FEW: usize = 6;
+
 impl BuildContext<'_> {
     /// The state of one of the step's inputs.
     pub fn input(&self, what: &str) -> Option<&str> {
@@ -101,6 +104,34 @@ impl BuildContext<'_> {
             .iter()
             .map(|dir| dir.join(name))
             .find(|path| path.exists())
-            .ok_or_else(|| Fault::failed(format!("there is no `{}` among the artifacts", name.display())).into())
+            .ok_or_else(|| self.no_artifact(name).into())
+    }
+
+    fn no_artifact(&self, name: &Path) -> Fault {
+        let shown = name.display().to_string();
+        let fault = Fault::failed(format!("there is no `{shown}` among the artifacts"));
+        let names = |dir: &Path| {
+            let directory = dir.join(name.parent().unwrap_or(Path::new("")));
+            let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+            entries
+                .map(|entry| entry.path().strip_prefix(dir).unwrap_or(&entry.path()).display().to_string())
+                .filter(|name| !name.starts_with('.'))
+                .collect::<Vec<_>>()
+        };
+        let mut made = names(self.artifacts);
+        made.sort();
+        let all = names(self.artifact_dir).into_iter().chain(made.iter().cloned()).collect::<Vec<_>>();
+        let fault = match suggest(&shown, all.iter().map(String::as_str)) {
+            Some(close) => fault.hint(format!("did you mean `{close}`?")),
+            None => fault,
+        };
+        fault.hint(match made.as_slice() {
+            [] => "no step before this one has left anything in `$ARTIFACTDIR`".to_owned(),
+            made => {
+                let more = made.len().checked_sub(FEW).filter(|more| *more > 0);
+                let more = more.map(|more| format!(" and {more} more")).unwrap_or_default();
+                format!("the steps before this one have left {}{more}", made[..made.len().min(FEW)].join(", "))
+            }
+        })
     }
 }

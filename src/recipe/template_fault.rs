@@ -97,7 +97,10 @@ impl Report {
             ErrorKind::UndefinedError => {
                 let text = &self.origin.span.source.text[self.range()];
                 let what = between_ticks(&self.detail).unwrap_or(text);
-                (format!("`{what}` is undefined"), None, Fix::None)
+                let hint = what.rsplit_once('.').map(|(of, name)| {
+                    format!("in a loop, some values of `{of}` may have it and others not: give `{name}` to each, or a default: `{what} | default(\"…\")`")
+                });
+                (format!("`{what}` is undefined"), hint, Fix::None)
             }
             ErrorKind::UnknownFilter => {
                 self.narrow(&named);

@@ -226,7 +226,7 @@ impl Store {
                     attempt = if length > reached + PROGRESS { 1 } else { attempt + 1 };
                     reached = reached.max(length);
                     if attempt >= ATTEMPTS {
-                        let message = format!("{} could not be fetched: {error:#}", wanted.url);
+                        let message = format!("{} could not be fetched (tried {attempt} times): {error:#}", wanted.url);
                         return Err(Fault::failed(message).into());
                     }
                     tracing::debug!("fetching {} again: {error:#}", wanted.url);

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::Read;
 
+use sha2::Digest;
+
 use crate::harness::Project;
 use crate::harness::fixture::dpkg_root;
 use crate::harness::http::{Manner, Server};
@@ -430,6 +432,23 @@ fn another_build_of_the_installed_version_takes_its_place() {
         assert_eq!(case.text("usr/share/one").as_deref(), Some("own\n"), "{depends:?}");
         assert_eq!(case.text("usr/share/two").as_deref(), Some("own\n"), "{depends:?}");
     }
+}
+
+#[test]
+fn a_package_of_another_component_is_found_there() {
+    let case = case!();
+    let dist = case.project.path("repository/dists/stable");
+    let release = fs::read_to_string(dist.join("Release")).unwrap();
+    let list = fs::read_to_string(dist.join("main/binary-amd64/Packages")).unwrap();
+    let other = list.replace("Package: two\n", "Package: driver\n");
+    fs::create_dir_all(dist.join("non-free/binary-amd64")).unwrap();
+    fs::write(dist.join("non-free/binary-amd64/Packages"), &other).unwrap();
+    let digest = hex::encode(sha2::Sha256::digest(other.as_bytes()));
+    case.repository.sign_release(&format!("{release} {digest} {} non-free/binary-amd64/Packages\n", other.len()));
+    case.recipe("[driver, nowhere]", SIGNED, "");
+    let built =
+        case.build().code(1).says("`driver` is in `non-free` of stable: give the repository that component, too");
+    built.says("no repository of the root has `nowhere`").says_nothing_of("no repository of the root has `driver`");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod escapes;
 mod every_way;
 mod full_disk;
 mod host_does_not_leak;
+mod messages;
 mod mirrors;
 mod names;
 pub mod places;

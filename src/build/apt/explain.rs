@@ -130,6 +130,11 @@ fn foreign(package: &str) -> Option<(&str, &str)> {
     (!matches!(architecture, "any" | "native" | "all")).then_some((name, architecture))
 }
 
+/// Packages that the output says are not there.
+pub(super) fn missing_packages(output: &[String]) -> Vec<&str> {
+    output.iter().filter_map(|line| missing(line)).filter(|package| foreign(package).is_none()).collect()
+}
+
 /// The package that a line says is not there.
 fn missing(line: &str) -> Option<&str> {
     line.strip_prefix("E: Unable to locate package ").or_else(|| {

@@ -8,6 +8,7 @@
 
 mod action;
 mod configuration;
+mod elsewhere;
 mod explain;
 pub(crate) mod first_start;
 mod install;

@@ -69,7 +69,7 @@ pub struct PackageFile {
 /// apt, its sources and its state.
 pub struct Apt<'a> {
     pub(super) cx: &'a BuildContext<'a>,
-    sources: Sources,
+    pub(super) sources: Sources,
     pub(super) options: Options,
     pub(super) directory: PathBuf,
     /// Where apt, and dpkg in the root, see [`Apt::archives`].
@@ -218,7 +218,9 @@ impl<'a> Apt<'a> {
         if crate::build::interrupted() {
             return Fault::new(FaultKind::Interrupted, "interrupted").into();
         }
-        explain::explain(doing, output, || self.names()).into()
+        let mut fault = explain::explain(doing, output, || self.names());
+        self.point_out(output, &mut fault);
+        fault.into()
     }
 
     /// The same, and how it ended.

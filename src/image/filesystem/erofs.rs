@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use super::{Request, compression, walk};
+use crate::diagnostics::fault_of;
 
 /// Where the superblock lies, and its fields in it (`struct erofs_super_block` of the kernel's
 /// fs/erofs/erofs_fs.h).
@@ -45,11 +46,30 @@ fn build(request: &Request<'_>) -> Result<PathBuf> {
     argv.push(request.top()?.display().to_string());
     // Dates are kept, but for those that are younger.
     let entries = walk::entries(request.tree)?;
-    request.run(&request.attributes_tool(argv, &entries)?.env("SOURCE_DATE_EPOCH", request.epoch.to_string()))?;
+    let tool = request.attributes_tool(argv, &entries)?.env("SOURCE_DATE_EPOCH", request.epoch.to_string());
+    request.run(&tool).map_err(|error| match entries.iter().find(|entry| has_longest_name(entry)) {
+        Some(entry) => explained(request, entry, &error),
+        None => error,
+    })?;
     if !contents.label.is_empty() {
         set_label(&path, &contents.label).context("writing its label")?;
     }
     Ok(path)
+}
+
+/// Whether its name has as many bytes as the kernel allows, which erofs-utils 1.5 does not take and does not say.
+fn has_longest_name(entry: &walk::Entry) -> bool {
+    entry.path.file_name().is_some_and(|name| name.as_encoded_bytes().len() == 255)
+}
+
+fn explained(request: &Request<'_>, entry: &walk::Entry, error: &anyhow::Error) -> anyhow::Error {
+    let name = entry.path.file_name().unwrap_or_default().display().to_string();
+    let start: String = name.chars().take(20).collect();
+    let directory = Path::new("/").join(entry.path.parent().unwrap_or(Path::new("")));
+    let mut fault = request
+        .fault(format!("mkfs.erofs failed, maybe for the name of 255 bytes in {}: `{start}…`", directory.display()));
+    fault.tail = fault_of(error).tail;
+    fault.hint("give the file a shorter name; or use a newer erofs-utils, or squashfs").into()
 }
 
 /// Refuses a compressor that the installed mkfs.erofs was built without.

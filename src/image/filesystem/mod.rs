@@ -266,7 +266,7 @@ impl Request<'_> {
             shown(needed, self.length),
             shown(self.length, needed)
         ))
-        .hint(format!("make `{label}` larger, or let the image be as large as its contents: `imagesize: auto`"))
+        .hint(format!("make `{label}` larger, or as large as its contents: `imagesize: auto` of an image with partitions, `size: auto` of one without"))
     }
 }
 

@@ -1,13 +1,14 @@
 //! `debforge store`: what the store holds, and making room in it.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::StoreArgs;
-use super::output::print;
+use super::output::{print, width};
 use crate::build::Event;
 use crate::diagnostics::Fault;
 use crate::engine::Job;
@@ -189,6 +190,10 @@ fn list(store: &Store, kind: Option<&str>, as_json: bool) -> Result<()> {
     let mut entries: Vec<Listed> = store.entries()?;
     entries.retain(|entry| kind.is_none_or(|kind| entry.kind == kind));
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.used));
+    let names = store.fetched_names();
+    for entry in entries.iter_mut().filter(|entry| entry.detail.is_empty()) {
+        entry.detail.clone_from(names.get(&entry.id).unwrap_or(&String::new()));
+    }
     if as_json {
         return print(&format!("{:#}\n", serde_json::to_value(&entries)?));
     }
@@ -197,8 +202,11 @@ fn list(store: &Store, kind: Option<&str>, as_json: bool) -> Result<()> {
     for entry in &entries {
         let age = ago(now.duration_since(entry.used).unwrap_or_default());
         let id: String = entry.id.chars().take(12).collect();
-        let line = format!("{id:<12}  {:<9}{:>8}  {age:>8}  {}", word(entry.kind), human(entry.size), entry.detail);
-        text.push_str(line.trim_end());
+        let recipe = Path::new(&entry.recipe).file_name().unwrap_or_default().to_string_lossy();
+        let made: Vec<&str> =
+            [&*recipe, &entry.step, &entry.detail].into_iter().filter(|part| !part.is_empty()).collect();
+        let line = format!("{id:<12}  {:<9}{:>8}  {age:>7}  {}", word(entry.kind), human(entry.size), made.join(" · "));
+        text.push_str(console::truncate_str(line.trim_end(), width(), "…").as_ref());
         text.push('\n');
     }
     print(&text)

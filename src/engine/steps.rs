@@ -57,8 +57,12 @@ pub(super) fn build(mut build: Build, reporter: &dyn Reporter, at: &mut Option<u
         plan::look_again(&mut build.plan, &store, &build.id_map)?;
     }
     // A build that is done stays done when the store cannot be tidied.
-    if let Err(error) = store.evict(None) {
-        reporter.report(Event::Warning { step: None, message: format!("making room in the store: {error:#}") });
+    match store.evict(None) {
+        Ok(cleared) if cleared.entries > 0 => reporter.report(Event::Cleared { cleared }),
+        Ok(_) => {}
+        Err(error) => {
+            reporter.report(Event::Warning { step: None, message: format!("making room in the store: {error:#}") });
+        }
     }
     Ok(())
 }
@@ -378,7 +382,9 @@ impl Run<'_> {
             self.unchanged(step, action)?;
         }
         fs::remove_dir_all(&own).context("removing the step's scratch directory")?;
-        let mut record = TreeRecord { detail: detail.clone(), made_on, ..TreeRecord::default() };
+        let (recipe, step_shown) = self.names(step);
+        let mut record =
+            TreeRecord { detail: detail.clone(), recipe, step: step_shown, made_on, ..TreeRecord::default() };
         let mut facts = None;
         if let Some(workspace) = workspace {
             let settled = step.epoch.unwrap_or_default();
@@ -477,9 +483,17 @@ impl Run<'_> {
             self.root.discard(view)?;
         }
         let origin = origin.context("the step left nothing")?;
-        let tree = pending.seal(TreeRecord { detail: detail.clone(), origin, ..TreeRecord::default() })?;
+        let (recipe, step_shown) = self.names(step);
+        let record = TreeRecord { detail: detail.clone(), recipe, step: step_shown, origin, ..TreeRecord::default() };
+        let tree = pending.seal(record)?;
         self.keep_origin(step, action, tree);
         Ok(detail)
+    }
+
+    /// What a listing of the store calls a step: its recipe, its number and action.
+    fn names(&self, step: &PlanStep) -> (String, String) {
+        let plan = &self.build.plan;
+        (plan.recipe.clone(), format!("{}/{} {}", step.number, plan.steps.len(), step.action))
     }
 
     /// What is to be done once all artifacts are in their places.

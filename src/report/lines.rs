@@ -9,6 +9,8 @@ use super::{bytes, tenths};
 use crate::build::event::Outcome;
 use crate::diagnostics::{Fault, FaultKind, redacted};
 use crate::plan::{Course, Plan, PlanStep};
+use crate::store::Cleared;
+use crate::store::size::human;
 
 /// Columns of the action's name and of the summary.
 const ACTION: usize = 17;
@@ -52,6 +54,17 @@ pub fn planned(step: &PlanStep, course: Course, of: usize) -> String {
 /// Something about where the build runs.
 pub fn note(note: &str) -> String {
     format!("{} {note}", style("note:").cyan().bold().for_stderr())
+}
+
+/// What was removed from the store to keep it to its bound.
+pub(super) fn cleared(cleared: &Cleared) -> String {
+    let Cleared { entries, bytes, left, .. } = cleared;
+    let noun = if *entries == 1 { "entry" } else { "entries" };
+    format!(
+        "room in the store: removed the {entries} {noun} used least recently, {}; {} left",
+        human(*bytes),
+        human(*left)
+    )
 }
 
 /// A step that is over.

@@ -145,11 +145,9 @@ impl Report {
                 self.print("");
                 self.fault = Some((*step, fault.clone()));
             }
+            Event::Cleared { cleared } => self.print(&lines::note(&lines::cleared(cleared))),
             Event::Console { .. } | Event::Asked { .. } => {}
-            Event::Started { .. }
-            | Event::Cleared { .. }
-            | Event::Verified { .. }
-            | Event::Finished { fault: None, .. } => {}
+            Event::Started { .. } | Event::Verified { .. } | Event::Finished { fault: None, .. } => {}
         }
         Ok(())
     }

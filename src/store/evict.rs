@@ -76,8 +76,12 @@ pub struct Listed {
     /// When it was used last.
     #[serde(serialize_with = "unix_seconds")]
     pub used: SystemTime,
-    /// What its maker says of it.
+    /// What its maker says of it: "78 packages, 111 MB"; of a file, its name where it came from.
     pub detail: String,
+    /// The recipe that it was made for.
+    pub recipe: String,
+    /// The step that made it: "3/7 apt".
+    pub step: String,
     #[serde(skip)]
     path: PathBuf,
     #[serde(skip)]
@@ -325,6 +329,8 @@ fn listed_entry(kind: Kind, dir: &Path) -> Option<Listed> {
         synced: synced || !sealed.of_this_boot(),
         made: SystemTime::UNIX_EPOCH + Duration::from_secs(sealed.made),
         detail: sealed.record.detail,
+        recipe: sealed.record.recipe,
+        step: sealed.record.step,
     })
 }
 
@@ -337,6 +343,8 @@ fn listed_file(kind: Kind, path: &Path) -> Option<Listed> {
         size: stat.blocks() * 512,
         used,
         detail: String::new(),
+        recipe: String::new(),
+        step: String::new(),
         path: path.to_owned(),
         // What another boot left unsynced is read before it counts, not noted as synced.
         synced: kind == Kind::Partial || is_synced(stat.mode()) || is_doubtful(&stat),

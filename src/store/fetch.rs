@@ -4,6 +4,7 @@
 //! times and tags (a mirror's clock may stand still or go back), and from the start, since two versions
 //! could not be told apart in one file. With a digest, transfers go on where they broke off.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -74,6 +75,9 @@ pub struct Fetched {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Known {
     sha256: String,
+    /// The last part of the address.
+    #[serde(default)]
+    name: String,
 }
 
 /// A request whose parts are known to be sound.
@@ -281,6 +285,13 @@ impl Store {
         self.index(wanted, &sha256)
     }
 
+    /// Names of fetched files where they came from, by their SHA-256.
+    pub fn fetched_names(&self) -> BTreeMap<String, String> {
+        let entries = std::fs::read_dir(self.dir("validators")).into_iter().flatten().flatten();
+        let read = |path: PathBuf| serde_json::from_slice::<Known>(&std::fs::read(path).ok()?).ok();
+        entries.filter_map(|entry| read(entry.path())).map(|known| (known.sha256, known.name)).collect()
+    }
+
     /// Lets a file be found by its SHA-512 too, if it was asked for by that.
     fn index(&self, wanted: &Wanted, sha256: &str) -> Result<()> {
         let Some(sha512) = &wanted.sha512 else { return Ok(()) };
@@ -369,7 +380,8 @@ impl Store {
             let path = self.take_in(&partial.data, &self.dir(BLOBS), &sha256)?;
             partial.forget();
             self.index(wanted, &sha256)?;
-            let known = Known { sha256: sha256.clone() };
+            let name = wanted.url.path_segments().and_then(|mut parts| parts.next_back()).unwrap_or_default();
+            let known = Known { sha256: sha256.clone(), name: percent_decode(name) };
             self.write_atomically(&self.dir("validators").join(&wanted.key), &serde_json::to_vec(&known)?)?;
             Ok(Fetched { path, sha256: sha256.clone(), size: done, transferred: true })
         };

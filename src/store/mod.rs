@@ -93,6 +93,12 @@ pub enum Checkpoints {
 pub struct TreeRecord {
     /// What to show for a cached step: "78 packages, 111 MB".
     pub detail: String,
+    /// The recipe that it was made for, as the user named it.
+    #[serde(default)]
+    pub recipe: String,
+    /// The step that made it: "3/7 apt".
+    #[serde(default)]
+    pub step: String,
     /// Seconds that making it took.
     pub seconds: f64,
     /// apt repositories that the root is set up for after the step, as one deb822 text.

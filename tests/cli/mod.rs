@@ -14,4 +14,5 @@ mod long_steps;
 mod manual;
 mod plan;
 mod shell;
+mod store;
 mod test_atomic;

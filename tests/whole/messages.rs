@@ -28,7 +28,8 @@ actions:
 #[test]
 fn a_name_that_mkfs_erofs_does_not_take_is_named() {
     needs_program!("mkfs.erofs", "erofs-utils");
-    let make = "  - action: run\n    chroot: true\n    command: mkdir -p /srv; touch /srv/$(printf 'a%.0s' $(seq 255))\n";
+    let make =
+        "  - action: run\n    chroot: true\n    command: mkdir -p /srv; touch /srv/$(printf 'a%.0s' $(seq 255))\n";
     let actions = format!("{make}  - action: filesystem-image\n    file: root.erofs\n");
     let Some(project) = Project::new().tiny(&actions) else { skip!("needs a static busybox") };
     let built = project.build([]);

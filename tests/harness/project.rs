@@ -378,6 +378,17 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// Of a command that a test started itself.
+    pub fn of(project: &Project, words: &[String], output: &Output) -> Self {
+        Self {
+            command: words.join(" "),
+            project: project.dir.path().into(),
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// Asserts the exit code.
     #[track_caller]
     pub fn code(self, expected: i32) -> Self {

@@ -1,6 +1,7 @@
 //! Whole builds, in every place where they must work and with everything that can get in their way.
 
 mod archives_move;
+mod chaos;
 mod escapes;
 mod every_way;
 mod full_disk;

@@ -100,7 +100,10 @@ impl Case {
         match how {
             Stop::CtrlC => killpg(build.pid(), Signal::SIGINT).unwrap(),
             Stop::KillFront => build.signal(Signal::SIGKILL),
-            Stop::KillEngine => kill(engine_of(build.pid()), Signal::SIGKILL).unwrap(),
+            Stop::KillEngine => {
+                let engine = engine_of(build.pid()).expect("the engine among its front's children");
+                kill(engine, Signal::SIGKILL).unwrap();
+            }
         }
         let asked = std::time::Instant::now();
         let finished = build.finish();
@@ -142,15 +145,15 @@ impl Case {
 }
 
 /// The engine of a front.
-fn engine_of(front: Pid) -> Pid {
-    let tasks = fs::read_dir(format!("/proc/{front}/task")).unwrap().flatten();
+pub(super) fn engine_of(front: Pid) -> Option<Pid> {
+    let tasks = fs::read_dir(format!("/proc/{front}/task")).into_iter().flatten().flatten();
     let children: String =
         tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default()).collect();
     let is_engine = |pid: &&str| {
         fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.split('\0').nth(1) == Some("__engine"))
     };
-    let engine = children.split_whitespace().find(is_engine).expect("the engine among its front's children");
-    Pid::from_raw(engine.parse().unwrap())
+    let engine = children.split_whitespace().find(is_engine)?;
+    Some(Pid::from_raw(engine.parse().unwrap()))
 }
 
 /// Ends a test where there is no such root.

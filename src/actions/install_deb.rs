@@ -1,6 +1,7 @@
 //! The action `install-deb`.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -78,6 +79,20 @@ fn matching(directory: &Path, pattern: &str) -> Result<BTreeSet<PathBuf>> {
     Ok(found)
 }
 
+/// Whether a pattern fits any file beside the recipe.
+fn fits_any(cx: &CheckContext<'_>, pattern: &str) -> bool {
+    let mut places = vec![cx.recipe_dir.to_owned()];
+    for part in pattern.split('/').filter(|part| !part.is_empty()) {
+        // `**` goes any number of directories down, and what is no pattern was found before.
+        let Some(part) = glob::Pattern::new(part).ok().filter(|_| part != "**") else { return true };
+        let fits = |name: &OsString| part.matches(&name.to_string_lossy());
+        let below =
+            |place: &PathBuf| cx.files.names(place).into_iter().filter(fits).map(|name| place.join(name)).collect();
+        places = places.iter().flat_map(|place| -> Vec<PathBuf> { below(place) }).collect();
+    }
+    !places.is_empty()
+}
+
 fn no_match(pattern: &str, origin: &str) -> Fault {
     let place = match Origin::named(origin) {
         Origin::Recipe => "beside the recipe".to_owned(),
@@ -136,6 +151,9 @@ impl Action for InstallDeb {
                 out.push(cx.error(&place, format!("`{pattern}` leads out of the origin")));
             } else if known && self.origin == "recipe" && !pattern.contains(['*', '?', '[']) {
                 cx.check_recipe_file(&place, pattern, out);
+            } else if known && self.origin == "recipe" && !fits_any(cx, pattern) {
+                let hint = format!("it is looked for below {}", cx.recipe_dir.display());
+                out.push(cx.error(&place, no_match(pattern, &self.origin).message).hint(hint));
             }
         }
         apt::check_root(cx, out);

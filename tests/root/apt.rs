@@ -455,6 +455,7 @@ fn a_package_of_another_component_is_found_there() {
 fn a_pattern_that_fits_nothing_is_a_fault() {
     let case = case!();
     case.project.set_actions("  - action: install-deb\n    packages: ['debs/*.deb']\n");
+    case.project.run(["check", "recipe.yaml"]).code(2).says("`debs/*.deb` fits no file beside the recipe");
     case.build().code(2).says("`debs/*.deb` fits no file beside the recipe");
 }
 

@@ -26,7 +26,7 @@ pub fn packages(
     let mut found = Vec::new();
     for suite in source.suites() {
         progress(&format!("asking {suite}"));
-        let release = release_file::verified(store, source, &suite, trust)?;
+        let release = release_file::verified(store, source, &suite, trust, progress)?;
         for index in lists::indexes(source, &suite, &release, &[architecture.name().to_owned()])? {
             progress(&format!("reading the package lists of {suite}"));
             let fetched = lists::fetch(store, &trust.access, &index)?;

@@ -109,8 +109,17 @@ pub fn add_repositories(cx: &mut InputContext<'_>, sources: &Sources, trust: &Tr
 }
 
 /// The Release file of a suite as it is now, verified.
-pub(super) fn verified(store: &Store, source: &Source, suite: &Suite, trust: &Trust) -> Result<Release> {
+pub(super) fn verified(
+    store: &Store,
+    source: &Source,
+    suite: &Suite,
+    trust: &Trust,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Release> {
     let state = fetch(store, source, suite, trust)?;
+    if let Some(warning) = state.warning(&suite.to_string()) {
+        progress(&warning);
+    }
     check(store, source, suite, &state, trust)
 }
 

@@ -14,7 +14,7 @@ use crate::plan::{History, Plan, products};
 use crate::report::{BuildLog, Report, Style};
 use crate::sandbox::{Isolation, Sandbox};
 use crate::say;
-use crate::store::Checkpoints;
+use crate::store::{Checkpoints, Holder};
 
 /// Build a recipe.
 #[derive(Debug, clap::Args)]
@@ -159,6 +159,7 @@ fn attempt(
     let mut build = Build {
         store: ready.store.root().to_owned(),
         lender: None,
+        by: Holder::here(&plan.recipe),
         artifact_dir: ready.artifact_dir.clone(),
         // What the machine makes of these is its own.
         sandbox: Sandbox::new(Isolation::Namespaces),

@@ -12,7 +12,7 @@ use walkdir::WalkDir;
 
 use crate::build::{Event, Reporter};
 use crate::diagnostics::Fault;
-use crate::store::{EntryId, MadeOn, Outputs, Store, TreeRecord, copy_file, is_disk_full};
+use crate::store::{EntryId, MadeOn, Outputs, Place, Store, TreeRecord, copy_file, is_disk_full, waiting_for};
 
 /// An artifact as it will be published.
 struct Artifact {
@@ -156,36 +156,72 @@ impl<'a> Artifacts<'a> {
         Ok(())
     }
 
-    /// Puts all artifacts into their places, each at once, and says so. First it is seen that they are those of
-    /// the plan: what was promised is there, and nothing changed since the step that made it was done. Gives the
-    /// step whose artifacts the store turned out not to have; then nothing is in its place yet, or only what is
-    /// right.
+    /// Puts all artifacts into their places, one right after the other, when all are ready beside them, and says so.
+    /// First it is seen that they are those of the plan: what was promised is there, and nothing changed since the
+    /// step that made it was done. Gives the right to change what is there, which nobody else has meanwhile; or the step
+    /// whose artifacts the store turned out not to have: then nothing is in its place yet.
     pub(super) fn publish(
         &mut self,
         into: &Path,
         promises: &[Promise],
         reporter: &dyn Reporter,
-    ) -> Result<Option<EntryId>> {
+    ) -> Result<Result<Place, EntryId>> {
         self.check(promises)?;
         fs::create_dir_all(into).with_context(|| format!("making {}", into.display()))?;
-        // What a step made and no later one replaced or removed goes straight to its place.
+        let publication = self.store.publication(into)?;
+        let ready = publication.files();
+        // What a step made and no later one replaced or removed comes straight from the store.
         let whole: Vec<EntryId> = self.makers(|_| true).into_iter().filter(|id| self.is_whole(id)).collect();
-        for id in self.makers(|artifact| artifact.staged.is_none()) {
-            let there = if whole.contains(&id) { self.fetch(&id, into)? } else { self.stage(&id)? };
-            if !there {
-                return Ok(Some(id));
+        let unstaged = self.makers(|artifact| artifact.staged.is_none());
+        let (direct, others): (Vec<_>, Vec<_>) = unstaged.into_iter().partition(|id| whole.contains(id));
+        for id in others {
+            if !self.stage(&id)? {
+                return Ok(Err(id));
             }
         }
-        for (path, artifact) in &self.files {
-            let target = into.join(path);
-            if artifact.staged.is_some() {
-                place(&self.staging.join(path), &target, self.store.is_precarious())
-                    .map_err(|error| unplaced(error, &target))?;
+        if let Err(lost) = self.beside(&direct, into, &ready)? {
+            return Ok(Err(lost));
+        }
+        for (path, _) in self.files.iter().filter(|(_, artifact)| artifact.staged.is_some()) {
+            make_ready(&self.staging, &ready, path, self.store.is_precarious())
+                .map_err(|error| unplaced(error, &into.join(path)))?;
+        }
+        let place = publication.place(&mut |holder| {
+            let what = format!("waiting for another build that publishes into {}", into.display());
+            reporter.report(Event::Warning { step: None, message: waiting_for(&what, holder) });
+        })?;
+        // Another build may have replaced meanwhile what stood there.
+        let standing = match self.beside(&direct, into, &ready)? {
+            Ok(standing) => standing,
+            Err(lost) => return Ok(Err(lost)),
+        };
+        let paths: Vec<&Path> = self.files.keys().map(PathBuf::as_path).filter(|path| !standing.contains(*path)).collect();
+        place.put(&paths)?;
+        for id in &whole {
+            self.store.note_outputs(id, into)?;
+        }
+        self.say(into, reporter);
+        Ok(Ok(place))
+    }
+
+    /// Copies what steps made from the store to where it is made ready, but for what stands in its place; that, or
+    /// the step whose artifacts the store does not have.
+    fn beside(&self, ids: &[EntryId], into: &Path, ready: &Path) -> Result<Result<BTreeSet<PathBuf>, EntryId>> {
+        let mut standing = BTreeSet::new();
+        for id in ids {
+            match self.store.restore_outputs_beside(id, into, ready).map_err(|error| unplaced(error, into))? {
+                Some(paths) => standing.extend(paths),
+                None => return Ok(Err(id.clone())),
             }
-            if self.tree_of(path).is_none() {
-                let (size, sha256) = (artifact.size, artifact.sha256.clone());
-                reporter.report(Event::Artifact { path: target, size, sha256 });
-            }
+        }
+        Ok(Ok(standing))
+    }
+
+    /// Says what is in its place.
+    fn say(&self, into: &Path, reporter: &dyn Reporter) {
+        for (path, artifact) in self.files.iter().filter(|(path, _)| self.tree_of(path).is_none()) {
+            let (size, sha256) = (artifact.size, artifact.sha256.clone());
+            reporter.report(Event::Artifact { path: into.join(path), size, sha256 });
         }
         for tree in &self.trees {
             let files: Vec<_> = self.files.iter().filter(|(path, _)| self.tree_of(path) == Some(tree)).collect();
@@ -196,10 +232,6 @@ impl<'a> Artifacts<'a> {
             }
             reporter.report(Event::Artifact { path: into.join(tree), size, sha256: hex::encode(listing.finalize()) });
         }
-        for id in &whole {
-            self.store.note_outputs(id, into)?;
-        }
-        Ok(None)
     }
 
     /// Fails where the artifacts are not those that the plan promised.
@@ -264,25 +296,27 @@ fn unplaced(error: anyhow::Error, target: &Path) -> anyhow::Error {
     error.context(format!("putting {} into its place", target.display()))
 }
 
-/// Moves a file, over another file system by a copy under a temporary name, which is on the disk before
-/// it gets its own where the machine may be switched off at any moment.
-fn place(from: &Path, to: &Path, precarious: bool) -> Result<()> {
-    let directory = to.parent().context("an artifact without a directory")?;
-    fs::create_dir_all(directory)?;
-    if fs::rename(from, to).is_ok() {
+/// Moves a file to where it is made ready, with its directories, over another file system by a copy, which is on the
+/// disk before it gets its place where the machine may be switched off at any moment.
+fn make_ready(staging: &Path, ready: &Path, path: &Path, precarious: bool) -> Result<()> {
+    let parents: Vec<&Path> = path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()).collect();
+    for parent in parents.into_iter().rev().filter(|parent| !ready.join(parent).is_dir()) {
+        let mode = staging.join(parent).metadata()?.permissions();
+        fs::create_dir(ready.join(parent))?;
+        fs::set_permissions(ready.join(parent), mode)?;
+    }
+    let (from, to) = (staging.join(path), ready.join(path));
+    if fs::rename(&from, &to).is_ok() {
         return Ok(());
     }
     if from.symlink_metadata()?.is_symlink() {
-        let link = tempfile::Builder::new()
-            .make_in(directory, |path| std::os::unix::fs::symlink(fs::read_link(from)?, path))?;
-        link.persist(to)?;
+        std::os::unix::fs::symlink(fs::read_link(&from)?, &to)?;
         return Ok(());
     }
-    // Named by what makes it, so that nobody else's file is in the way; holes stay holes.
-    let temporary = tempfile::Builder::new().make_in(directory, |path| copy_file(from, path))?;
+    // Holes stay holes.
+    copy_file(&from, &to)?;
     if precarious {
-        fs::File::open(temporary.path())?.sync_all()?;
+        fs::File::open(&to)?.sync_all()?;
     }
-    temporary.persist(to)?;
     Ok(())
 }

@@ -22,7 +22,7 @@ use crate::build::{Event, Reporter};
 use crate::diagnostics::{Fault, fault_of};
 use crate::plan::Plan;
 use crate::sandbox::Sandbox;
-use crate::store::{Checkpoints, EntryId, IdMap, Store, Surplus, Tree};
+use crate::store::{Checkpoints, EntryId, Holder, IdMap, Store, Surplus, Tree};
 
 /// The store does not have what it seemed to have of a step: that is to be made again. Whatever was damaged or of
 /// no use is dropped by then.
@@ -100,6 +100,8 @@ pub struct Build {
     /// In a machine of our own, the store of the machine around it; see [`Store::open_borrowing`].
     #[serde(default)]
     pub lender: Option<PathBuf>,
+    /// Whose build it is, for those that wait for it.
+    pub by: Holder,
     /// Where artifacts go and come from.
     pub artifact_dir: PathBuf,
     /// How commands are run.

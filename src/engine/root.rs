@@ -11,7 +11,7 @@ use super::Lost;
 use crate::build::image::{Disk, MountedImage};
 use crate::build::protected::{self, Protected};
 use crate::diagnostics::Fault;
-use crate::store::{Begun, Checkpoints, EntryId, IdMap, MadeOn, MountedRoot, PendingTree, Store, Tree, TreeRecord};
+use crate::store::{Begun, Checkpoints, EntryId, IdMap, MadeOn, MountedRoot, PendingTree, Store, Tree, TreeRecord, Waiting};
 
 /// The sealed layers so far and how the next one is made.
 pub(super) struct Root<'a> {
@@ -175,7 +175,7 @@ impl<'a> Root<'a> {
         &mut self,
         id: &EntryId,
         steps: &[EntryId],
-        waiting: &mut dyn FnMut(),
+        waiting: Waiting<'_>,
     ) -> Result<Option<Workspace>> {
         self.settle(steps)?;
         if self.checkpoints == Checkpoints::None {
@@ -243,7 +243,7 @@ impl<'a> Root<'a> {
         let made = MADE.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{made}-{:?}", std::process::id(), std::time::SystemTime::now());
         let id = EntryId(blake3::hash(name.as_bytes()).to_hex().to_string());
-        self.begin(&id, steps, &mut || {})?.context("the store holds an entry under a name that was just made up")
+        self.begin(&id, steps, &mut |_| {})?.context("the store holds an entry under a name that was just made up")
     }
 
     /// Ends work on a root that is thrown away.

@@ -23,11 +23,12 @@ use crate::diagnostics::{Fault, FaultKind};
 use crate::image::{Spec, Strategy};
 use crate::plan::{self, Course, Kept, PlanStep, Resolver, RootFacts};
 use crate::sandbox::{Isolation, Told};
-use crate::store::{Begun, EntryId, Store, Tree, TreeRecord};
+use crate::store::{Begun, EntryId, Store, Tree, TreeRecord, set_holder, waiting_for};
 
 /// Carries out a plan; `at` is the step it is at. What the store turns out not to have after all is made again, from
 /// the first step on that this concerns.
 pub(super) fn build(mut build: Build, reporter: &dyn Reporter, at: &mut Option<usize>) -> Result<()> {
+    set_holder(build.by.clone());
     if build.shell.is_some() || runs_programs(&build)? {
         build.sandbox = build.sandbox.emulating(build.plan.architecture)?;
     }
@@ -107,9 +108,10 @@ fn attempt(build: &Build, store: &Store, reporter: &dyn Reporter, at: &mut Optio
     }
     if build.until.is_none() {
         let promises = promises(&done);
-        if let Some(id) = run.artifacts.publish(&build.artifact_dir, &promises, reporter)? {
-            return Err(Lost { id, why: DAMAGED.into() }.into());
-        }
+        let _place = match run.artifacts.publish(&build.artifact_dir, &promises, reporter)? {
+            Ok(place) => place,
+            Err(id) => return Err(Lost { id, why: DAMAGED.into() }.into()),
+        };
         for (step, action) in &done {
             run.published(step, action.as_ref()).map_err(|error| plan::at(error, step))?;
         }
@@ -437,10 +439,10 @@ impl Run<'_> {
     /// A root for a step that changes it; `None` where another build has made the step's result meanwhile.
     fn begin(&mut self, step: &PlanStep, id: &EntryId) -> Result<Option<Workspace>> {
         let (number, reporter) = (step.number, self.reporter);
-        self.root.begin(id, &self.root_steps, &mut || {
+        self.root.begin(id, &self.root_steps, &mut |holder| {
             reporter.report(Event::Progress {
                 step: number,
-                message: "waiting for another build that makes the same".into(),
+                message: waiting_for("waiting for another build that makes the same", holder),
                 fraction: None,
             });
         })
@@ -463,7 +465,10 @@ impl Run<'_> {
     /// tree of the store.
     fn origin(&mut self, step: &PlanStep, action: &dyn Action) -> Result<String> {
         let id = step.id.as_ref().context("a step without an id was reached")?;
-        let pending = match self.store.begin(&self.build.id_map, id, &mut || {})? {
+        let pending = match self.store.begin(&self.build.id_map, id, &mut |holder| {
+            let message = waiting_for("waiting for another build that makes the same", holder);
+            self.reporter.report(Event::Progress { step: step.number, message, fraction: None });
+        })? {
             Begun::Sealed(tree) => {
                 let detail = tree.record.detail.clone();
                 self.keep_origin(step, action, tree);

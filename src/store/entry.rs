@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::lock::{MakeLock, check_cancelled, seize, share};
+use super::lock::{MakeLock, Waiting, check_cancelled, seize, share};
 use super::remove::remove_tree;
 use super::{Store, TreeRecord, random_name};
 
@@ -20,7 +20,7 @@ pub(super) const RECORD: &str = "record.json";
 pub(super) const SYNCED: &str = "synced";
 
 /// This run of the kernel.
-static BOOT: LazyLock<String> = LazyLock::new(|| {
+pub(super) static BOOT: LazyLock<String> = LazyLock::new(|| {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     id.map(|id| id.trim().to_owned()).unwrap_or_default()
 });
@@ -67,7 +67,7 @@ impl Store {
         &self,
         lock: &str,
         dir: &Path,
-        waiting: &mut dyn FnMut(),
+        waiting: Waiting<'_>,
     ) -> Result<Claimed<T>> {
         let claim = MakeLock::take(self.dir("locks").join(lock), waiting)?;
         loop {

@@ -364,7 +364,7 @@ mod tests {
     }
 
     fn make(store: &Store, number: usize) -> Tree {
-        match store.begin(&IdMap(MAP.into()), &id(number), &mut || {}).unwrap() {
+        match store.begin(&IdMap(MAP.into()), &id(number), &mut |_| {}).unwrap() {
             Begun::Pending(tree) => {
                 std::fs::write(tree.path.join("file"), vec![1; 100_000]).unwrap();
                 tree.seal(TreeRecord::default()).unwrap()

@@ -199,7 +199,7 @@ impl Store {
             return Ok(fetched);
         }
         let claim = self.dir("locks").join(format!("fetch-{}", wanted.key));
-        let _claim = MakeLock::take(claim, &mut || {})?;
+        let _claim = MakeLock::take(claim, &mut |_| {})?;
         // Another build may have fetched it while this one waited.
         if let Some(fetched) = self.kept(&wanted)? {
             return Ok(fetched);

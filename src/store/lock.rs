@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::Holder;
 use crate::diagnostics::{Fault, FaultKind};
 
 /// How often a waiting build looks again.
@@ -39,27 +40,20 @@ pub(super) struct MakeLock {
 }
 
 impl MakeLock {
-    /// Waits for the lock; `waiting` is called once if another build has it.
-    pub(super) fn take(path: PathBuf, waiting: &mut dyn FnMut()) -> Result<Self> {
-        let mut said = false;
-        loop {
+    /// Waits for the lock; `waiting` is called once, with who has it, if another build does.
+    pub(super) fn take(path: PathBuf, waiting: Waiting<'_>) -> Result<Self> {
+        let file = wait(&path, waiting, || {
             let file = open_lock(&path)?;
             match file.try_lock() {
-                Ok(()) if is_at(&file, &path) => return Ok(Self { path, _file: file }),
+                Ok(()) if is_at(&file, &path) => Ok(Tried::Taken(file)),
                 // The holder removed the file between our opening and locking it.
-                Ok(()) => continue,
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => {
-                    return Err(error).with_context(|| format!("locking {}", path.display()));
-                }
+                Ok(()) => Ok(Tried::Again),
+                Err(TryLockError::WouldBlock) => Ok(Tried::Busy),
+                Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("locking {}", path.display())),
             }
-            if !said {
-                waiting();
-                said = true;
-            }
-            check_cancelled()?;
-            std::thread::sleep(POLL);
-        }
+        })?;
+        Holder::sign(&file);
+        Ok(Self { path, _file: file })
     }
 
     /// The lock if nobody has it.
@@ -70,12 +64,53 @@ impl MakeLock {
         }
         Ok(None)
     }
+
+    /// Writes into its file who has it.
+    pub(super) fn sign(&self) {
+        Holder::sign(&self._file);
+    }
+
+    /// Lets go of it, and leaves its file for others to find.
+    pub(super) fn leave(mut self) {
+        self.path = PathBuf::new();
+    }
+}
+
+/// What is told once, with who has a lock, where that is not free.
+pub type Waiting<'a> = &'a mut dyn FnMut(Option<&Holder>);
+
+/// What came of trying to take a lock.
+pub(super) enum Tried<T> {
+    Taken(T),
+    /// Somebody has it.
+    Busy,
+    /// It was about to be removed.
+    Again,
+}
+
+/// Tries to take a lock until it is taken.
+pub(super) fn wait<T>(path: &Path, waiting: Waiting<'_>, mut attempt: impl FnMut() -> Result<Tried<T>>) -> Result<T> {
+    let mut said = false;
+    loop {
+        match attempt()? {
+            Tried::Taken(taken) => return Ok(taken),
+            Tried::Again => continue,
+            Tried::Busy => {}
+        }
+        if !std::mem::replace(&mut said, true) {
+            waiting(Holder::of(path).as_ref());
+        }
+        check_cancelled()?;
+        std::thread::sleep(POLL);
+    }
 }
 
 impl Drop for MakeLock {
     fn drop(&mut self) {
         // While it is still locked: whoever waits on the removed file sees that it is gone.
-        let _ = std::fs::remove_file(&self.path);
+        if !self.path.as_os_str().is_empty() {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::Store;
-use super::lock::check_cancelled;
+use super::lock::{Tried, Waiting, wait};
+use super::{Holder, Store};
 
 /// Directory of all that belongs to it.
 const DIRECTORY: &str = "machines";
+/// Its lock's file, below that.
+const LOCK: &str = "lock";
 
 /// The right to use the disk, gone with the process that has it.
 #[derive(Debug)]
@@ -31,23 +33,17 @@ impl Store {
         self.dir(DIRECTORY).join("contents.json")
     }
 
-    /// Waits for the disk; `waiting` is called once if another build has it.
-    pub fn lock_machine_disk(&self, waiting: &mut dyn FnMut()) -> Result<DiskLock> {
-        let mut said = false;
-        loop {
-            if let Some(lock) = self.try_lock_machine_disk()? {
-                return Ok(lock);
-            }
-            if !std::mem::replace(&mut said, true) {
-                waiting();
-            }
-            check_cancelled()?;
-            std::thread::sleep(super::lock::POLL);
-        }
+    /// Waits for the disk; `waiting` is called once, with who has it, if another build does.
+    pub fn lock_machine_disk(&self, waiting: Waiting<'_>) -> Result<DiskLock> {
+        let lock = wait(&self.dir(DIRECTORY).join(LOCK), waiting, || {
+            Ok(self.try_lock_machine_disk()?.map_or(Tried::Busy, Tried::Taken))
+        })?;
+        Holder::sign(&lock.0);
+        Ok(lock)
     }
 
     fn try_lock_machine_disk(&self) -> Result<Option<DiskLock>> {
-        let path = self.dir(DIRECTORY).join("lock");
+        let path = self.dir(DIRECTORY).join(LOCK);
         let doing = || format!("locking {}", path.display());
         let lock = File::options().create(true).truncate(false).write(true).open(&path).with_context(doing)?;
         match lock.try_lock() {

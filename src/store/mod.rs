@@ -12,6 +12,7 @@ mod evict;
 mod facts;
 pub mod fetch;
 mod files;
+mod holder;
 mod http;
 mod listing;
 mod lock;
@@ -21,6 +22,7 @@ mod overlay;
 mod packages;
 mod patience;
 mod proxy;
+mod publication;
 mod remove;
 mod resolver;
 mod scratch;
@@ -45,10 +47,12 @@ use serde::{Deserialize, Serialize};
 pub use copy::copy_file;
 pub use elsewhere::Elsewhere;
 pub use evict::{Cleared, Kind, Listed, Surplus};
-pub use lock::set_cancelled;
+pub use holder::{Holder, set_holder, waiting_for};
+pub use lock::{Waiting, set_cancelled};
 pub use machine_disk::DiskLock;
 pub use outputs::Outputs;
 pub use overlay::MountedRoot;
+pub use publication::{Awaited, Place, Publication, is_of_publication};
 pub use scratch::Scratch;
 pub use state::StateDir;
 pub use trees::{Begun, PendingTree, Tree};
@@ -175,7 +179,7 @@ const NO_ROOM: u64 = 1 << 20;
 const LAYOUT: &str = "v1";
 
 /// Directories of the layout.
-const DIRECTORIES: [&str; 15] = [
+const DIRECTORIES: [&str; 16] = [
     "blobs/sha256",
     "blobs/sha512",
     "facts",
@@ -185,6 +189,7 @@ const DIRECTORIES: [&str; 15] = [
     "outputs",
     "packages",
     "partial",
+    "publications",
     "scratch",
     "sessions",
     "state",
@@ -221,6 +226,7 @@ impl Store {
         let base = root.join(LAYOUT);
         lock::sweep(&base.join("locks"));
         scratch::sweep(&base.join("scratch"));
+        publication::sweep(&base.join("publications"));
         facts::forget_older(&base.join("fresh"), Duration::from_secs(3600));
         entry::empty_trash(&base.join("trash"));
         let inner = Inner {

@@ -75,6 +75,17 @@ enum PartKind {
     File { digest: String, size: u64, sha256: String },
 }
 
+impl Part {
+    /// Whether it is known to be at a path; directories may be there in any case.
+    fn stands(&self, at: &Path, placed: &HashSet<&Seen>) -> bool {
+        match &self.kind {
+            PartKind::Directory { .. } => false,
+            PartKind::Link(target) => std::fs::read_link(at).ok().as_ref() == Some(target),
+            PartKind::File { .. } => Seen::at(at).is_some_and(|seen| placed.contains(&seen)),
+        }
+    }
+}
+
 /// A file as it was when its contents were known.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Seen {
@@ -146,23 +157,42 @@ impl Store {
     /// where the store does not have them. Damaged entries are dropped and count as absent. Files
     /// that still stand there as they were restored or [noted](Store::note_outputs) are left alone.
     pub fn restore_outputs(&self, id: &EntryId, into: &Path) -> Result<Option<Vec<PathBuf>>> {
+        Ok(self.restore(id, into, into)?.map(|(names, _)| names))
+    }
+
+    /// The same, but into a directory beside `places`, and only what does not stand in its place already; returns
+    /// the files and links that do.
+    pub fn restore_outputs_beside(&self, id: &EntryId, places: &Path, beside: &Path) -> Result<Option<Vec<PathBuf>>> {
+        Ok(self.restore(id, places, beside)?.map(|(_, standing)| standing))
+    }
+
+    fn restore(&self, id: &EntryId, places: &Path, into: &Path) -> Result<Option<(Vec<PathBuf>, Vec<PathBuf>)>> {
         let dir = self.output_dir(id)?;
         let Some((lock, sealed)) = self.open_entry::<Manifest>(&dir)? else { return Ok(None) };
         let manifest = sealed.contents;
-        let into = into.canonicalize().with_context(|| format!("opening {}", into.display()))?;
+        let real = |path: &Path| path.canonicalize().with_context(|| format!("opening {}", path.display()));
+        let (places, into) = (real(places)?, real(into)?);
         let placed = read_placed(&dir);
         let known: HashSet<&Seen> = placed.iter().collect();
+        let mut standing = Vec::new();
         for part in &manifest.parts {
             check_cancelled()?;
+            if part.stands(&places.join(&part.path), &known) {
+                standing.push(part.path.clone());
+                continue;
+            }
             let to = into.join(&part.path);
-            if !restore_part(&dir.join(FILES).join(&part.path), part, &to, &known, self.is_precarious())? {
+            if part.stands(&to, &known) {
+                continue;
+            }
+            if !restore_part(&dir.join(FILES).join(&part.path), part, &to, self.is_precarious())? {
                 drop(lock);
                 self.discard(&dir)?;
                 return Ok(None);
             }
         }
         note(&dir, &into, &manifest, placed);
-        Ok(Some(manifest.names))
+        Ok(Some((manifest.names, standing)))
     }
 
     /// Seals artifacts of a step: `files` are relative to `from`, and stay there; `removed` are those of
@@ -187,7 +217,7 @@ impl Store {
         record: &TreeRecord,
     ) -> Result<Outputs> {
         let target = self.output_dir(id)?;
-        let _claim = MakeLock::take(self.dir("locks").join(format!("output-{id}")), &mut || {})?;
+        let _claim = MakeLock::take(self.dir("locks").join(format!("output-{id}")), &mut |_| {})?;
         let scratch = self.scratch()?;
         let entry = scratch.path.join("entry");
         std::fs::create_dir_all(entry.join(FILES)).with_context(|| format!("making {}", entry.display()))?;
@@ -296,7 +326,7 @@ impl Found {
 }
 
 /// Puts one part in its place; false where the store's copy is damaged.
-fn restore_part(stored: &Path, part: &Part, to: &Path, placed: &HashSet<&Seen>, precarious: bool) -> Result<bool> {
+fn restore_part(stored: &Path, part: &Part, to: &Path, precarious: bool) -> Result<bool> {
     let context = || format!("restoring {}", to.display());
     match &part.kind {
         PartKind::Directory { mode } => {
@@ -307,16 +337,11 @@ fn restore_part(stored: &Path, part: &Part, to: &Path, placed: &HashSet<&Seen>, 
             }
         }
         PartKind::Link(target) => {
-            if std::fs::read_link(to).ok().as_ref() != Some(target) {
-                let fresh = temporary(to);
-                std::os::unix::fs::symlink(target, &fresh).with_context(context)?;
-                std::fs::rename(&fresh, to).with_context(context)?;
-            }
+            let fresh = temporary(to);
+            std::os::unix::fs::symlink(target, &fresh).with_context(context)?;
+            std::fs::rename(&fresh, to).with_context(context)?;
         }
         PartKind::File { digest, size, .. } => {
-            if Seen::at(to).is_some_and(|seen| placed.contains(&seen)) {
-                return Ok(true);
-            }
             if std::fs::metadata(stored).map_or(true, |stat| stat.len() != *size) {
                 return Ok(false);
             }

@@ -189,7 +189,7 @@ mod tests {
 
     fn pending(store: &Store, number: usize) -> PendingTree {
         let id = EntryId(format!("{number:064x}"));
-        match store.begin(&IdMap("root".into()), &id, &mut || {}).unwrap() {
+        match store.begin(&IdMap("root".into()), &id, &mut |_| {}).unwrap() {
             Begun::Pending(tree) => tree,
             Begun::Sealed(_) => panic!("sealed already"),
         }

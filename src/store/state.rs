@@ -36,7 +36,7 @@ impl Store {
         if let Some((lock, _)) = self.open_entry::<Contents>(&entry)? {
             return Ok(StateDir { path, _lock: lock });
         }
-        let _claim = match self.claim::<Contents>(&state_lock(kind, &key.0), &entry, &mut || {})? {
+        let _claim = match self.claim::<Contents>(&state_lock(kind, &key.0), &entry, &mut |_| {})? {
             Claimed::Sealed(lock, _) => return Ok(StateDir { path, _lock: lock }),
             Claimed::Ours(claim) => claim,
         };

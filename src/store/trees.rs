@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{Claimed, Sealed};
 use super::listing::{Depth, Verdict};
-use super::lock::MakeLock;
+use super::lock::{MakeLock, Waiting};
 use super::scratch::Scratch;
 use super::{EntryId, IdMap, Store, TreeRecord};
 
@@ -101,7 +101,7 @@ impl Store {
 
     /// Claims the making of a tree. Where another build is making it, `waiting` is called once and
     /// this waits for it; if that build fails or dies, the claim passes on.
-    pub fn begin(&self, map: &IdMap, id: &EntryId, waiting: &mut dyn FnMut()) -> Result<Begun> {
+    pub fn begin(&self, map: &IdMap, id: &EntryId, waiting: Waiting<'_>) -> Result<Begun> {
         let target = self.tree_dir(map, id)?;
         let claim = match self.claim::<Contents>(&format!("tree-{}-{id}", map_name(map)), &target, waiting)? {
             Claimed::Ours(claim) => claim,
@@ -179,7 +179,7 @@ mod tests {
     }
 
     fn begin(store: &Store, number: usize) -> PendingTree {
-        match store.begin(&IdMap("root".into()), &id(number), &mut || panic!("nobody else is here")).unwrap() {
+        match store.begin(&IdMap("root".into()), &id(number), &mut |_| panic!("nobody else is here")).unwrap() {
             Begun::Pending(tree) => tree,
             Begun::Sealed(_) => panic!("sealed already"),
         }
@@ -254,7 +254,7 @@ mod tests {
         std::thread::scope(|scope| {
             let second = scope.spawn(|| {
                 let map = IdMap("root".into());
-                store.begin(&map, &id(1), &mut || said.send(()).unwrap()).unwrap()
+                store.begin(&map, &id(1), &mut |_| said.send(()).unwrap()).unwrap()
             });
             hears.recv().unwrap();
             let first = pending.seal(TreeRecord::default()).unwrap();

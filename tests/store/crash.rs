@@ -37,14 +37,14 @@ fn child() {
     match std::env::var(WORK).unwrap().as_str() {
         "everything" => make_everything(&store),
         "hold" => {
-            let Begun::Pending(tree) = store.begin(&map(), &id(1), &mut || {}).unwrap() else { panic!() };
+            let Begun::Pending(tree) = store.begin(&map(), &id(1), &mut |_| {}).unwrap() else { panic!() };
             fill(&tree.path, 1);
             std::fs::write(store.root().join("held"), "").unwrap();
             std::thread::sleep(Duration::from_secs(60));
         }
         "race" => {
             for number in 0..20 {
-                if let Begun::Pending(tree) = store.begin(&map(), &id(number), &mut || {}).unwrap() {
+                if let Begun::Pending(tree) = store.begin(&map(), &id(number), &mut |_| {}).unwrap() {
                     fill(&tree.path, number);
                     tree.seal(TreeRecord::default()).unwrap();
                     let log = std::fs::File::options().create(true).append(true).open(store.root().join("made"));
@@ -78,7 +78,7 @@ fn make_everything(store: &Store) {
     let work = store.scratch().unwrap();
     for round in 0.. {
         let number = round % 6;
-        if let Begun::Pending(tree) = store.begin(&map(), &id(number), &mut || {}).unwrap() {
+        if let Begun::Pending(tree) = store.begin(&map(), &id(number), &mut |_| {}).unwrap() {
             fill(&tree.path, number);
             tree.seal(TreeRecord::default()).unwrap();
         }
@@ -151,7 +151,7 @@ fn the_claim_of_a_killed_build_passes_on() {
     std::thread::scope(|scope| {
         let (said, hears) = std::sync::mpsc::channel();
         let store = &store;
-        let waits = scope.spawn(move || store.begin(&map(), &id(1), &mut || said.send(()).unwrap()).unwrap());
+        let waits = scope.spawn(move || store.begin(&map(), &id(1), &mut |_| said.send(()).unwrap()).unwrap());
         hears.recv().unwrap();
         assert!(!waits.is_finished());
         // Others look at the store meanwhile, and clear nothing away that is in use.

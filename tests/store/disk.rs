@@ -42,7 +42,7 @@ fn a_full_disk_is_said_and_leaves_nothing_that_counts() {
     assert!(fault_of(&error).hints.iter().any(|hint| hint.contains("store prune")));
     assert_eq!(server.count("file"), 1, "a full disk is not a reason to try again");
 
-    let Begun::Pending(tree) = store.begin(&IdMap("root".into()), &id(2), &mut || {}).unwrap() else { panic!() };
+    let Begun::Pending(tree) = store.begin(&IdMap("root".into()), &id(2), &mut |_| {}).unwrap() else { panic!() };
     while std::fs::write(tree.path.join("file"), vec![1; 1 << 20]).is_ok() {
         let count = tree.path.read_dir().unwrap().count();
         std::fs::rename(tree.path.join("file"), tree.path.join(format!("file{count}"))).unwrap();

@@ -5,6 +5,7 @@ mod digest;
 mod disk;
 mod fetch;
 mod outputs;
+mod publication;
 
 use debforge::store::{EntryId, Store};
 

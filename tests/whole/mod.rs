@@ -12,6 +12,7 @@ mod names;
 pub mod places;
 mod plan_and_execution;
 mod protected;
+mod publishing;
 mod secrets;
 mod stopped;
 mod together;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::build::InputContext;
 use crate::debian::system::PROGRAMS;
+use crate::store::is_of_publication;
 
 /// More files than this are not read for a step's id.
 const MOST_FILES: usize = 20_000;
@@ -24,6 +25,8 @@ const GIT: &str = ".git";
 /// recipe's own files (what they say to a step is in its properties) and what git keeps.
 pub(super) struct Hidden {
     paths: Vec<PathBuf>,
+    /// Directories in sight that other builds may publish into meanwhile.
+    published_into: Vec<PathBuf>,
     git: bool,
 }
 
@@ -40,18 +43,21 @@ impl Hidden {
         let unnamed = |path: &&PathBuf| !names(text, path.file_name().unwrap_or_default());
         let paths = always.map(Path::to_owned).chain(recipe_files.iter().filter(unnamed).cloned());
         // Artifacts may lie beside the recipe.
-        let paths = paths.filter_map(|path| path.canonicalize().ok()).filter(|path| !recipe_dir.starts_with(path));
-        Ok(Self { paths: paths.collect(), git: !names_git(text) })
+        let paths = paths.filter_map(|path| path.canonicalize().ok());
+        let (published_into, paths) = paths.partition(|path| recipe_dir.starts_with(path));
+        Ok(Self { paths, published_into, git: !names_git(text) })
     }
 
     /// What is debforge's own, whatever a command says.
     pub(super) fn own(paths: &[&Path]) -> Self {
-        Self { paths: paths.iter().filter_map(|path| path.canonicalize().ok()).collect(), git: false }
+        let paths = paths.iter().filter_map(|path| path.canonicalize().ok()).collect();
+        Self { paths, published_into: Vec::new(), git: false }
     }
 
     /// Whether a path is hidden, or in something that is.
     pub(super) fn has(&self, path: &Path) -> bool {
         (self.git && path.file_name() == Some(OsStr::new(GIT)))
+            || path.file_name().is_some_and(is_of_publication)
             || self.paths.iter().any(|other| path.starts_with(other))
     }
 
@@ -61,7 +67,11 @@ impl Hidden {
             let walk = walkdir::WalkDir::new(directory).into_iter().filter_map(Result::ok);
             walk.filter(|entry| entry.file_name() == GIT).map(walkdir::DirEntry::into_path)
         });
-        self.paths.iter().cloned().chain(git).collect()
+        let halves = self.published_into.iter().flat_map(|directory| {
+            let children = fs::read_dir(directory).into_iter().flatten().flatten();
+            children.filter(|child| is_of_publication(&child.file_name())).map(|child| child.path())
+        });
+        self.paths.iter().cloned().chain(git).chain(halves).collect()
     }
 
     /// Whether anything in a directory is hidden.
@@ -70,7 +80,7 @@ impl Hidden {
             let walk = walkdir::WalkDir::new(directory).into_iter();
             walk.filter_map(Result::ok).any(|entry| entry.file_name() == GIT)
         };
-        self.paths.iter().any(|path| path.starts_with(directory)) || (self.git && git())
+        self.paths.iter().chain(&self.published_into).any(|path| path.starts_with(directory)) || (self.git && git())
     }
 }
 

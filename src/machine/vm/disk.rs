@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::debian::host::find_program;
 use crate::diagnostics::Fault;
-use crate::store::{DiskLock, Store};
+use crate::store::{DiskLock, Store, Waiting};
 
 /// A disk that no other build uses meanwhile. What it has is the same whatever runs the machine.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Takes the disk, making it where there is none; `waiting` is called once where another build has it.
-    pub(super) fn take(store: &Store, size: u64, waiting: &mut dyn FnMut()) -> Result<Self> {
+    pub(super) fn take(store: &Store, size: u64, waiting: Waiting<'_>) -> Result<Self> {
         let lock = store.lock_machine_disk(waiting)?;
         let path = store.machine_disk();
         match path.metadata() {

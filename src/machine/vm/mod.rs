@@ -47,6 +47,7 @@ pub use self::probe::{KINDS, Working, accelerator, known_to_work, working};
 pub use self::root::MachineRoot;
 pub(super) use self::watch::watch;
 use crate::debian::Architecture;
+use crate::store::Holder;
 
 /// What runs a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +112,13 @@ pub struct Start {
     pub environment: BTreeMap<String, String>,
     /// What the engine is to do; see [`crate::engine::Job`].
     pub job: serde_json::Value,
+}
+
+impl Start {
+    /// Whose build it is, if it is one.
+    fn by(&self) -> Option<Holder> {
+        serde_json::from_value(self.job.get("by")?.clone()).ok()
+    }
 }
 
 /// Names of a machine's devices in the guest.

@@ -303,6 +303,7 @@ impl Machine {
             checkpoints: Checkpoints::Overlay { userxattr: false },
             id_map: id_map(),
             artifact_dir: artifact_dir.clone(),
+            by: build.by.clone().in_machine(),
             environment,
             ..build
         };

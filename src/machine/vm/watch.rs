@@ -24,7 +24,7 @@ use crate::build::{Event, interrupted};
 use crate::diagnostics::{Fault, FaultKind};
 use crate::machine::process::Message;
 use crate::sandbox::{Command, Exit, Isolation, Sandbox};
-use crate::store::Store;
+use crate::store::{Store, set_holder, waiting_for};
 
 /// How often everything is looked at.
 const ATTENTION: Duration = Duration::from_millis(100);
@@ -38,10 +38,14 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// Carries out the job [`Start`]: in a process of its own, whose end ends the machine.
 pub(in crate::machine) fn watch(start: &Start, isolation: Isolation, say: &mut dyn FnMut(Message)) -> Result<()> {
     crate::store::set_cancelled(interrupted);
+    if let Some(by) = start.by() {
+        set_holder(by);
+    }
     let store = Store::open(&start.store)?;
+    let _awaited = store.await_publication(&start.artifact_dir)?;
     let scratch = store.scratch()?;
-    let disk = Disk::take(&store, start.disk_size, &mut || {
-        let message = "waiting for another build that runs in a machine".to_owned();
+    let disk = Disk::take(&store, start.disk_size, &mut |holder| {
+        let message = waiting_for("waiting for another build that runs in a machine", holder);
         say(Message::Event(Event::Warning { step: None, message }));
     })?;
     let own = scratch.path.join("machine");

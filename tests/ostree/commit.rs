@@ -221,3 +221,30 @@ fn wrong_properties_are_said_before_anything_runs(#[case] property: &str, #[case
     };
     project.run(["check", "recipe.yaml"]).code(2).says(said);
 }
+
+#[test]
+fn builds_at_once_into_one_repository_lose_no_object() {
+    needs_program!("ostree", "ostree");
+    let projects: Vec<Project> = ["a", "b", "c"]
+        .iter()
+        .filter_map(|name| {
+            let actions = COMMIT.replace("echo one", &format!("echo {name}")).replace("os/test", &format!("os/{name}"));
+            Project::new().tiny(&actions.replace("subject: a test", "prune: 0"))
+        })
+        .collect();
+    let [first, ..] = projects.as_slice() else { skip!("needs a static busybox") };
+    let out = first.path("out");
+    let out = out.to_str().unwrap();
+    for _ in 0..2 {
+        let args = ["build", "recipe.yaml", "--artifactdir", out];
+        let running: Vec<_> = projects.iter().map(|project| project.start(args)).collect();
+        running.into_iter().for_each(|build| drop(build.finish().success()));
+        ostree(first, &["--repo=out/repo", "fsck"]);
+        assert_eq!(ostree(first, &["--repo=out/repo", "refs", "--list"]).lines().count(), 3);
+        for entry in first.path("out").read_dir().unwrap() {
+            assert_eq!(entry.unwrap().file_name(), "repo");
+        }
+        // Each again, from the store, into a repository that has nothing any more.
+        fs::remove_dir_all(out).unwrap();
+    }
+}

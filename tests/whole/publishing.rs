@@ -129,7 +129,6 @@ fn a_build_waits_while_another_publishes_into_the_same_directory() {
 
 #[test]
 fn a_build_in_a_machine_waits_for_one_outside() {
-    needs_machine!("uml");
     needs_uml!();
     let Some(project) = Project::new().kernel_of("uml").tiny(&recipe("new")) else { skip!("needs a static busybox") };
     fs::create_dir(project.path("out")).unwrap();
@@ -153,7 +152,6 @@ fn a_build_in_a_machine_waits_for_one_outside() {
 
 #[test]
 fn a_killed_machine_leaves_nothing_in_the_artifact_directory() {
-    needs_machine!("uml");
     needs_uml!();
     let Some(project) = Project::new().kernel_of("uml").tiny(&recipe("new")) else { skip!("needs a static busybox") };
     fs::create_dir(project.path("out")).unwrap();

@@ -12,6 +12,7 @@ use walkdir::WalkDir;
 
 use crate::build::{Event, Reporter};
 use crate::diagnostics::Fault;
+use crate::store::size::full;
 use crate::store::{EntryId, MadeOn, Outputs, Place, Store, TreeRecord, copy_file, is_disk_full, waiting_for};
 
 /// An artifact as it will be published.
@@ -168,7 +169,7 @@ impl<'a> Artifacts<'a> {
     ) -> Result<Result<Place, EntryId>> {
         self.check(promises)?;
         fs::create_dir_all(into).with_context(|| format!("making {}", into.display()))?;
-        let publication = self.store.publication(into)?;
+        let publication = self.store.publication(into).map_err(|error| without_room(error, into))?;
         let ready = publication.files();
         // What a step made and no later one replaced or removed comes straight from the store.
         let whole: Vec<EntryId> = self.makers(|_| true).into_iter().filter(|id| self.is_whole(id)).collect();
@@ -195,8 +196,9 @@ impl<'a> Artifacts<'a> {
             Ok(standing) => standing,
             Err(lost) => return Ok(Err(lost)),
         };
-        let paths: Vec<&Path> = self.files.keys().map(PathBuf::as_path).filter(|path| !standing.contains(*path)).collect();
-        place.put(&paths)?;
+        let paths: Vec<&Path> =
+            self.files.keys().map(PathBuf::as_path).filter(|path| !standing.contains(*path)).collect();
+        place.put(&paths).map_err(|error| without_room(error, into))?;
         for id in &whole {
             self.store.note_outputs(id, into)?;
         }
@@ -289,11 +291,19 @@ fn look(path: &Path) -> Result<Look> {
 /// Why an artifact is not in its place.
 fn unplaced(error: anyhow::Error, target: &Path) -> anyhow::Error {
     if is_disk_full(&error) {
-        return Fault::failed(format!("the disk that {} goes to is full", target.display()))
+        return without_room(error, target);
+    }
+    error.context(format!("putting {} into its place", target.display()))
+}
+
+/// The same of a full disk; another reason is as it was.
+fn without_room(error: anyhow::Error, target: &Path) -> anyhow::Error {
+    if is_disk_full(&error) {
+        return Fault::failed(format!("the disk that {} goes to {}", target.display(), full(target)))
             .hint("make room on it, or name another directory with `--artifactdir`, and build again: nothing is lost")
             .into();
     }
-    error.context(format!("putting {} into its place", target.display()))
+    error
 }
 
 /// Moves a file to where it is made ready, with its directories, over another file system by a copy, which is on the

@@ -11,7 +11,10 @@ use super::Lost;
 use crate::build::image::{Disk, MountedImage};
 use crate::build::protected::{self, Protected};
 use crate::diagnostics::Fault;
-use crate::store::{Begun, Checkpoints, EntryId, IdMap, MadeOn, MountedRoot, PendingTree, Store, Tree, TreeRecord, Waiting};
+use crate::store::{
+    Begun, Checkpoints, EntryId, IdMap, MadeOn, MountedRoot, PendingTree, Store, Tree, TreeRecord, Waiting,
+};
+use crate::sys::remove::remove_wholly;
 
 /// The sealed layers so far and how the next one is made.
 pub(super) struct Root<'a> {
@@ -143,11 +146,7 @@ impl<'a> Root<'a> {
         if self.checkpoints == Checkpoints::None {
             for entry in fs::read_dir(&self.at).context("clearing the root")? {
                 let entry = entry.context("clearing the root")?;
-                let removed = match entry.file_type()?.is_dir() {
-                    true => fs::remove_dir_all(entry.path()),
-                    false => fs::remove_file(entry.path()),
-                };
-                removed.context("clearing the root")?;
+                remove_wholly(&entry.path()).context("clearing the root")?;
             }
         }
         self.layers.clear();
@@ -171,12 +170,7 @@ impl<'a> Root<'a> {
 
     /// Starts the layer of a step that changes the root as `steps` left it; `None` where another build has made
     /// it in the meantime.
-    pub(super) fn begin(
-        &mut self,
-        id: &EntryId,
-        steps: &[EntryId],
-        waiting: Waiting<'_>,
-    ) -> Result<Option<Workspace>> {
+    pub(super) fn begin(&mut self, id: &EntryId, steps: &[EntryId], waiting: Waiting<'_>) -> Result<Option<Workspace>> {
         self.settle(steps)?;
         if self.checkpoints == Checkpoints::None {
             return Ok(Some(Workspace::Shared(self.at.clone())));

@@ -24,6 +24,7 @@ use crate::image::{Spec, Strategy};
 use crate::plan::{self, Course, Kept, PlanStep, Resolver, RootFacts};
 use crate::sandbox::{Isolation, Told};
 use crate::store::{Begun, EntryId, Store, Tree, TreeRecord, set_holder, waiting_for};
+use crate::sys::remove::remove_wholly;
 
 /// Carries out a plan; `at` is the step it is at. What the store turns out not to have after all is made again, from
 /// the first step on that this concerns.
@@ -383,7 +384,7 @@ impl Run<'_> {
             // What was read in the meantime may be neither what it was nor what it is.
             self.unchanged(step, action)?;
         }
-        fs::remove_dir_all(&own).context("removing the step's scratch directory")?;
+        remove_wholly(&own).context("removing the step's scratch directory")?;
         let (recipe, step_shown) = self.names(step);
         let mut record =
             TreeRecord { detail: detail.clone(), recipe, step: step_shown, made_on, ..TreeRecord::default() };

@@ -11,7 +11,9 @@ use crate::diagnostics::Fault;
 
 /// Mounts the file system in `image` and packs its files into `archive`, which is made.
 pub(super) fn take_out(image: &Path, kind: &str, archive: &Path) -> Result<()> {
-    let place = tempfile::tempdir_in("/run").or_else(|_| tempfile::tempdir()).context("making a mount point")?;
+    // Beside the archive, where a killed process leaves nothing that is not cleared away.
+    let place = tempfile::tempdir_in(archive.parent().context("an archive without a directory")?);
+    let place = place.context("making a mount point")?;
     let length = image.metadata().with_context(|| format!("opening {}", image.display()))?.len();
     let part = Part { image, offset: 0, length, read_only: true, sector_size: 512, partitioned: false };
     let device = Loop::attach(&part, place.path())?;

@@ -20,6 +20,7 @@ use super::plain::Copies;
 use super::{Command, Exit, Input, Isolation, Sandbox, Stream};
 use crate::diagnostics::Fault;
 use crate::sys::process::inherit;
+use crate::sys::remove::remove_wholly;
 
 /// How often a running command looks whether it was interrupted, in milliseconds.
 const ATTENTION: u16 = 100;
@@ -240,14 +241,9 @@ impl Started {
             made.remove()?;
         }
         for path in left {
-            let removed = if path.is_dir() && !path.is_symlink() {
-                std::fs::remove_dir_all(&path)
-            } else {
-                std::fs::remove_file(&path)
-            };
-            match removed {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    on_line(Stream::Note, &format!("the command has left {}: {error}", path.display()));
+            match remove_wholly(&path) {
+                Err(error) => {
+                    on_line(Stream::Note, &format!("the command has left {}: {error:#}", path.display()));
                 }
                 _ => {}
             }

@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::lock::{MakeLock, Waiting, check_cancelled, seize, share};
-use super::remove::remove_tree;
 use super::{Store, TreeRecord, random_name};
+use crate::sys::remove::remove_tree;
 
 /// Name of the record in an entry. Its lock is the entry's lock, its mtime the entry's last use.
 pub(super) const RECORD: &str = "record.json";

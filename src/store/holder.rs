@@ -63,7 +63,8 @@ impl Holder {
 
     /// Writes into a lock's file who has it now: best effort, nobody relies on it but those who ask.
     pub(super) fn sign(file: &File) {
-        let text = serde_json::to_vec(&Self { since: Some(Timestamp::now().as_second()), ..Self::own() }).unwrap_or_default();
+        let text =
+            serde_json::to_vec(&Self { since: Some(Timestamp::now().as_second()), ..Self::own() }).unwrap_or_default();
         let _ = file.set_len(0).and_then(|()| file.write_all_at(&text, 0));
     }
 

@@ -23,7 +23,6 @@ mod packages;
 mod patience;
 mod proxy;
 mod publication;
-mod remove;
 mod resolver;
 mod scratch;
 mod session;
@@ -286,14 +285,15 @@ impl Store {
     /// An error of work done in the store, with what a full disk has to do with it. Programs say it
     /// in words of their own, if at all, so the disk is asked too.
     pub fn explain_work(&self, error: anyhow::Error) -> anyhow::Error {
-        let room = size::free_space(self.root()).map_or(true, |free| free >= NO_ROOM);
+        let room =
+            size::free_space(self.root()).map_or(true, |free| free >= NO_ROOM) && !size::lacks_inodes(self.root());
         if room && !is_disk_full(&error) {
             return error;
         }
         let mut fault = crate::diagnostics::fault_of(&error);
         let hint = match self.is_precarious() {
-            true => format!("the machine's disk is full: {MORE}"),
-            false => format!("the disk of the store {} is full: {ROOM}", self.root().display()),
+            true => format!("the machine's disk {}; {MORE}", size::full(self.root())),
+            false => format!("the disk of the store {} {}; {ROOM}", self.root().display(), size::full(self.root())),
         };
         fault.hints.insert(0, hint);
         fault.into()
@@ -306,9 +306,9 @@ impl Store {
             return error;
         }
         if self.is_precarious() {
-            return Fault::failed("the machine's disk is full").hint(MORE).into();
+            return Fault::failed(format!("the machine's disk {}", size::full(self.root()))).hint(MORE).into();
         }
-        let message = format!("the disk of the store {} is full", self.root().display());
+        let message = format!("the disk of the store {} {}", self.root().display(), size::full(self.root()));
         Fault::failed(message).hint(ROOM).into()
     }
 }

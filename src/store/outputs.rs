@@ -205,7 +205,9 @@ impl Store {
         removed: &[PathBuf],
         record: &TreeRecord,
     ) -> Result<Outputs> {
-        self.try_save_outputs(id, from, files, removed, record).map_err(|error| self.explain(error))
+        let scratch = self.scratch()?;
+        // Explained while what was written is still there: a moment later there is room again.
+        self.try_save_outputs(id, from, files, removed, record, &scratch.path).map_err(|error| self.explain(error))
     }
 
     fn try_save_outputs(
@@ -215,11 +217,11 @@ impl Store {
         files: &[PathBuf],
         removed: &[PathBuf],
         record: &TreeRecord,
+        scratch: &Path,
     ) -> Result<Outputs> {
         let target = self.output_dir(id)?;
         let _claim = MakeLock::take(self.dir("locks").join(format!("output-{id}")), &mut |_| {})?;
-        let scratch = self.scratch()?;
-        let entry = scratch.path.join("entry");
+        let entry = scratch.join("entry");
         std::fs::create_dir_all(entry.join(FILES)).with_context(|| format!("making {}", entry.display()))?;
         let mut found = Vec::new();
         let mut saved = HashSet::new();

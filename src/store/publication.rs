@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::BOOT;
 use super::lock::{MakeLock, Tried, Waiting, wait};
-use super::remove::remove_tree;
 use super::{Holder, Store, random_name};
 use crate::diagnostics::Fault;
+use crate::sys::remove::remove_tree;
 
 /// What the names of debforge's own files in an artifact directory begin with, and the name of the lock.
 const OWN: &str = ".debforge-publishing";
@@ -129,9 +129,9 @@ impl Store {
 }
 
 fn unready(error: anyhow::Error, into: &Path) -> anyhow::Error {
-    let refused = error.downcast_ref::<std::io::Error>().is_some_and(|error| {
-        matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
-    });
+    let refused = error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem));
     if !refused {
         return error;
     }
@@ -225,7 +225,9 @@ fn unit(into: &Path, path: &Path) -> Result<PathBuf> {
             Ok(_) => continue,
         };
         return Err(Fault::failed(format!("{} is {wrong}", at.display()))
-            .hint("nothing was published: move it away, or name another directory with `--artifactdir`, and build again")
+            .hint(
+                "nothing was published: move it away, or name another directory with `--artifactdir`, and build again",
+            )
             .into());
     }
     Ok(below)

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::lock::MakeLock;
-use super::remove::remove_tree;
 use super::{Store, birthplace, random_name};
+use crate::sys::remove::remove_tree;
 
 /// A directory for one build's work, on the store's file system, which hands nothing of its place down to what
 /// is made in it; see [`Store::scratch`].

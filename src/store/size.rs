@@ -86,6 +86,26 @@ pub fn free_space(path: &Path) -> Result<u64> {
     Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
 }
 
+/// Free inodes of a disk on which hardly any file can be made any more: some are free again by the time that one asks.
+const NO_INODES: u64 = 16;
+
+/// Whether hardly any file can be made any more in the file system of a path, whatever its size.
+#[allow(clippy::unnecessary_cast, reason = "the numbers are smaller on 32-bit systems")]
+pub fn lacks_inodes(path: &Path) -> bool {
+    // Some file systems make them as they go, and count none.
+    nix::sys::statvfs::statvfs(path).is_ok_and(|stat| stat.files() > 0 && (stat.files_available() as u64) < NO_INODES)
+}
+
+/// What is the matter with a file system on which something had no room: "is full", or that it has no inodes left.
+pub fn full(path: &Path) -> &'static str {
+    // A file whose directory is not there yet is on that one's disk.
+    let there = path.ancestors().find(|path| path.exists()).unwrap_or(path);
+    match lacks_inodes(there) {
+        true => "has no inodes left: it has as many files as it can have, whatever their size",
+        false => "is full",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

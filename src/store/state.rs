@@ -7,10 +7,10 @@ use anyhow::{Context, Result, bail};
 
 use super::entry::Claimed;
 use super::listing;
-use super::remove::remove_tree;
 use super::trees::{Contents, id_name};
 use super::verify::UNREADABLE;
 use super::{EntryId, Store, TreeRecord};
+use crate::sys::remove::remove_tree;
 
 /// Below an entry: the directory itself.
 const TREE: &str = "tree";

@@ -11,4 +11,5 @@ pub mod network;
 pub mod notify;
 pub mod output;
 pub mod process;
+pub mod remove;
 pub mod terminal;

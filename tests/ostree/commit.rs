@@ -229,7 +229,7 @@ fn builds_at_once_into_one_repository_lose_no_object() {
         .iter()
         .filter_map(|name| {
             let actions = COMMIT.replace("echo one", &format!("echo {name}")).replace("os/test", &format!("os/{name}"));
-            Project::new().tiny(&actions.replace("subject: a test", "prune: 0"))
+            Project::new().file("cap.tar", with_capability()).tiny(&actions.replace("subject: a test", "prune: 0"))
         })
         .collect();
     let [first, ..] = projects.as_slice() else { skip!("needs a static busybox") };

@@ -12,17 +12,17 @@ use super::id;
 use crate::harness::http::Server;
 
 /// Mounts a small file system in a mount namespace of this thread's own; false where that is not possible.
-fn small_disk(at: &Path) -> bool {
+fn small_disk(at: &Path, options: &str) -> bool {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS).is_ok()
         && mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).is_ok()
-        && mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some("size=2M")).is_ok()
+        && mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(options)).is_ok()
 }
 
 #[test]
 fn a_full_disk_is_said_and_leaves_nothing_that_counts() {
     let dir = tempfile::tempdir().unwrap();
-    if !small_disk(dir.path()) {
+    if !small_disk(dir.path(), "size=2M") {
         skip!("needs a mount namespace");
     }
     let store = Store::open(dir.path()).unwrap();
@@ -56,4 +56,23 @@ fn a_full_disk_is_said_and_leaves_nothing_that_counts() {
     assert!(store.entries().unwrap().is_empty());
     // And there is room again.
     std::fs::write(dir.path().join("room"), vec![1; 1 << 20]).unwrap();
+    nix::mount::umount2(dir.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+}
+
+#[test]
+fn a_disk_without_inodes_is_not_called_full() {
+    let dir = tempfile::tempdir().unwrap();
+    if !small_disk(dir.path(), "nr_inodes=60") {
+        skip!("needs a mount namespace");
+    }
+    let store = Store::open(dir.path()).unwrap();
+    let many = tempfile::tempdir().unwrap();
+    let files: Vec<std::path::PathBuf> = (0..60).map(|number| number.to_string().into()).collect();
+    files.iter().for_each(|file| std::fs::write(many.path().join(file), "").unwrap());
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let saved = threads.install(|| store.save_outputs(&id(1), many.path(), &files, &[], &TreeRecord::default()));
+    let fault = fault_of(&saved.unwrap_err());
+    // By now what was made is removed again; what is said was found out before.
+    assert!(fault.message.contains("has no inodes left") && !fault.message.contains("is full"), "{fault:?}");
+    nix::mount::umount2(dir.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
 }

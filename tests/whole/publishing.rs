@@ -11,10 +11,11 @@ use crate::machine::{needs_machine, needs_uml};
 
 /// Three artifacts that say which version they are of.
 fn recipe(version: &str) -> String {
-    let command = |name: &str| {
-        format!("  - action: run\n    command: yes {version} | head -c 6000000 > $ARTIFACTDIR/{name}\n")
-    };
-    ["a.bin", "b.bin", "tree/c.bin"].map(|name| command(name).replace("yes", "mkdir -p $ARTIFACTDIR/tree; yes")).concat()
+    let command =
+        |name: &str| format!("  - action: run\n    command: yes {version} | head -c 6000000 > $ARTIFACTDIR/{name}\n");
+    ["a.bin", "b.bin", "tree/c.bin"]
+        .map(|name| command(name).replace("yes", "mkdir -p $ARTIFACTDIR/tree; yes"))
+        .concat()
 }
 
 /// What is in a directory, hidden files included.

@@ -1,13 +1,18 @@
 //! Signatures of repositories, verified by gpgv or sqv.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::debian::sources::Suite;
 use crate::diagnostics::Fault;
+use crate::sys::process::inherit;
 
 /// Digest algorithms that prove nothing any more, by their numbers (RFC 9580, 9.5): MD5, SHA-1, RIPEMD-160.
 const BROKEN_DIGESTS: [&str; 3] = ["1", "2", "3"];
@@ -28,22 +33,29 @@ pub(super) fn detached(suite: &Suite, text: &[u8], signature: &[u8], keys: &[u8]
 }
 
 fn verify(suite: &Suite, text: &[u8], signature: &[u8], keys: &[u8]) -> Result<()> {
-    let dir = tempfile::tempdir().context("verifying a signature")?;
-    let file = |name: &str, contents: &[u8]| -> Result<std::path::PathBuf> {
-        let path = dir.path().join(name);
-        std::fs::write(&path, contents).context("verifying a signature")?;
-        Ok(path)
+    // In memory: nothing is left anywhere when this process is killed.
+    let file = |contents: &[u8]| -> Result<OwnedFd> {
+        let file = memfd_create(c"debforge", MFdFlags::MFD_CLOEXEC).context("verifying a signature")?;
+        let mut file = File::from(file);
+        file.write_all(contents).context("verifying a signature")?;
+        Ok(file.into())
     };
-    let (text, signature, keys) = (file("Release", text)?, file("Release.gpg", signature)?, file("keys.gpg", keys)?);
-    let gpgv = Command::new("gpgv")
+    let files = [file(keys)?, file(signature)?, file(text)?];
+    let paths: Vec<String> = files.iter().map(|file| format!("/proc/self/fd/{}", file.as_raw_fd())).collect();
+    let verifier = |name: &str| {
+        let mut program = Command::new(name);
+        inherit(&mut program, &files.each_ref());
+        program
+    };
+    let gpgv = verifier("gpgv")
         .args(["--homedir", "/nonexistent", "--ignore-time-conflict", "--status-fd", "1", "--keyring"])
-        .args([&keys, &signature, &text])
+        .args(&paths)
         .env("LC_ALL", "C.UTF-8")
         .output();
     match gpgv {
         Ok(output) => judge(&String::from_utf8_lossy(&output.stdout)).map_err(|why| refuse(suite, &why)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let output = Command::new("sqv").arg("--keyring").args([&keys, &signature, &text]).output();
+            let output = verifier("sqv").arg("--keyring").args(&paths).output();
             match output {
                 Ok(output) if output.status.success() => Ok(()),
                 Ok(output) => {

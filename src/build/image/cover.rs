@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, ensure};
 
 use crate::build::inside::{Attributes, Inside};
+use crate::sys::remove::remove_wholly;
 
 /// What is covered now, undone in reverse order, also when dropped.
 #[derive(Debug, Default)]
@@ -46,7 +47,7 @@ impl Covers {
             Err(error) if is_across_devices(&error) => {
                 let dated = parts(path)?.0.metadata()?.modified()?;
                 copy(path, &to)?;
-                fs::remove_dir_all(path).with_context(|| format!("removing {}", path.display()))?;
+                remove_wholly(path)?;
                 let gone = Covered { path: path.into(), aside: to.clone(), instead: Instead::Nothing, dated };
                 gone.date()?;
                 return Ok(to);

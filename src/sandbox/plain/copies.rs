@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use super::cover::Covers;
 use crate::sandbox::place::{Created, Kind, Root};
 use crate::sandbox::{Bind, View};
+use crate::sys::remove::remove_wholly;
 
 /// What was put into the root for one command.
 #[derive(Default)]
@@ -200,7 +201,7 @@ fn clear(copy: &Path) -> Result<()> {
     }
     for entry in fs::read_dir(copy)? {
         let path = entry?.path();
-        if path.symlink_metadata()?.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
+        remove_wholly(&path).map_err(std::io::Error::other)?;
     }
     Ok(())
 }

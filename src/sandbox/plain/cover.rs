@@ -17,6 +17,7 @@ use crate::sandbox::constant;
 use crate::sandbox::device::{DEVICES, LINKS};
 use crate::sandbox::place::{Kind, Root, modified};
 use crate::sandbox::view::held;
+use crate::sys::remove::remove_wholly;
 
 /// The directories and their modes. Without the first two a root is not given them where it has none.
 const COVERED: [(&str, u32); 4] = [("/sys", 0o755), ("/proc", 0o555), ("/dev", 0o755), ("/tmp", 0o1777)];
@@ -122,7 +123,7 @@ impl Covered {
         // With `/tmp` beside `/proc`, one cover's time is the other's earlier one.
         let untouched = self.times.filter(|(_, after)| modified(parent).as_ref() == Some(after));
         let removed = match self.path.symlink_metadata() {
-            Ok(meta) if meta.is_dir() => fs::remove_dir_all(&self.path),
+            Ok(meta) if meta.is_dir() => remove_wholly(&self.path).map_err(std::io::Error::other),
             Ok(_) => fs::remove_file(&self.path),
             Err(error) => Err(error),
         };

@@ -1,23 +1,24 @@
 //! Removing directories, never through a mount point.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::sys::file;
+use super::file;
 
 /// What became of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Removed {
+pub enum Removed {
     /// Nothing is left.
     Wholly,
     /// Files of mapped owners are left, for a process in their user namespace.
@@ -26,7 +27,7 @@ pub(super) enum Removed {
 
 /// Removes a file or directory with all that is below it. Mounts below it in this namespace are
 /// unmounted first; what cannot be unmounted is an error, and nothing below it is touched.
-pub(super) fn remove_tree(path: &Path) -> Result<Removed> {
+pub fn remove_tree(path: &Path) -> Result<Removed> {
     unmount_below(path)?;
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         bail!("refusing to remove {}", path.display());
@@ -43,55 +44,114 @@ pub(super) fn remove_tree(path: &Path) -> Result<Removed> {
         Err(Errno::ENOENT) => return Ok(Removed::Wholly),
         Err(error) => return Err(error).with_context(context),
     };
-    remove_at(parent.as_fd(), &name, stat.st_dev).with_context(context)
+    Removal { device: stat.st_dev, top: None, lifted: 0 }.remove(parent.as_fd(), &name, 0).with_context(context)
 }
 
-fn remove_at(parent: BorrowedFd<'_>, name: &CStr, device: libc::dev_t) -> Result<Removed> {
-    let unlink = || unlinkat(parent, name, UnlinkatFlags::NoRemoveDir);
-    let removed = match unlink() {
-        Err(Errno::EPERM) if unprotect(parent, name) => unlink(),
-        other => other,
-    };
-    match removed {
-        Ok(()) | Err(Errno::ENOENT) => return Ok(Removed::Wholly),
-        // Directories answer EISDIR on Linux, EPERM by POSIX.
-        Err(Errno::EISDIR | Errno::EPERM | Errno::EACCES) => {}
-        Err(error) => return Err(error.into()),
+/// The same where nothing may be left.
+pub fn remove_wholly(path: &Path) -> Result<()> {
+    match remove_tree(path)? {
+        Removed::Wholly => Ok(()),
+        Removed::Partly => bail!("removing {}: not all of it is ours to remove", path.display()),
     }
-    let stat = match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(stat) => stat,
-        Err(Errno::ENOENT) => return Ok(Removed::Wholly),
-        Err(Errno::EACCES | Errno::EPERM) => return Ok(Removed::Partly),
-        Err(error) => return Err(error.into()),
-    };
-    if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFDIR {
-        return Ok(Removed::Partly);
-    }
-    if stat.st_dev != device {
-        bail!("{} is a mount point", name.to_string_lossy());
-    }
-    let mut dir = match open_dir(parent, name) {
-        Ok(dir) => dir,
-        Err(Errno::ENOENT) => return Ok(Removed::Wholly),
-        Err(Errno::EACCES | Errno::EPERM) => return Ok(Removed::Partly),
-        Err(error) => return Err(error.into()),
-    };
-    let mut result = Removed::Wholly;
-    let names: Vec<CString> = dir
-        .iter()
-        .filter_map(|entry| entry.ok().map(|entry| entry.file_name().to_owned()))
-        .filter(|name| !matches!(name.to_bytes(), b"." | b".."))
-        .collect();
-    for child in names {
-        if remove_at(dir.as_fd(), &child, device)? == Removed::Partly {
-            result = Removed::Partly;
+}
+
+/// Levels of directories that are open at once, of the thousand files that a process may have open. What is deeper is
+/// moved up first.
+const LEVELS: usize = 100;
+
+/// A removal on its way.
+struct Removal {
+    device: libc::dev_t,
+    /// The directory that is removed.
+    top: Option<OwnedFd>,
+    /// How many directories were moved up into it.
+    lifted: usize,
+}
+
+impl Removal {
+    fn remove(&mut self, parent: BorrowedFd<'_>, name: &CStr, level: usize) -> Result<Removed> {
+        let unlink = || unlinkat(parent, name, UnlinkatFlags::NoRemoveDir);
+        let removed = match unlink() {
+            Err(Errno::EPERM) if unprotect(parent, name) => unlink(),
+            other => other,
+        };
+        match removed {
+            Ok(()) | Err(Errno::ENOENT) => return Ok(Removed::Wholly),
+            // Directories answer EISDIR on Linux, EPERM by POSIX.
+            Err(Errno::EISDIR | Errno::EPERM | Errno::EACCES) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let stat = match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::ENOENT) => return Ok(Removed::Wholly),
+            Err(Errno::EACCES | Errno::EPERM) => return Ok(Removed::Partly),
+            Err(error) => return Err(error.into()),
+        };
+        if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFDIR {
+            return Ok(Removed::Partly);
+        }
+        if stat.st_dev != self.device {
+            bail!("{} is a mount point", name.to_string_lossy());
+        }
+        let mut dir = match open_dir(parent, name) {
+            Ok(dir) => dir,
+            Err(Errno::ENOENT) => return Ok(Removed::Wholly),
+            Err(Errno::EACCES | Errno::EPERM) => return Ok(Removed::Partly),
+            Err(error) => return Err(error.into()),
+        };
+        if level == LEVELS
+            && let Some(lifted) = self.lift(parent, name)?
+        {
+            return Ok(lifted);
+        }
+        if level == 0 {
+            self.top = Some(dir.as_fd().try_clone_to_owned()?);
+        }
+        let mut result = Removed::Wholly;
+        loop {
+            let lifted = self.lifted;
+            for child in names_in(&mut dir) {
+                if self.remove(dir.as_fd(), &child, level + 1)? == Removed::Partly {
+                    result = Removed::Partly;
+                }
+            }
+            // What was moved up is there now.
+            if level > 0 || self.lifted == lifted {
+                break;
+            }
+        }
+        match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(result),
+            Err(Errno::EACCES | Errno::EPERM | Errno::ENOTEMPTY) => Ok(Removed::Partly),
+            Err(error) => Err(error.into()),
         }
     }
-    match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => Ok(result),
-        Err(Errno::EACCES | Errno::EPERM | Errno::ENOTEMPTY) => Ok(Removed::Partly),
-        Err(error) => Err(error.into()),
+
+    /// Moves a directory up to the top, under a name that nobody else gives; `None` where that cannot be done, as with
+    /// one of an overlay's lower directories.
+    fn lift(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> Result<Option<Removed>> {
+        let Some(top) = &self.top else { bail!("{} is too deep", name.to_string_lossy()) };
+        static LIFTED: AtomicUsize = AtomicUsize::new(0);
+        let number = LIFTED.fetch_add(1, Ordering::Relaxed);
+        let up = CString::new(format!(".debforge-lifted-{}-{number}", std::process::id()))?;
+        match renameat(parent, name, top, up.as_c_str()) {
+            Ok(()) => {
+                self.lifted += 1;
+                Ok(Some(Removed::Wholly))
+            }
+            Err(Errno::ENOENT) => Ok(Some(Removed::Wholly)),
+            Err(Errno::EACCES | Errno::EPERM) => Ok(Some(Removed::Partly)),
+            Err(Errno::EXDEV) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
+}
+
+fn names_in(dir: &mut Dir) -> Vec<CString> {
+    dir.iter()
+        .filter_map(|entry| entry.ok().map(|entry| entry.file_name().to_owned()))
+        .filter(|name| !matches!(name.to_bytes(), b"." | b".."))
+        .collect()
 }
 
 /// Takes from a file and its directory what chattr(1) keeps from being removed; whether there was any.
@@ -127,7 +187,7 @@ fn open_dir(parent: BorrowedFd<'_>, name: &CStr) -> nix::Result<Dir> {
 }
 
 /// Mount points at or below a directory in this mount namespace, in the order they were mounted.
-pub(super) fn mounts_below(path: &Path) -> Vec<PathBuf> {
+fn mounts_below(path: &Path) -> Vec<PathBuf> {
     let Ok(table) = std::fs::read("/proc/thread-self/mountinfo") else { return Vec::new() };
     // proc(5): the fifth field is the mount point, with space, tab, newline and backslash as octal.
     table
@@ -190,6 +250,28 @@ mod tests {
         assert_eq!(remove_tree(&top).unwrap(), Removed::Wholly);
         assert!(!top.exists());
         assert!(Path::new("/etc/passwd").exists());
+    }
+
+    #[test]
+    fn a_tree_deeper_than_a_path_is_long_is_removed_with_few_files_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("top");
+        std::fs::create_dir(&top).unwrap();
+        let mut at = Dir::open(&top, OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        for level in 0..5000 {
+            openat(&at, "file", OFlag::O_CREAT | OFlag::O_WRONLY, Mode::S_IRUSR).unwrap();
+            // Each level could be searched, and not written to.
+            let mode = if level % 500 == 499 { Mode::S_IRUSR | Mode::S_IXUSR } else { Mode::S_IRWXU };
+            nix::sys::stat::mkdirat(&at, "directory", Mode::S_IRWXU).unwrap();
+            let next = Dir::openat(&at, "directory", OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+            if level > 0 {
+                nix::sys::stat::fchmod(&at, mode).unwrap();
+            }
+            at = next;
+        }
+        // A stack of a thread's usual size, as tests have it, is enough, too.
+        assert_eq!(remove_tree(&top).unwrap(), Removed::Wholly);
+        assert!(!top.exists());
     }
 
     #[test]

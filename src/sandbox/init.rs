@@ -135,31 +135,53 @@ fn outer(job: &Job, reports: &OwnedFd) -> Result<()> {
             }
         }
         Isolation::Chroot => {
+            // Two processes watch over the command, so that whichever of them is killed the other ends all of it.
             nix::sys::prctl::set_child_subreaper(true)?;
-            // Asked to end, it still has to end what the command started.
             nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
-            let hand_over = hand_over(job, reports)?;
+            let ours = Pid::this();
             match fork_victim()? {
-                Fork::Child => {
-                    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
-                    if let View::Chroot { root } = &job.command.view {
-                        let entered = nix::unistd::chroot(root).and_then(|()| nix::unistd::chdir("/"));
-                        if let Err(error) = entered {
-                            fail(reports, &anyhow!("entering the root {}: {error}", root.display()));
-                        }
-                    }
-                    become_command(job, hand_over, reports)
-                }
+                Fork::Child => match supervise(job, reports, ours) {
+                    Ok(()) => process::exit_now(0),
+                    Err(error) => fail(reports, &error),
+                },
                 Fork::Parent(child) => {
-                    answer(hand_over, child, reports);
-                    let ended = wait_for(child)?;
+                    wait_for(child)?;
                     descendants::kill_all();
-                    if let Some(exit) = ended {
-                        send(reports, &Report::Ended(exit));
-                    }
                     Ok(())
                 }
             }
+        }
+    }
+}
+
+/// Runs the command in a directory as its root, without namespaces, and ends with all that it has started.
+fn supervise(job: &Job, reports: &OwnedFd, parent: Pid) -> Result<()> {
+    nix::sys::prctl::set_child_subreaper(true)?;
+    // Asked to end, it still has to end what the command started.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+    if nix::unistd::getppid() != parent {
+        bail!("interrupted");
+    }
+    let hand_over = hand_over(job, reports)?;
+    match fork_victim()? {
+        Fork::Child => {
+            let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+            if let View::Chroot { root } = &job.command.view {
+                let entered = nix::unistd::chroot(root).and_then(|()| nix::unistd::chdir("/"));
+                if let Err(error) = entered {
+                    fail(reports, &anyhow!("entering the root {}: {error}", root.display()));
+                }
+            }
+            become_command(job, hand_over, reports)
+        }
+        Fork::Parent(child) => {
+            answer(hand_over, child, reports);
+            let ended = wait_for(child)?;
+            descendants::kill_all();
+            if let Some(exit) = ended {
+                send(reports, &Report::Ended(exit));
+            }
+            Ok(())
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::lock::MakeLock;
 use super::{Store, birthplace, random_name};
@@ -56,9 +58,21 @@ pub(super) fn sweep(dir: &Path) {
             continue;
         }
         let Ok(Some(lock)) = MakeLock::try_take(lock_path(&path)) else { continue };
+        end_processes_in(&path);
         if let Err(error) = remove_tree(&path) {
             tracing::warn!("{error:#}");
         }
         drop(lock);
+    }
+}
+
+/// Kills the processes whose root is below a directory: where a build's commands have no pid namespace, those that
+/// outlive it when it is killed together with all that watches over them.
+fn end_processes_in(dir: &Path) {
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|pid| pid.parse().ok()) else { continue };
+        if std::fs::read_link(process.path().join("root")).is_ok_and(|root| root.starts_with(dir) && root != dir) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
     }
 }

@@ -274,6 +274,15 @@ impl Project {
         Running { project: self, child: Some(command.spawn().expect("starting debforge")), args }
     }
 
+    /// Starts debforge behind a program that the project's user starts, as [`Project::run_inside`] runs it.
+    pub fn start_inside<'a>(&self, before: &[String], args: impl IntoIterator<Item = &'a str>) -> Running<'_> {
+        let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
+        let program = self.user.reachable(Path::new(env!("CARGO_BIN_EXE_debforge")));
+        let words = before.iter().map(PathBuf::from).chain([program]).chain(args.iter().map(PathBuf::from));
+        let child = self.as_user(words).spawn().expect("starting debforge");
+        Running { project: self, child: Some(child), args }
+    }
+
     /// What still holds something of the project: empty for a clean one.
     pub fn leftovers(&self) -> Vec<String> {
         leftovers(self.dir.path())

@@ -360,3 +360,60 @@ fn in_configuring_a_bootstrap() {
     case.relent = Box::new(move |_, _| repository.publish("Tue, 03 Nov 2020 10:00:00 UTC"));
     case.check();
 }
+
+/// Processes of a build, by the subcommand that they are and what they are children of.
+fn processes_below(parent: Pid, subcommand: &str) -> Vec<Pid> {
+    let mut found = Vec::new();
+    let children = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let parent_of: i32 = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+        (parent_of == parent.as_raw()).then(|| Pid::from_raw(pid))
+    });
+    for child in children.collect::<Vec<_>>() {
+        let line = fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        if line.split('\0').nth(1) == Some(subcommand) {
+            found.push(child);
+        }
+        found.extend(processes_below(child, subcommand));
+    }
+    found
+}
+
+/// Leaves processes that nobody waits for, one in a session of its own, and stays.
+const SCATTERS: &str = "  - action: run\n    chroot: true\n    command: (sleep 600 &); busybox setsid sleep 600 & echo so far > /half; sleep 600\n";
+
+#[test]
+fn whoever_is_killed_no_process_stays_where_there_are_no_namespaces() {
+    needs_root!();
+    needs_program!("setpriv", "util-linux");
+    let Some(project) = Project::new().tiny(SCATTERS) else { skip!("needs a static busybox") };
+    let half = || walkdir::WalkDir::new(project.store()).into_iter().flatten().any(|entry| entry.file_name() == "half");
+    for who in ["front", "engine", "first", "second", "all"] {
+        project.run(["store", "list"]).success();
+        let inside = crate::harness::confinement::without_mounts();
+        let mut build = project.start_inside(&inside, ["build", "recipe.yaml", "--artifactdir", "out"]);
+        build.wait_until("the long step", half);
+        let engine = processes_below(build.pid(), "__engine");
+        let sandboxes = processes_below(build.pid(), "__sandbox");
+        assert!(engine.len() == 1 && sandboxes.len() >= 2, "{engine:?} {sandboxes:?}");
+        let front = build.pid();
+        let victims = match who {
+            "front" => vec![front],
+            "engine" => engine.clone(),
+            "first" => sandboxes[..1].to_vec(),
+            "second" => sandboxes[1..2].to_vec(),
+            _ => [&[front][..], &engine, &sandboxes].concat(),
+        };
+        // At once, as nothing that is stopped can do anything about the others' end.
+        victims.iter().for_each(|pid| kill(*pid, Signal::SIGSTOP).unwrap());
+        victims.iter().for_each(|pid| kill(*pid, Signal::SIGKILL).unwrap());
+        assert_ne!(build.finish().code, Some(0));
+        if who == "all" {
+            // Nobody was left to do it; the next command is.
+            project.run(["store", "list"]).success();
+        }
+        let left = project.leftovers();
+        assert!(left.is_empty(), "{who}: {left:#?}");
+    }
+}

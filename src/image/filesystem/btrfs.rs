@@ -34,7 +34,7 @@ pub(super) fn make(request: &Request<'_>) -> Result<()> {
     let mut argv = arguments(request, &abilities);
     argv.push(path.display().to_string());
     if let Err(error) = request.run(&request.uniform_tool(argv)) {
-        return Err(if needed > request.length { request.too_small(needed).into() } else { error });
+        return Err(request.perhaps_too_small(needed, error));
     }
     btrfs_nodes::settle(&path, &request.contents.uuid, entries.first(), request.epoch)
         .context("setting its dates and UUIDs")?;

@@ -64,7 +64,7 @@ pub(super) fn make(request: &Request<'_>) -> Result<()> {
         .env("E2FSPROGS_FAKE_TIME", request.epoch.max(1).to_string());
     tool.writable.push(request.image.into());
     if let Err(error) = request.run(&tool) {
-        return Err(if needed > request.length { request.too_small(needed).into() } else { error });
+        return Err(request.perhaps_too_small(needed, error));
     }
     std::fs::remove_file(&configuration).context("removing mke2fs.conf")?;
     let flags = ext_amend::amend(request)?;

@@ -30,7 +30,7 @@ use anyhow::{Context, Result};
 
 use self::walk::Entry;
 use super::{Contents, FilesystemKind, Tool, Tools, sparse};
-use crate::diagnostics::Fault;
+use crate::diagnostics::{Fault, FaultKind, fault_of};
 use crate::sandbox::Uniform;
 use crate::sys::label::labels_files;
 
@@ -256,6 +256,16 @@ impl Request<'_> {
     /// What cannot be done, and why.
     fn fault(&self, why: impl std::fmt::Display) -> Fault {
         Fault::failed(format!("{}: {why}", self.doing()))
+    }
+
+    /// A failure of the program that makes it, which may be that the tree does not fit: what the program said of it
+    /// stays to be read.
+    fn perhaps_too_small(&self, needed: u64, error: anyhow::Error) -> anyhow::Error {
+        let said = fault_of(&error);
+        if needed <= self.length || said.kind == FaultKind::Interrupted {
+            return error;
+        }
+        Fault { replay: said.replay, ..self.too_small(needed).tail(said.tail) }.into()
     }
 
     /// The tree does not fit.

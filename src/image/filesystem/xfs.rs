@@ -56,7 +56,7 @@ pub(super) fn make(request: &Request<'_>) -> Result<()> {
     argv.extend(contents.mkfs_options.iter().cloned());
     argv.push(path.display().to_string());
     if let Err(error) = request.run(&filled.tool(argv)) {
-        return Err(if needed > request.length { request.too_small(needed).into() } else { error });
+        return Err(request.perhaps_too_small(needed, error));
     }
     let whole = xfs_inodes::settle(&path, &entries, request.epoch).unwrap_or(false);
     if !whole {

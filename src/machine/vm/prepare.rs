@@ -1,7 +1,9 @@
 //! What a machine is started from, laid out in a directory of its own.
 
 use std::fs;
+use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -142,7 +144,10 @@ impl Layout<'_> {
         let ways = self.shared.iter().map(|(from, ..)| Way::Hostfs(from.clone())).collect();
         let orders = self.orders(modules, ways, &uml::DEVICES);
         let file = self.own.join("orders.json");
-        fs::write(&file, serde_json::to_vec(&orders)?).context("writing the machine's orders")?;
+        // What the recipe's properties and variables say is nobody else's.
+        let doing = "writing the machine's orders";
+        let mut written = fs::File::options().write(true).create_new(true).mode(0o600).open(&file).context(doing)?;
+        written.write_all(&serde_json::to_vec(&orders)?).context(doing)?;
         let uml_dir = self.own.join("uml");
         fs::create_dir(&uml_dir)?;
         let parts = uml::Parts {
@@ -175,7 +180,7 @@ impl Layout<'_> {
         let paths = Initramfs::paths(&modules);
         let outside = socket.map(|_| virtiofs::TAG.to_owned());
         let orders = Orders { outside, ..self.orders(paths, ways, &qemu::DEVICES) };
-        initramfs.file(Path::new(qemu::ORDERS), 0o644, serde_json::to_vec(&orders)?);
+        initramfs.file(Path::new(qemu::ORDERS), 0o600, serde_json::to_vec(&orders)?);
         let file = self.own.join("initramfs");
         initramfs.write(&file)?;
         let parts = qemu::Parts {

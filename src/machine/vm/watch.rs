@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
@@ -49,7 +50,8 @@ pub(in crate::machine) fn watch(start: &Start, isolation: Isolation, say: &mut d
         say(Message::Event(Event::Warning { step: None, message }));
     })?;
     let own = scratch.path.join("machine");
-    fs::create_dir(&own).context("making a place for the machine")?;
+    // What the recipe's properties and variables say is nobody else's.
+    fs::DirBuilder::new().mode(0o700).create(&own).context("making a place for the machine")?;
     let (router, network) = match start.hypervisor {
         Hypervisor::Uml if start.network => Router::start().map(|(router, plug)| (Some(router), Some(plug)))?,
         _ => (None, None),

@@ -1,7 +1,7 @@
 //! Files of a root, by their paths in it.
 
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -46,6 +46,11 @@ impl RootFiles {
         let mut bytes = Vec::new();
         self.inside.read(Path::new(path))?.read_to_end(&mut bytes).with_context(|| format!("reading {path}"))?;
         Ok(Some(bytes))
+    }
+
+    /// Where something is on the host, whatever links lead to it; `None` where nothing is there.
+    pub fn find(&self, path: &str) -> Result<Option<PathBuf>> {
+        self.inside.find(Path::new(path))
     }
 
     /// Writes a file that all may read, with the directories above it.
@@ -126,5 +131,33 @@ impl RootFiles {
             }
             _ => Ok(false),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A root whose directories are absolute links: to what the root has, and to what only the host has.
+    #[test]
+    fn absolute_links_lead_to_the_root_s_own_files() {
+        let (dir, host) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = dir.path();
+        fs::create_dir_all(root.join("srv/dpkg")).unwrap();
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::write(root.join("srv/dpkg/arch"), "amd64\narm64\n").unwrap();
+        fs::create_dir_all(root.join("var/lib")).unwrap();
+        symlink("/srv/dpkg", root.join("var/lib/dpkg")).unwrap();
+        fs::write(host.path().join("ssh_host_rsa_key"), "the host's").unwrap();
+        symlink(host.path(), root.join("etc/ssh")).unwrap();
+        let files = RootFiles::open(root).unwrap();
+        let arch = root.canonicalize().unwrap().join("srv/dpkg/arch");
+        assert_eq!(files.find("/var/lib/dpkg/arch").unwrap(), Some(arch));
+        assert_eq!(files.find("/etc/ssh/ssh_host_rsa_key").unwrap(), None);
+        assert_eq!(files.find("/etc/ssh").unwrap(), None);
+        assert!(crate::build::apt::first_start::host_keys(root).is_empty());
     }
 }

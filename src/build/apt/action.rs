@@ -1,7 +1,6 @@
 //! What the actions that install packages share.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -13,6 +12,7 @@ use super::repository::write_file;
 use super::root;
 use super::{Access, Apt, Keys, Options, Settings, Trust, add_repositories, first_start};
 use crate::build::cleanup::{self, Volatile};
+use crate::build::files::RootFiles;
 use crate::build::{BuildContext, CheckContext, InputContext};
 use crate::debian::host;
 use crate::debian::sources::Sources;
@@ -53,7 +53,7 @@ pub fn write_preferences(root: &Path, pins: &[Pin]) -> Result<()> {
         return Ok(());
     }
     let path = "/etc/apt/preferences.d/debforge";
-    let mut all = fs::read_to_string(root.join(&path[1..])).unwrap_or_default();
+    let mut all = RootFiles::open(root)?.text(path)?.unwrap_or_default();
     for pin in pins {
         if !all.is_empty() {
             all.push('\n');
@@ -176,6 +176,8 @@ pub fn install(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

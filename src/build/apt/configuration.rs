@@ -68,18 +68,23 @@ impl Apt<'_> {
     fn etc(&self, base: Base) -> PathBuf {
         match base {
             Base::Empty => self.directory.join("etc"),
-            Base::Root => self.cx.root.join("etc/apt"),
+            Base::Root => self.of_root("etc/apt"),
         }
+    }
+
+    /// Where something of the root is on the host, which an absolute link in it must not lead apt out of.
+    fn of_root(&self, path: &str) -> PathBuf {
+        let found = RootFiles::open(self.cx.root).and_then(|files| files.find(path));
+        found.ok().flatten().unwrap_or_else(|| self.cx.root.join(path))
     }
 
     /// apt's whole configuration.
     fn config(&self, state: &Path, base: Base, more: &[String]) -> String {
-        let root = self.cx.root;
         let own = &self.directory;
         let etc = self.etc(base);
         let (status, var) = match base {
             Base::Empty => (own.join("status"), own.join("state")),
-            Base::Root => (root.join("var/lib/dpkg/status"), root.join("var/lib/apt")),
+            Base::Root => (self.of_root("var/lib/dpkg/status"), self.of_root("var/lib/apt")),
         };
         let mut lines = vec!["#clear APT::Architectures;".to_owned()];
         let mut set = |name: &str, value: &str| lines.push(format!("{name} {};", quote(value)));

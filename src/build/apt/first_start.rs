@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use super::repository::write_file;
 use crate::build::BuildContext;
+use crate::build::files::RootFiles;
 use crate::build::inside::Inside;
 
 const UNIT: &str = "ssh-host-keys.service";
@@ -33,9 +33,9 @@ WantedBy=multi-user.target
 
 /// The private SSH host keys of a root, and the public ones.
 pub(crate) fn host_keys(root: &Path) -> BTreeSet<PathBuf> {
-    let names = fs::read_dir(root.join("etc/ssh")).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let names = RootFiles::open(root).and_then(|files| files.names("/etc/ssh")).unwrap_or_default().into_iter();
     names
-        .filter(|name| name.to_string_lossy().starts_with("ssh_host_") && name.to_string_lossy().contains("_key"))
+        .filter(|name| name.starts_with("ssh_host_") && name.contains("_key"))
         .map(|name| Path::new("/etc/ssh").join(name))
         .collect()
 }

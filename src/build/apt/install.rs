@@ -11,6 +11,7 @@ use walkdir::WalkDir;
 use super::explain;
 use super::session::{Apt, Base, in_parallel};
 use crate::build::bootloader;
+use crate::build::files::RootFiles;
 use crate::debian::deb::Deb;
 use crate::debian::deb822::Paragraph;
 use crate::debian::package_list::{self, Package};
@@ -174,8 +175,8 @@ impl Apt<'_> {
     }
 
     fn installed_packages(&self) -> Result<(Vec<Package>, u64)> {
-        let path = self.cx.root.join("var/lib/dpkg/status");
-        let status = fs::read_to_string(&path).context("reading dpkg's status file")?;
+        let status = RootFiles::open(self.cx.root)?.text("/var/lib/dpkg/status")?;
+        let status = status.context("the root has no /var/lib/dpkg/status")?;
         Ok(package_list::installed(&status))
     }
 }

@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 
 use super::{Access, release_file, unavailable};
 use crate::build::BuildContext;
+use crate::build::files::RootFiles;
 use crate::debian::release::Release;
 use crate::debian::sources::{ByHash, Source, Sources, Suite};
 use crate::debian::{Architecture, host};
@@ -327,7 +328,8 @@ fn file_name(uri: &str) -> String {
 /// The architecture of a root, then its foreign ones.
 pub(super) fn architectures(root: &Path, native: Architecture) -> Vec<String> {
     let mut all = vec![native.name().to_owned()];
-    let text = fs::read_to_string(root.join("var/lib/dpkg/arch")).unwrap_or_default();
+    let text = RootFiles::open(root).and_then(|files| files.text("/var/lib/dpkg/arch"));
+    let text = text.ok().flatten().unwrap_or_default();
     for name in text.split_whitespace() {
         if !all.iter().any(|known| known == name) {
             all.push(name.to_owned());

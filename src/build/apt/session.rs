@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{Access, explain, lists, unavailable};
 use crate::build::BuildContext;
+use crate::build::files::RootFiles;
 use crate::debian::package_list::{self, Package};
 use crate::debian::sources::Sources;
 use crate::diagnostics::{Fault, FaultKind, fault_of};
@@ -228,10 +229,9 @@ impl<'a> Apt<'a> {
         let mut environment = self.cx.process_environment();
         if let Base::Root = base {
             // Even where apt is only asked, it notes which packages were wanted by name.
-            let (noted, copy) = (self.cx.root.join("var/lib/apt/extended_states"), self.directory.join("noted"));
-            match fs::copy(&noted, &copy) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                copied => drop(copied.with_context(|| format!("reading {}", noted.display()))?),
+            let copy = self.directory.join("noted");
+            if let Some(noted) = RootFiles::open(self.cx.root)?.bytes("/var/lib/apt/extended_states")? {
+                fs::write(&copy, noted).with_context(|| format!("writing {}", copy.display()))?;
             }
             argv.insert(1, format!("--option=Dir::State::extended_states={}", copy.display()));
         }

@@ -8,6 +8,7 @@ use super::cmdline;
 use super::layout;
 use super::site::Site;
 use crate::build::command::shell_word;
+use crate::build::files::RootFiles;
 use crate::diagnostics::Fault;
 use crate::image::{Partition, Spec};
 
@@ -61,11 +62,12 @@ pub fn install(site: &Site<'_>) -> Result<()> {
         copy(site, &format!("/usr/lib/raspi-firmware/{name}"), &format!("{FIRMWARE}/{name}"))?;
     }
     site.make_directory(FIRMWARE)?;
+    let firmware = RootFiles::open(site.cx.root)?.find(FIRMWARE)?.context("the directory is gone")?;
     site.cx
         .chroot([HOOK])
         .env("DEB_MAINT_PARAMS", "configure")
         // The hook insists on a mount point.
-        .bind(site.cx.root.join(FIRMWARE.trim_start_matches('/')), FIRMWARE, false)
+        .bind(firmware, FIRMWARE, false)
         .run("putting kernel and settings beside the firmware")?;
     check(site)
 }

@@ -1,12 +1,12 @@
 //! What decides where and how a package's file lands: path filters, diversions, overrides, names of owners.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use glob::Pattern;
 
+use crate::build::files::RootFiles;
 use crate::debian::dpkg::Diversion;
 
 /// dpkg's `path-exclude` and `path-include`, in order; the last that matches decides.
@@ -69,10 +69,10 @@ pub struct Rules {
 impl Rules {
     /// Reads them from a root whose dpkg database and /etc are plain directories.
     pub fn read(root: &Path, filters: &Filters) -> Result<Self> {
-        let users = numbers(&optional(&root.join("etc/passwd"))?);
-        let groups = numbers(&optional(&root.join("etc/group"))?);
+        let users = numbers(&optional(root, "/etc/passwd")?);
+        let groups = numbers(&optional(root, "/etc/group")?);
         let diversions = diversions(root)?;
-        let overrides = overrides(&optional(&root.join("var/lib/dpkg/statoverride"))?, &users, &groups);
+        let overrides = overrides(&optional(root, "/var/lib/dpkg/statoverride")?, &users, &groups);
         Ok(Self {
             filters: filters.clone(),
             diversions: diversions.into_iter().map(|diversion| (diversion.from.clone(), diversion)).collect(),
@@ -113,14 +113,11 @@ impl Rules {
 
 /// A root's diversions.
 pub fn diversions(root: &Path) -> Result<Vec<Diversion>> {
-    Diversion::parse_all(&optional(&root.join("var/lib/dpkg/diversions"))?)
+    Diversion::parse_all(&optional(root, "/var/lib/dpkg/diversions")?)
 }
 
-fn optional(path: &Path) -> Result<String> {
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        other => other.with_context(|| format!("reading {}", path.display())),
-    }
+fn optional(root: &Path, path: &str) -> Result<String> {
+    Ok(RootFiles::open(root)?.text(path)?.unwrap_or_default())
 }
 
 /// Name to number, of passwd(5) or group(5).

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::{Filters, Skeleton, Surroundings, Target, Variant};
 use crate::build::apt::{Access, Apt, Base, Options, PackageFile};
+use crate::build::files::RootFiles;
 use crate::build::{BuildContext, cleanup};
 use crate::debian::sources::Sources;
 use crate::debian::{Architecture, package_list};
@@ -89,7 +90,7 @@ impl Bootstrap {
             }
         }
         cleanup::after_bootstrap(cx.root)?;
-        let status = fs::read_to_string(cx.root.join("var/lib/dpkg/status")).context("reading dpkg's status")?;
+        let status = RootFiles::open(cx.root)?.text("/var/lib/dpkg/status")?.context("dpkg left no status file")?;
         let (installed, bytes) = package_list::installed(&status);
         Ok(format!("{} packages, {:.0} MB", installed.len(), bytes as f64 / 1e6))
     }

@@ -169,6 +169,15 @@ impl Inside {
         Ok(at.strip_prefix(&top).with_context(doing)?.to_owned())
     }
 
+    /// The same as a path of the host; `None` where nothing is there.
+    pub fn find(&self, path: &Path) -> Result<Option<PathBuf>> {
+        if self.kind(path)?.is_none() {
+            return Ok(None);
+        }
+        let top = fs::read_link(descriptor(&self.root)).context("looking for the root")?;
+        Ok(Some(top.join(self.resolve(path)?)))
+    }
+
     /// A path of the host that leads to what is at `path`, for as long as the returned descriptor lives.
     pub fn host_path(&self, path: &Path) -> Result<(OwnedFd, PathBuf)> {
         let found = resolve::open(self.root.as_fd(), path, OFlag::O_PATH)

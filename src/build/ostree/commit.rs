@@ -12,6 +12,7 @@ use super::prepare::DESCRIPTION_OF_VAR;
 use crate::build::BuildContext;
 use crate::build::files::RootFiles;
 use crate::build::gpg;
+use crate::build::inside::Inside;
 use crate::diagnostics::{Fault, size_shown};
 use crate::inspect::bootc;
 use crate::inspect::tree::Directory;
@@ -233,8 +234,8 @@ impl Aside {
                 if to.is_dir() {
                     continue;
                 }
-                match cx.root.join(parent) {
-                    from if from.is_dir() => copy_directory(&from, &to)?,
+                match Inside::open(cx.root)?.find(parent)? {
+                    Some(from) if from.is_dir() => copy_directory(&from, &to)?,
                     _ => fs::create_dir(&to).context("making a directory for the list of packages")?,
                 }
             }

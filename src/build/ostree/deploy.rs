@@ -145,7 +145,8 @@ fn check_composefs(root: &Path, os: &str) -> Result<()> {
     let deployments = root.join("ostree/deploy").join(os).join("deploy");
     for entry in fs::read_dir(&deployments).context("reading the deployments")? {
         let path = entry.context("reading the deployments")?.path();
-        let Ok(settings) = fs::read_to_string(path.join("usr/lib/ostree/prepare-root.conf")) else { continue };
+        let settings = RootFiles::open(&path).and_then(|files| files.text("/usr/lib/ostree/prepare-root.conf"));
+        let Ok(Some(settings)) = settings else { continue };
         if needs_composefs(&settings) && !path.join(".ostree.cfs").exists() {
             return Err(Fault::failed(
                 "the system starts from a composefs image, and the ostree of this machine writes none",

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use crate::build::files::RootFiles;
 use anyhow::{Context, Result};
 use walkdir::{DirEntry, WalkDir};
 
@@ -89,15 +90,11 @@ fn has_private_key(contents: &[u8]) -> bool {
 
 /// Leaves out what packages have brought: examples, and keys that all the world has.
 fn drop_shipped(top: &Path, found: &mut BTreeSet<String>) -> Result<()> {
-    let Ok(entries) = fs::read_dir(top.join("var/lib/dpkg/info")) else { return Ok(()) };
-    for entry in entries {
-        let entry = entry.context("reading the lists of packages' files")?;
-        let list = entry.path().extension().is_some_and(|extension| extension == "list");
-        if !list || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
-            continue;
-        }
-        let text = fs::read(entry.path()).context("reading the lists of packages' files")?;
-        for line in String::from_utf8_lossy(&text).lines() {
+    const LISTS: &str = "/var/lib/dpkg/info";
+    let files = RootFiles::open(top)?;
+    for name in files.names(LISTS)?.iter().filter(|name| name.ends_with(".list")) {
+        let text = files.bytes(&format!("{LISTS}/{name}")).context("reading the lists of packages' files")?;
+        for line in String::from_utf8_lossy(&text.unwrap_or_default()).lines() {
             found.remove(line);
         }
     }

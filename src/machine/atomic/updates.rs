@@ -1,8 +1,9 @@
 //! The repository that the tested system is updated from: a throwaway one, so that branches can be led to what a
 //! stage needs, and commits made that nobody else sees.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -72,7 +73,7 @@ impl Updates {
         let mut signing = Vec::new();
         if let Some(key) = self.key.as_ref().filter(|_| signed) {
             signing.push(format!("--gpg-sign={}", key.fingerprint));
-            signing.push(format!("--gpg-homedir={}", key.home.path().display()));
+            signing.push(format!("--gpg-homedir={}", key.path));
         }
         words.extend(signing.iter().map(String::as_str));
         ostree(&self.repository.path, &words, &format!("making the commit `{name}`"))?;
@@ -100,7 +101,10 @@ fn run(program: &str, package: &str, words: &[&str], doing: &str) -> Result<Stri
 
 /// A key that lives as long as the test.
 struct Key {
-    home: tempfile::TempDir,
+    /// As programs are told it.
+    path: String,
+    _directory: File,
+    _home: tempfile::TempDir,
     fingerprint: String,
     public: String,
 }
@@ -108,12 +112,12 @@ struct Key {
 impl Key {
     fn make(scratch: &Path) -> Result<Self> {
         const DOING: &str = "making a key for the test";
-        // The socket of gpg's agent wants a path of at most 108 bytes; when its directory is gone, the agent ends.
         let mut builder = tempfile::Builder::new();
-        let builder = builder.prefix("debforge-gpg-");
-        let short = scratch.as_os_str().len() < 70;
-        let home = if short { builder.tempdir_in(scratch) } else { builder.tempdir() }.context(DOING)?;
-        let path = home.path().display().to_string();
+        let home = builder.prefix("gpg-").tempdir_in(scratch).context(DOING)?;
+        // The socket of gpg's agent wants a path of at most 108 bytes. When this process is gone, so is the path, and
+        // then the agent ends.
+        let directory = File::open(home.path()).context(DOING)?;
+        let path = format!("/proc/{}/fd/{}", std::process::id(), directory.as_raw_fd());
         let gpg = |words: &[&str]| {
             let words: Vec<&str> = ["--batch", "--homedir", &path].into_iter().chain(words.iter().copied()).collect();
             run("gpg", "gpg", &words, DOING)
@@ -125,14 +129,13 @@ impl Key {
         let fingerprint = listed.lines().find_map(|line| line.strip_prefix("fpr:")).unwrap_or_default();
         let fingerprint = fingerprint.trim_matches(':').to_owned();
         let public = gpg(&["--armor", "--export"])?;
-        Ok(Self { home, fingerprint, public })
+        Ok(Self { path, _directory: directory, _home: home, fingerprint, public })
     }
 }
 
 impl Drop for Key {
     fn drop(&mut self) {
-        let home = self.home.path().to_owned();
-        let _ = Command::new("gpgconf").arg("--homedir").arg(home).args(["--kill", "all"]).output();
+        let _ = Command::new("gpgconf").arg("--homedir").arg(&self.path).args(["--kill", "all"]).output();
     }
 }
 

@@ -68,7 +68,8 @@ fn changes(before: &str, now: &str, what: &str) -> Result<Renumbering> {
 
 /// Writes a file in its place, with the owner and mode that it has.
 fn rewrite(it: &Preparation<'_>, path: &str, text: &str) -> Result<()> {
-    fs::write(it.root.join(path.trim_start_matches('/')), text).with_context(|| format!("writing {path}"))
+    let place = it.files.find(path)?.with_context(|| format!("the root has no {path}"))?;
+    fs::write(place, text).with_context(|| format!("writing {path}"))
 }
 
 /// Describes the system's users, so that they can be made anew. Packages' lines for them give way, since they have no

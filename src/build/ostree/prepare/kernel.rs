@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 
 use super::Preparation;
 use crate::diagnostics::Fault;
+use crate::sys::remove::remove_wholly;
 
 const MODULES: &str = "/usr/lib/modules";
 
@@ -77,7 +78,9 @@ fn only_kernel(it: &Preparation<'_>) -> Result<String> {
             // What is left of kernels that were removed.
             for other in names.iter().filter(|name| *name != *one) {
                 it.cx.log(format!("{MODULES}/{other} has no kernel in /boot: it is removed"));
-                std::fs::remove_dir_all(it.root.join(MODULES.trim_start_matches('/')).join(other))?;
+                if let Some(path) = it.files.find(&format!("{MODULES}/{other}"))? {
+                    remove_wholly(&path)?;
+                }
             }
             Ok((*one).clone())
         }
@@ -111,7 +114,7 @@ fn device_trees(it: &Preparation<'_>, version: &str, directory: &str) -> Result<
     if !it.files.has_directory(&from) {
         return Ok(());
     }
-    let top = it.root.join(from.trim_start_matches('/'));
+    let top = it.files.find(&from)?.context("the directory is gone")?;
     for entry in walkdir::WalkDir::new(&top).min_depth(1).sort_by_file_name() {
         let entry = entry.context("reading device trees")?;
         let below = entry.path().strip_prefix(&top)?.display().to_string();

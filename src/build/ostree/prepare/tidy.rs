@@ -108,12 +108,12 @@ pub(super) fn is_cache(path: &Path) -> bool {
 /// Removes what can be made again, and logs.
 pub(super) fn caches(it: &Preparation<'_>) -> Result<String> {
     for cache in CACHES {
-        let path = it.root.join(cache);
-        if path.is_dir() && !path.is_symlink() {
+        if let Some(path) = it.files.find(cache)?.filter(|path| path.is_dir()) {
             remove_contents(&path)?;
         }
     }
-    for entry in WalkDir::new(it.root.join("var/log")).min_depth(1).into_iter().filter_map(Result::ok) {
+    let logs = it.files.find("/var/log")?.into_iter().flat_map(|logs| WalkDir::new(logs).min_depth(1));
+    for entry in logs.filter_map(Result::ok) {
         if entry.file_type().is_file() {
             fs::remove_file(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
         }
@@ -165,7 +165,8 @@ pub(super) fn tmp(it: &Preparation<'_>) -> Result<String> {
 /// Moves dpkg's database to /usr, since it says what is in there, and what apt adds to it; both are found where they
 /// were, here and on machines.
 pub(super) fn database(it: &Preparation<'_>) -> Result<String> {
-    let (from, to) = (it.root.join("var/lib/dpkg"), it.root.join(DATABASE));
+    let from = it.files.find("/var/lib/dpkg")?.context("the root has no /var/lib/dpkg")?;
+    let to = it.root.join(DATABASE);
     for name in ["lock", "lock-frontend", "triggers/Lock", "status-old", "diversions-old", "statoverride-old"] {
         it.files.remove(&format!("/var/lib/dpkg/{name}"))?;
     }

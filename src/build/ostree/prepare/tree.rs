@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::build::inside::Inside;
 use crate::diagnostics::Fault;
+use crate::sys::remove::remove_wholly;
 
 /// Moves all that is in a directory into another, and says how many names that were. Directories of an overlay cannot
 /// be renamed, so they are made anew.
@@ -46,15 +47,16 @@ pub(super) fn slot(path: &Path) -> Result<crate::build::inside::Slot> {
     Inside::open(parent)?.slot(Path::new(path.file_name().context("a directory without a name")?))
 }
 
-/// Removes all that is in a directory.
+/// Removes all that is in a directory; what a link at its place leads to may be anybody's.
 pub(super) fn remove_contents(path: &Path) -> Result<()> {
+    if path.is_symlink() {
+        return Err(Fault::failed(format!("{} is a link, and a directory is wanted", path.display()))
+            .hint("have the root's own directory there, before this step")
+            .into());
+    }
     for entry in fs::read_dir(path).with_context(|| format!("reading {}", path.display()))? {
         let entry = entry?;
-        let removed = match entry.file_type()?.is_dir() {
-            true => fs::remove_dir_all(entry.path()),
-            false => fs::remove_file(entry.path()),
-        };
-        removed.with_context(|| format!("removing {}", entry.path().display()))?;
+        remove_wholly(&entry.path())?;
     }
     Ok(())
 }

@@ -245,7 +245,7 @@ impl Ready {
         };
         let waiting = super::Waiting::start();
         let elsewhere = self.machine.elsewhere(&self.store);
-        crate::plan::plan(
+        let plan = crate::plan::plan(
             &self.recipe,
             Request {
                 store: &self.store,
@@ -257,7 +257,11 @@ impl Ready {
                 fresh_from,
                 progress: &mut |message| waiting.say(message),
             },
-        )
+        );
+        for note in self.store.notes() {
+            crate::say!("{}", crate::report::note(&note));
+        }
+        plan
     }
 }
 

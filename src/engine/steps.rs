@@ -567,6 +567,9 @@ impl Run<'_> {
     }
 
     fn finished(&self, step: &PlanStep, outcome: Outcome, seconds: f64, detail: String) {
+        for message in self.store.notes() {
+            self.reporter.report(Event::Warning { step: Some(step.number), message });
+        }
         self.reporter.report(Event::StepFinished { step: step.number, outcome, seconds, detail });
         if let Some(id) = &step.id {
             self.reporter.report(Event::Resolved { step: step.number, id: id.clone(), inputs: step.inputs.clone() });

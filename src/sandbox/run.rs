@@ -241,11 +241,8 @@ impl Started {
             made.remove()?;
         }
         for path in left {
-            match remove_wholly(&path) {
-                Err(error) => {
-                    on_line(Stream::Note, &format!("the command has left {}: {error:#}", path.display()));
-                }
-                _ => {}
+            if let Err(error) = remove_wholly(&path) {
+                on_line(Stream::Note, &format!("the command has left {}: {error:#}", path.display()));
             }
         }
         followed?;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::lock::{MakeLock, Waiting, check_cancelled, seize, share};
+use super::lock::{MakeLock, Waiting, check_cancelled, is_lock, seize, share};
 use super::{Store, TreeRecord, random_name};
 use crate::sys::remove::remove_tree;
 
@@ -113,7 +113,7 @@ impl Store {
         };
         let mut text = Vec::new();
         file.read_to_end(&mut text).with_context(|| format!("reading {}", path.display()))?;
-        match record(target, &text) {
+        match record_of::<Sealed<T>>(target, &text) {
             Some(sealed) if sealed.of_this_boot() || dir.join(SYNCED).exists() => {
                 // Failing means a store that can only be read, where nothing is evicted.
                 let _ = file.set_times(FileTimes::new().set_modified(self.use_time()));
@@ -131,7 +131,7 @@ impl Store {
     pub(super) fn discard(&self, dir: &Path) -> Result<bool> {
         let record = dir.join(RECORD);
         let lock = seize(&record).with_context(|| format!("locking {}", record.display()))?;
-        if lock.is_none() && record.exists() {
+        if lock.is_none() && is_lock(&record) {
             return Ok(false);
         }
         let doomed = self.dir("trash").join(random_name());
@@ -154,7 +154,7 @@ pub(super) fn record_text(target: &Path, record: &[u8]) -> Vec<u8> {
 }
 
 /// What a record's file says; `None` where it is damaged, or of another entry.
-fn record<T: DeserializeOwned>(target: &Path, text: &[u8]) -> Option<Sealed<T>> {
+pub(super) fn record_of<T: DeserializeOwned>(target: &Path, text: &[u8]) -> Option<T> {
     let (digest, record) = text.split_at_checked(text.iter().position(|byte| *byte == b'\n')?)?;
     let record = &record[1..];
     (digest == digest_at(target, record).as_bytes()).then(|| serde_json::from_slice(record).ok())?

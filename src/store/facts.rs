@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::Store;
+use super::entry::{record_of, record_text};
 
 /// How many facts are kept.
 const BOUND: usize = 4096;
@@ -17,7 +18,7 @@ impl Store {
     pub fn remember(&self, key: &str, value: &serde_json::Value) {
         let path = self.fact_path(key);
         let fresh = !path.exists();
-        if let Err(error) = self.write_atomically(&path, value.to_string().as_bytes()) {
+        if let Err(error) = self.write_atomically(&path, &record_text(&path, value.to_string().as_bytes())) {
             tracing::debug!("{error:#}");
         }
         // Names are digests: one in 16 of the new facts counts them all.
@@ -29,11 +30,7 @@ impl Store {
     /// A fact that was kept.
     pub fn recall(&self, key: &str) -> Option<serde_json::Value> {
         let path = self.fact_path(key);
-        let text = std::fs::read(&path).ok().or_else(|| {
-            let name = path.file_name()?;
-            std::fs::read(self.lent(Path::new(FACTS).join(name))?).ok()
-        })?;
-        serde_json::from_slice(&text).ok()
+        read(&path).or_else(|| read(&self.lent(Path::new(FACTS).join(path.file_name()?))?))
     }
 
     /// All facts that were written at or after a time, under the names of their files.
@@ -41,14 +38,14 @@ impl Store {
         let entries = std::fs::read_dir(self.dir(FACTS)).into_iter().flatten().flatten();
         let fresh =
             entries.filter(|entry| entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| at >= time));
-        let read = |path: PathBuf| serde_json::from_slice(&std::fs::read(path).ok()?).ok();
-        fresh.filter_map(|entry| Some((entry.file_name().into_string().ok()?, read(entry.path())?))).collect()
+        fresh.filter_map(|entry| Some((entry.file_name().into_string().ok()?, read(&entry.path())?))).collect()
     }
 
     /// Takes over facts of another store's [`Store::facts_since`].
     pub fn adopt_facts(&self, facts: &BTreeMap<String, serde_json::Value>) {
         for (name, value) in facts.iter().filter(|(name, _)| name.bytes().all(|byte| byte.is_ascii_hexdigit())) {
-            if let Err(error) = self.write_atomically(&self.dir(FACTS).join(name), value.to_string().as_bytes()) {
+            let path = self.dir(FACTS).join(name);
+            if let Err(error) = self.write_atomically(&path, &record_text(&path, value.to_string().as_bytes())) {
                 tracing::debug!("{error:#}");
             }
         }
@@ -58,6 +55,11 @@ impl Store {
     fn fact_path(&self, key: &str) -> PathBuf {
         self.dir(FACTS).join(&blake3::hash(key.as_bytes()).to_hex()[..32])
     }
+}
+
+/// A fact, if its file is as it was written, under this name.
+fn read(path: &Path) -> Option<serde_json::Value> {
+    record_of(path, &std::fs::read(path).ok()?)
 }
 
 /// Removes the files that were written longest ago, down to a number of them.

@@ -3,11 +3,12 @@
 //! A file that is not yet known to be on the disk may be written by its owner (mode 0644), one that
 //! is may not (0444): after a crash the former is read and compared before it counts.
 
+use std::collections::HashMap;
 use std::fs::{File, FileTimes, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +17,9 @@ use sha2::{Digest, Sha256};
 use super::Store;
 use super::copy::copy_file;
 use super::lock::is_at;
+use super::packages::PACKAGES;
+use super::stat_cache::Stamp;
+use crate::sys::remove::remove_wholly;
 
 const FRESH: u32 = 0o644;
 const SYNCED: u32 = 0o444;
@@ -29,22 +33,60 @@ static BOOTED: LazyLock<SystemTime> = LazyLock::new(|| {
 });
 
 impl Store {
-    /// The file of a digest, marked as used; `None` where it is not there or damaged.
+    /// The file of a digest, its bytes compared with that, marked as used; `None` where it is not there or damaged.
     pub(super) fn hand_out(&self, dir: &Path, sha256: &str) -> Option<PathBuf> {
         let path = dir.join(file_name(sha256)?);
-        let file = File::open(&path).ok().or_else(|| {
+        let file = self.proved(&path, sha256).or_else(|| {
             self.borrow(dir, &path, sha256).inspect_err(|error| tracing::debug!("{error:#}")).ok()?;
-            File::open(&path).ok()
+            self.proved(&path, sha256)
         })?;
-        let stat = file.metadata().ok().filter(|stat| stat.is_file())?;
-        if is_doubtful(&stat) && sha256_of(&path).ok()? != sha256.to_ascii_lowercase() {
-            let _ = std::fs::remove_file(&path);
-            return None;
-        }
         self.keep_used();
         // Failing means a store that can only be read, where nothing is evicted.
         let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
+        self.is_proved(&path, &file);
         is_at(&file, &path).then_some(path)
+    }
+
+    /// The open file, if its bytes are those that its name says: once a process they are read. What is something else
+    /// is dropped.
+    fn proved(&self, path: &Path, sha256: &str) -> Option<File> {
+        let stat = std::fs::symlink_metadata(path).ok()?;
+        if !stat.is_file() {
+            self.drop_damaged(path);
+            return None;
+        }
+        let file = File::open(path).ok()?;
+        let stamp = Stamp::of(&file.metadata().ok()?);
+        if self.proofs().get(path) == Some(&stamp) {
+            return Some(file);
+        }
+        if sha256_of(path).ok()? == sha256.to_ascii_lowercase() {
+            return Some(file);
+        }
+        if is_at(&file, path) {
+            self.drop_damaged(path);
+        }
+        None
+    }
+
+    fn drop_damaged(&self, path: &Path) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let what = if path.starts_with(self.dir(PACKAGES)) { "package" } else { "download" };
+        match remove_wholly(path) {
+            Ok(()) => self.note(format!("the {what} {name} in the store was damaged, and is made anew")),
+            Err(error) => self.note(format!("the {what} {name} in the store is damaged: {error:#}")),
+        }
+    }
+
+    /// Remembers that a file is what its name says, as long as it looks as it does.
+    fn is_proved(&self, path: &Path, file: &File) {
+        if let Ok(stat) = file.metadata() {
+            self.proofs().insert(path.to_owned(), Stamp::of(&stat));
+        }
+    }
+
+    fn proofs(&self) -> MutexGuard<'_, HashMap<PathBuf, Stamp>> {
+        self.inner.proofs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Copies a file that the lending store has to its place in this one.
@@ -65,6 +107,9 @@ impl Store {
             .and_then(|()| File::open(file)?.set_times(FileTimes::new().set_modified(SystemTime::now())))
             .and_then(|()| std::fs::rename(file, &path))
             .with_context(|| format!("keeping {}", path.display()))?;
+        if let Ok(file) = File::open(&path) {
+            self.is_proved(&path, &file);
+        }
         Ok(path)
     }
 }

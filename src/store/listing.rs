@@ -165,11 +165,16 @@ impl Listing {
 impl Listing {
     /// The first file that is not there any more with the contents that it was sealed with; for directories that
     /// programs go on working in, which may add to them.
-    pub(super) fn lacks(&self, top: &Path) -> Result<Option<String>> {
+    pub(super) fn lacks(&self, top: &Path, depth: Depth) -> Result<Option<String>> {
         for item in &self.0 {
             let (Some(digest), path) = (&item.digest, top.join(item.path.path())) else { continue };
             check_cancelled()?;
-            if !path.is_file() || hex::encode(contents_digest(&path)?) != *digest {
+            let stat = path.symlink_metadata().ok();
+            let untouched = |stat: &Metadata| self::stamp(stat) == item.stamp && stat.size() == item.size;
+            if depth == Depth::Changed && stat.as_ref().is_some_and(untouched) {
+                continue;
+            }
+            if !stat.is_some_and(|stat| stat.is_file()) || hex::encode(contents_digest(&path)?) != *digest {
                 return Ok(Some(format!("`{}` has other contents", item.path.path().display())));
             }
         }

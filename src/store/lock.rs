@@ -132,8 +132,16 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
+/// Whether a file can be somebody's lock: what a link leads to is not ours to open.
+pub(super) fn is_lock(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|stat| stat.is_file())
+}
+
 /// A shared lock on an existing file; `None` where there is none, or it is about to be removed.
 pub(super) fn share(path: &Path) -> io::Result<Option<File>> {
+    if !is_lock(path) {
+        return Ok(None);
+    }
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -148,6 +156,9 @@ pub(super) fn share(path: &Path) -> io::Result<Option<File>> {
 
 /// An exclusive lock on an existing file that nobody uses; `None` where somebody does.
 pub(super) fn seize(path: &Path) -> io::Result<Option<File>> {
+    if !is_lock(path) {
+        return Ok(None);
+    }
     // Opened for writing because network file systems want that for an exclusive lock.
     let file = match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => file,

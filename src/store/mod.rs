@@ -32,12 +32,12 @@ mod state;
 mod trees;
 mod verify;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -163,6 +163,10 @@ struct Inner {
     session: OnceLock<Option<session::Session>>,
     fetcher: fetch::Fetcher,
     digests: Mutex<Option<stat_cache::StatCache>>,
+    /// Files whose bytes this process has compared with their names, as they looked then.
+    proofs: Mutex<HashMap<PathBuf, stat_cache::Stamp>>,
+    /// What is to be said; see [`Store::notes`].
+    notes: Mutex<Vec<String>>,
 }
 
 /// The way out of a full disk.
@@ -237,6 +241,8 @@ impl Store {
             session: OnceLock::new(),
             fetcher: fetch::Fetcher::default(),
             digests: Mutex::new(None),
+            proofs: Mutex::default(),
+            notes: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -259,6 +265,15 @@ impl Store {
     fn lent(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
         let path = self.inner.lender.as_ref()?.join(path);
         path.is_file().then_some(path)
+    }
+
+    /// What people should know of the work of this store since they were last told: each a sentence.
+    pub fn notes(&self) -> Vec<String> {
+        std::mem::take(&mut *self.inner.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note(&self, what: String) {
+        self.inner.notes.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     }
 
     /// The time to mark an entry as used with. Within a session it runs backwards in microseconds:

@@ -15,8 +15,8 @@ use super::Store;
 
 /// Name of the file, below the layout's directory.
 const FILE: &str = "digests";
-/// First bytes of the file; they change with the form of what follows.
-const MAGIC: &[u8; 8] = b"dfstat 1";
+/// First bytes of the file; they change with the form of what follows: a digest of the rest, and the rest.
+const MAGIC: &[u8; 8] = b"dfstat 2";
 /// How many files are remembered.
 const BOUND: usize = 100_000;
 /// A file that was written to so shortly before it was read may be written to again within the
@@ -27,7 +27,7 @@ const USE_DAYS: u32 = 7;
 
 /// What distinguishes a file's contents without reading them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -126,7 +126,9 @@ pub(super) struct StatCache {
 impl StatCache {
     /// What is not such a file counts as an empty one.
     fn parse(bytes: &[u8]) -> Self {
-        let records = bytes.strip_prefix(MAGIC.as_slice()).unwrap_or_default();
+        let rest = bytes.strip_prefix(MAGIC.as_slice()).and_then(|rest| rest.split_first_chunk::<32>());
+        let whole = rest.filter(|(digest, records)| blake3::hash(records) == **digest);
+        let records = whole.map(|(_, records)| records).unwrap_or_default();
         let known = records.chunks_exact(RECORD).filter_map(Known::read);
         Self { known: known.map(|known| ((known.stamp.device, known.stamp.inode), known)).collect(), ..Self::default() }
     }
@@ -134,11 +136,11 @@ impl StatCache {
     fn to_bytes(&self) -> Vec<u8> {
         let mut all: Vec<&Known> = self.known.values().collect();
         all.sort_unstable_by_key(|known| std::cmp::Reverse(known.used));
-        let mut out = MAGIC.to_vec();
+        let mut records = Vec::new();
         for known in all.into_iter().take(BOUND) {
-            known.write(&mut out);
+            known.write(&mut records);
         }
-        out
+        [MAGIC.as_slice(), blake3::hash(&records).as_bytes(), &records].concat()
     }
 
     /// Whether a file's stat data says if it was changed.
@@ -257,6 +259,17 @@ mod tests {
     fn a_damaged_file_is_an_empty_one() {
         assert!(StatCache::parse(b"").known.is_empty());
         assert!(StatCache::parse(b"dfstat 0junk").known.is_empty());
-        assert!(StatCache::parse(b"dfstat 1junk").known.is_empty());
+        assert!(StatCache::parse(b"dfstat 2junk").known.is_empty());
+        let mut cache = StatCache::default();
+        let stamp = Stamp { device: 1, inode: 2, size: 3, modified: (4, 5), changed: (6, 7) };
+        cache.insert(stamp, [9; 32], SystemTime::now());
+        let whole = cache.to_bytes();
+        assert_eq!(StatCache::parse(&whole).get(&stamp), Some([9; 32]));
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            assert!(StatCache::parse(&bytes).known.is_empty(), "byte {at}");
+            assert!(StatCache::parse(&whole[..at]).known.is_empty(), "the first {at}");
+        }
     }
 }

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::entry::Claimed;
-use super::listing;
+use super::listing::{self, Depth};
 use super::trees::{Contents, id_name};
 use super::verify::UNREADABLE;
 use super::{EntryId, Store, TreeRecord};
+use crate::diagnostics::Fault;
 use crate::sys::remove::remove_tree;
 
 /// Below an entry: the directory itself.
@@ -33,8 +34,16 @@ impl Store {
         let entry = self.dir("state").join(kind).join(id_name(key)?);
         let path = entry.join(TREE);
         // Mostly it is there, and then nobody has to wait for anybody.
-        if let Some((lock, _)) = self.open_entry::<Contents>(&entry)? {
-            return Ok(StateDir { path, _lock: lock });
+        if let Some((lock, sealed)) = self.open_entry::<Contents>(&entry)? {
+            let Some(damage) = damage(&entry, &sealed.contents.digest, Depth::Changed)? else {
+                return Ok(StateDir { path, _lock: lock });
+            };
+            drop(lock);
+            if !self.discard(&entry)? {
+                let message = format!("the store's directory {} is damaged ({damage}), and in use", entry.display());
+                return Err(Fault::failed(message).hint("build again when no other build goes on").into());
+            }
+            self.note(format!("a directory of the store ({kind}) was damaged, and is made anew: {damage}"));
         }
         let _claim = match self.claim::<Contents>(&state_lock(kind, &key.0), &entry, &mut |_| {})? {
             Claimed::Sealed(lock, _) => return Ok(StateDir { path, _lock: lock }),
@@ -63,10 +72,15 @@ impl Store {
     /// What is no longer as it was sealed in a directory, every byte read.
     pub(super) fn state_damage(&self, entry: &Path) -> Result<Option<String>> {
         let Some((_lock, sealed)) = self.open_entry::<Contents>(entry)? else { return Ok(Some(UNREADABLE.to_owned())) };
-        match listing::read(entry, &sealed.contents.digest)? {
-            Ok(listing) => listing.lacks(&entry.join(TREE)),
-            Err(damage) => Ok(Some(damage.to_owned())),
-        }
+        damage(entry, &sealed.contents.digest, Depth::All)
+    }
+}
+
+/// What is no longer as it was sealed in a directory; `None` for a whole one.
+fn damage(entry: &Path, digest: &str, depth: Depth) -> Result<Option<String>> {
+    match listing::read(entry, digest)? {
+        Ok(listing) => listing.lacks(&entry.join(TREE), depth),
+        Err(damage) => Ok(Some(damage.to_owned())),
     }
 }
 

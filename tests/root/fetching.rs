@@ -360,3 +360,23 @@ fn debootstrap_goes_over_the_proxy_of_the_hosts_apt_too() {
     assert!(!output.status.success() && !said.contains("could not get the Release file"), "{said}");
     assert_eq!(case.server.sent("dists/stable/InRelease"), 2, "asked by debforge, then by debootstrap: {said}");
 }
+
+#[test]
+fn a_package_that_is_damaged_in_the_store_heals_and_that_is_said() {
+    let case = case!();
+    case.recipe("[two]", SIGNED, "");
+    case.build().success();
+    let blobs = fs::read_dir(case.project.store().join("v1/blobs/sha256")).unwrap().map(|entry| entry.unwrap().path());
+    let debs: Vec<_> = blobs.filter(|path| fs::read(path).unwrap().starts_with(b"!<arch>")).collect();
+    assert!(!debs.is_empty());
+    for deb in &debs {
+        let modified = fs::metadata(deb).unwrap().modified().unwrap();
+        let mut bytes = fs::read(deb).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(deb, bytes).unwrap();
+        fs::File::options().write(true).open(deb).unwrap().set_modified(modified).unwrap();
+    }
+    case.project.build(["--no-cache"]).success().says("in the store was damaged, and is made anew");
+    assert_eq!(case.text("usr/share/two").as_deref(), Some("two\n"));
+    case.project.run(["store", "verify"]).success();
+}

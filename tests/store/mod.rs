@@ -1,6 +1,7 @@
 //! The store, used as builds use it.
 
 mod crash;
+mod damage;
 mod digest;
 mod disk;
 mod fetch;

@@ -8,6 +8,7 @@ use crate::harness::Project;
 use crate::harness::http::{Manner, Server};
 use crate::harness::project::Finished;
 use crate::harness::repository::{Deb, Repository};
+use crate::machine::{needs_machine, needs_uml};
 
 const SECRET: &str = "correct-horse";
 
@@ -231,4 +232,44 @@ fn known_secrets_are_made_anew_on_the_first_start() {
         assert!(!has(gone), "{gone}");
     }
     assert!(has("etc/bind/rndc.key"));
+}
+
+/// Files with a secret that all users may read, directories on the way considered.
+fn readable(dir: &Path, secret: &str) -> Vec<String> {
+    let open = |path: &Path, bit: u32| path.metadata().is_ok_and(|meta| meta.permissions().mode() & bit != 0);
+    let reachable = |path: &str| {
+        let path = Path::new(path);
+        open(path, 0o4)
+            && path.ancestors().skip(1).take_while(|above| above.starts_with(dir)).all(|above| open(above, 0o1))
+    };
+    found_in(dir, secret).into_iter().filter(|path| reachable(path)).collect()
+}
+
+fn keeps_variables_to_its_user(project: &Project, more: &[&str]) {
+    let variable = format!("token:{SECRET}");
+    let environment = format!("PASSWORD:{SECRET}");
+    let args = ["build", "recipe.yaml", "--artifactdir", "out", "-t", &variable, "-e", &environment];
+    let mut build = project.start(args.into_iter().chain(more.iter().copied()));
+    let has_begun = |scratch: fs::DirEntry| {
+        ["machine/orders.json", "artifacts/begun"].iter().any(|name| scratch.path().join(name).exists())
+    };
+    let scratch = project.store().join("v1/scratch");
+    build.wait_until("the step", || fs::read_dir(&scratch).is_ok_and(|all| all.flatten().any(has_begun)));
+    assert_eq!(readable(project.store(), SECRET), Vec::<String>::new());
+    build.finish().success();
+    assert_eq!(readable(project.store(), SECRET), Vec::<String>::new());
+}
+
+const HAS_SECRETS: &str = "  - action: run\n    environment: {TOKEN: '{{ token }}'}\n    command: touch $ARTIFACTDIR/begun; test {{ token }} = $TOKEN; sleep 1\n";
+
+#[test]
+fn what_variables_say_nobody_else_can_read() {
+    keeps_variables_to_its_user(&tiny!(HAS_SECRETS), &[]);
+}
+
+#[test]
+fn what_variables_say_nobody_else_can_read_with_a_machine() {
+    needs_uml!();
+    let Some(project) = Project::new().kernel_of("uml").tiny(HAS_SECRETS) else { skip!("needs a static busybox") };
+    keeps_variables_to_its_user(&project, &["-b", "uml"]);
 }

@@ -34,7 +34,7 @@ mod verify;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -201,6 +201,19 @@ const DIRECTORIES: [&str; 16] = [
     "validators",
 ];
 
+/// Those of them with files of target systems.
+const WITH_ROOTS: [&str; 3] = ["scratch", "trash", "trees"];
+
+/// Lets nobody else into a directory: what is set-user-id in a system that is built, with whatever faults it has,
+/// would be so for every user of this machine.
+fn close(dir: &Path) -> std::io::Result<()> {
+    let about = dir.metadata()?;
+    if about.mode() & 0o077 == 0 || about.uid() != nix::unistd::geteuid().as_raw() {
+        return Ok(());
+    }
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+}
+
 impl Store {
     /// `$DEBFORGE_STORE`, else `debforge` below the XDG cache directory.
     pub fn default_location() -> PathBuf {
@@ -224,6 +237,9 @@ impl Store {
         for dir in DIRECTORIES {
             let dir = base.join(dir);
             std::fs::create_dir_all(&dir).with_context(|| format!("making the store's {}", dir.display()))?;
+        }
+        for dir in WITH_ROOTS.map(|dir| base.join(dir)) {
+            close(&dir).with_context(|| format!("closing the store's {} to others", dir.display()))?;
         }
         let root = root.canonicalize().with_context(|| format!("opening the store {}", root.display()))?;
         let base = root.join(LAYOUT);

@@ -20,6 +20,8 @@ const AUTO_DETECT: [&str; 2] = ["proxy-auto-detect", "proxyautodetect"];
 pub struct AptProxies {
     /// Values by names below `Acquire`, in lower case.
     settings: HashMap<String, String>,
+    /// Why they are not known.
+    unknown: Option<String>,
     /// What was found for the servers asked so far.
     detected: Mutex<HashMap<String, Option<String>>>,
 }
@@ -30,7 +32,13 @@ impl AptProxies {
         static PROXIES: OnceLock<AptProxies> = OnceLock::new();
         PROXIES.get_or_init(|| {
             let dump = Command::new("apt-config").args(["dump", "--format", "%f %v%n", "Acquire"]).output();
-            dump.map(|output| Self::read(&String::from_utf8_lossy(&output.stdout))).unwrap_or_default()
+            let unknown = match dump {
+                Ok(output) if output.status.success() => return Self::read(&String::from_utf8_lossy(&output.stdout)),
+                Ok(output) => format!("failed ({})", output.status),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Self::default(),
+                Err(error) => format!("cannot be started: {error}"),
+            };
+            Self { unknown: Some(unknown), ..Self::default() }
         })
     }
 
@@ -39,7 +47,7 @@ impl AptProxies {
         // What is empty takes back what was set before.
         let mut all: HashMap<String, String> = settings.iter().cloned().collect();
         all.retain(|_, value| !value.trim().is_empty());
-        Self { settings: all, detected: Mutex::default() }
+        Self { settings: all, unknown: None, detected: Mutex::default() }
     }
 
     /// Reads what `apt-config dump --format '%f %v%n' Acquire` prints.
@@ -50,7 +58,7 @@ impl AptProxies {
             let name = name.strip_prefix("acquire::http").map(|_| name["acquire::".len()..].to_owned())?;
             (!value.trim().is_empty()).then(|| (name, value.trim().to_owned()))
         };
-        Self { settings: dump.lines().filter_map(setting).collect(), detected: Mutex::default() }
+        Self { settings: dump.lines().filter_map(setting).collect(), unknown: None, detected: Mutex::default() }
     }
 
     /// The proxy to reach a URL by; `None` where the server is asked itself.
@@ -60,6 +68,10 @@ impl AptProxies {
 
     /// What is set for a URL: a proxy, or [`DIRECT`]; `None` where nothing is.
     pub fn set_for(&self, url: &Url) -> Result<Option<String>> {
+        if let Some(why) = &self.unknown {
+            let fault = Fault::machine(format!("`apt-config dump`, which is to say what apt's proxy is, {why}"));
+            return Err(fault.hint("`http_proxy` and `https_proxy` in the environment go before it").into());
+        }
         let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
         // https takes over what is set for http alone.
         let methods: &[&str] = if url.scheme() == "https" { &["https", "http"] } else { &["http"] };
@@ -106,6 +118,13 @@ mod tests {
 
     fn proxy(dump: &str, url: &str) -> Option<String> {
         AptProxies::read(dump).to(&Url::parse(url).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_machine_that_does_not_say_is_not_taken_for_one_without_a_proxy() {
+        let proxies = AptProxies { unknown: Some("failed (signal: 9)".into()), ..AptProxies::default() };
+        let fault = proxies.to(&Url::parse("http://m.example/").unwrap()).unwrap_err();
+        assert!(fault.to_string().contains("failed (signal: 9)"), "{fault}");
     }
 
     #[test]

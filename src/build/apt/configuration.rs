@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use super::session::{Apt, Base};
 use super::settings;
 use crate::build::files::RootFiles;
+use crate::debian::system;
 use crate::sandbox::{Bind, Isolation};
 
 impl Apt<'_> {
@@ -63,6 +64,19 @@ impl Apt<'_> {
             binds.push(Bind { source: empty, target: main.into(), read_only: true });
         }
         Ok(Some(binds))
+    }
+
+    /// Lays out what apt, and who gets out of the root that it enters, sees of the host's settings; the directory.
+    pub(super) fn host_settings(&self) -> Result<PathBuf> {
+        let directory = self.directory.join("host-etc");
+        if !directory.exists() {
+            system::copy_settings(&directory, "").context("laying out the settings that apt sees")?;
+            let (main, parts) = settings::FILES;
+            let below = |path: &str| directory.join(path.trim_start_matches("/etc/"));
+            fs::create_dir_all(below(parts)).context("laying out the settings that apt sees")?;
+            fs::write(below(main), "").context("laying out the settings that apt sees")?;
+        }
+        Ok(directory)
     }
 
     fn etc(&self, base: Base) -> PathBuf {

@@ -139,6 +139,8 @@ impl Apt<'_> {
             in_root,
             true,
         );
+        // Who gets out of the root that apt enters finds programs, and nothing else of the host's.
+        runner = runner.programs_only(&self.host_settings()?, Vec::new());
         runner = runner.maintainer_scripts().network(self.options.network);
         if let Some(binds) = in_place {
             environment.remove("APT_CONFIG");

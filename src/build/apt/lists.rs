@@ -349,6 +349,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_link_out_of_the_root_tells_nothing_of_the_host() {
+        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir_all(root.path().join("var/lib/dpkg")).unwrap();
+        fs::write(outside.path().join("arch"), "riscv64\n").unwrap();
+        std::os::unix::fs::symlink(outside.path().join("arch"), root.path().join("var/lib/dpkg/arch")).unwrap();
+        assert_eq!(architectures(root.path(), Architecture::Amd64), ["amd64"]);
+    }
+
+    #[test]
     fn names_files_as_apt_does() {
         assert_eq!(
             file_name("http://m.example/debian/dists/trixie/main/binary-amd64/Packages"),

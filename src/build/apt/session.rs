@@ -15,7 +15,7 @@ use crate::build::files::RootFiles;
 use crate::debian::package_list::{self, Package};
 use crate::debian::sources::Sources;
 use crate::diagnostics::{Fault, FaultKind, fault_of};
-use crate::sandbox::{Bind, Command, Exit, Input, Told, View};
+use crate::sandbox::{Bind, Command, Exit, Input, Isolation, Told, View};
 use crate::store::StateDir;
 use crate::store::fetch::Request;
 
@@ -236,17 +236,24 @@ impl<'a> Apt<'a> {
             argv.insert(1, format!("--option=Dir::State::extended_states={}", copy.display()));
         }
         self.configure(state, base, "ask", &[], &mut argv, &mut environment)?;
+        let settings = self.host_settings()?;
+        // The view hides the host's temporary directories, which any of these may be in.
+        let mut binds = vec![
+            self.archives(),
+            Bind { source: state.into(), target: state.into(), read_only: self.state.is_some() },
+            Bind { source: self.cx.root.into(), target: self.cx.root.into(), read_only: true },
+        ];
+        if self.cx.sandbox.isolation == Isolation::Namespaces {
+            binds.push(Bind { source: settings.clone(), target: "/etc".into(), read_only: true });
+        }
+        // The root's own configuration names programs that apt runs.
+        let writable = vec![self.cx.scratch.into()];
         let command = Command {
             argv,
             environment,
             directory: None,
-            view: View::Host { root: None, writable: vec![self.cx.scratch.into()] },
-            // The view hides the host's temporary directories, which any of these may be in.
-            binds: vec![
-                self.archives(),
-                Bind { source: state.into(), target: state.into(), read_only: self.state.is_some() },
-                Bind { source: self.cx.root.into(), target: self.cx.root.into(), read_only: true },
-            ],
+            view: View::HostPrograms { root: None, writable, settings, hidden: Vec::new() },
+            binds,
             network: false,
             input: Input::Null,
             uniform: None,

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use super::session::{Apt, Base};
 use super::settings;
 use crate::build::files::RootFiles;
+use crate::build::inside::Inside;
 use crate::debian::system;
 use crate::sandbox::{Bind, Isolation};
 
@@ -55,8 +56,10 @@ impl Apt<'_> {
         if self.cx.sandbox.isolation != Isolation::Namespaces || !Path::new(parts).is_dir() {
             return Ok(None);
         }
-        let own = self.etc(Base::Root).join("apt.conf.d");
-        let source = if own.is_dir() { own } else { self.etc(Base::Empty).join("apt.conf.d") };
+        // A link there leads to a directory of the root, or to none.
+        let own = Inside::open(self.cx.root)?.resolve(Path::new(parts)).map(|own| self.cx.root.join(own));
+        let own = own.ok().filter(|own| own.is_dir());
+        let source = own.unwrap_or_else(|| self.etc(Base::Empty).join("apt.conf.d"));
         let mut binds = vec![Bind { source, target: parts.into(), read_only: true }];
         if Path::new(main).is_file() {
             let empty = self.directory.join("empty.conf");

@@ -14,7 +14,7 @@ use crate::build::command::Runner;
 use crate::build::files::RootFiles;
 use crate::build::inside::Inside;
 use crate::build::{BuildContext, InputContext, cleanup};
-use crate::debian::host;
+use crate::debian::{host, system};
 use crate::diagnostics::{Fault, Remedy, fault_of};
 use crate::store::fetch::{Fetched, Request};
 
@@ -166,7 +166,7 @@ impl<'a> Session<'a> {
         let count = wanted.len();
         let mut done = 0;
         let argv = self.argv(&[operation], packages);
-        self.runner(argv, self.keyrings()?.as_deref())
+        self.runner(argv, self.keyrings()?.as_deref())?
             .hint("`pacman.conf` says which repositories there are, and which signatures they need")
             .run_with("installing packages", &mut |_, line| {
                 let line = line.trim_start_matches(|letter: char| "()/ ".contains(letter) || letter.is_ascii_digit());
@@ -187,7 +187,7 @@ impl<'a> Session<'a> {
     fn choose(&self, operation: &str, packages: &[String]) -> Result<Vec<(String, String)>> {
         let mut argv = self.argv(&[operation, "--print", "--print-format", "%r %l"], packages);
         argv.extend(["--logfile".into(), "/dev/null".into()]);
-        let output = self.runner(argv, None).output("choosing packages")?;
+        let output = self.runner(argv, None)?.output("choosing packages")?;
         let named = output.lines().filter_map(|line| {
             let (repository, address) = line.split_once(' ')?;
             let known = self.databases.contains_key(repository) && address.contains("://");
@@ -262,13 +262,18 @@ impl<'a> Session<'a> {
     }
 
     /// pacman in the sandbox, with these keyrings where it needs any.
-    fn runner(&self, argv: Vec<String>, keyrings: Option<&str>) -> Runner<'_> {
+    fn runner(&self, argv: Vec<String>, keyrings: Option<&str>) -> Result<Runner<'_>> {
         let config = self.directory.join("pacman.conf").display().to_string();
         let mut all: Vec<String> = ["sh", "-e", "-u", "-c", SCRIPT, "pacman"].map(str::to_owned).to_vec();
         let needed = if keyrings.is_some() { "yes" } else { "no" };
         all.extend([config, keyrings.unwrap_or_default().to_owned(), needed.to_owned()]);
         all.extend(argv);
-        self.cx.host(all)
+        let settings = self.directory.join("host-etc");
+        if !settings.exists() {
+            system::copy_settings(&settings, "").context("laying out the settings that pacman sees")?;
+        }
+        // Scripts of packages may leave the root that pacman enters, as with apt.
+        Ok(self.cx.host(all).programs_only(&settings, Vec::new()))
     }
 
     /// The root's own keyrings, or where it has none, as before its first package, the host's, which are inputs; one a

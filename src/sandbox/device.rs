@@ -25,11 +25,35 @@ pub(super) const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
+/// Devices of our own, each to be mounted on a file, where they can be made in the empty directory `at`, else the
+/// host's. Whoever mounts them needs no other device to open where they are.
+pub(super) fn apart(at: &OwnedFd, host: &OwnedFd) -> Result<Vec<(&'static str, OwnedFd)>> {
+    let one = |(name, major, minor): (&'static str, u64, u64)| {
+        let doing = || format!("making /dev/{name}");
+        node(at, host, name, major, minor).with_context(doing)?;
+        Ok((name, sys::mount::clone_tree(&held(at).join(name)).with_context(doing)?))
+    };
+    DEVICES.into_iter().map(one).collect()
+}
+
+/// Mounts them in a directory that stands for /dev.
+pub(super) fn place(dev: &OwnedFd, devices: &[(&str, OwnedFd)]) -> Result<()> {
+    for (name, tree) in devices {
+        mount_node(dev, name, tree).with_context(|| format!("making /dev/{name}"))?;
+    }
+    Ok(())
+}
+
 /// Fills an empty directory that stands for /dev. `host` is the host's, which may be covered by now.
 pub(super) fn fill(dev: &OwnedFd, host: &OwnedFd) -> Result<()> {
     for (name, major, minor) in DEVICES {
         node(dev, host, name, major, minor).with_context(|| format!("making /dev/{name}"))?;
     }
+    furnish(dev)
+}
+
+/// Makes what /dev has beside devices.
+pub(super) fn furnish(dev: &OwnedFd) -> Result<()> {
     for (name, target) in LINKS {
         symlinkat(target, dev, name).with_context(|| format!("making /dev/{name}"))?;
     }
@@ -51,10 +75,13 @@ fn node(dev: &OwnedFd, host: &OwnedFd, name: &str, major: u64, minor: u64) -> Re
         }
         nix::unistd::unlinkat(dev, name, nix::unistd::UnlinkatFlags::NoRemoveDir)?;
     }
-    let tree = sys::mount::clone_tree(&held(host).join(name))?;
+    mount_node(dev, name, &sys::mount::clone_tree(&held(host).join(name))?)
+}
+
+fn mount_node(dev: &OwnedFd, name: &str, tree: &OwnedFd) -> Result<()> {
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let target = openat(dev, name, flags, Mode::from_bits_truncate(0o644))?;
-    sys::mount::attach(&tree, &target.as_fd())?;
+    sys::mount::attach(tree, &target.as_fd())?;
     Ok(())
 }
 

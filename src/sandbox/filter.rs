@@ -4,8 +4,11 @@
 //! reach the disk before it goes on. dpkg alone asks for it twice per package. Remounting is refused: of what
 //! root's command sees, most is the host's, in whatever mount namespace.
 
+mod machine;
+
 use seccompiler::sock_filter;
 
+pub(super) use self::machine::no_machine;
 use super::supervisor::Wanted;
 
 /// The calls by kernel architecture (linux/audit.h) and number (the kernel's syscall tables): sync,
@@ -62,6 +65,8 @@ const SOCKET: &[(u32, u32, Option<u32>)] = &[
 const IO_URING_SETUP: u32 = 425;
 /// Families of sockets that stay in the machine (linux/socket.h): unix, netlink, alg.
 const INWARD: [u32; 3] = [1, 16, 38];
+/// Those and the ones that a network namespace keeps apart: inet, inet6, packet. Others, as vsock, know no namespace.
+const APART: [u32; 6] = [1, 2, 10, 16, 17, 38];
 
 /// brk(2) of i386 and of arm, which C libraries begin with.
 const FOREIGN_BRK: u32 = 45;
@@ -142,6 +147,15 @@ pub(super) fn no_remounts() -> Vec<sock_filter> {
 
 /// Refuses sockets of every network, as a kernel without it would.
 pub(super) fn no_network() -> Vec<sock_filter> {
+    only_sockets(&INWARD)
+}
+
+/// Refuses sockets that no network namespace keeps apart, as those to a hypervisor.
+pub(super) fn no_strange_sockets() -> Vec<sock_filter> {
+    only_sockets(&APART)
+}
+
+fn only_sockets(families: &[u32]) -> Vec<sock_filter> {
     let mut program = vec![instruction(LOAD_WORD, 0, 0, ARCHITECTURE)];
     for (architecture, socket, call) in SOCKET {
         let mut block = vec![
@@ -161,11 +175,11 @@ pub(super) fn no_network() -> Vec<sock_filter> {
             ]);
         }
         block.extend([
-            instruction(JUMP_IF_EQUAL, 0, INWARD.len() as u8 + 2, *socket),
+            instruction(JUMP_IF_EQUAL, 0, families.len() as u8 + 2, *socket),
             instruction(LOAD_WORD, 0, 0, argument(*architecture, 0)),
         ]);
-        for (position, family) in INWARD.iter().enumerate() {
-            block.push(instruction(JUMP_IF_EQUAL, (INWARD.len() - position) as u8, 0, *family));
+        for (position, family) in families.iter().enumerate() {
+            block.push(instruction(JUMP_IF_EQUAL, (families.len() - position) as u8, 0, *family));
         }
         block.extend([instruction(RETURN, 0, 0, NO_FAMILY), instruction(RETURN, 0, 0, ALLOW)]);
         program.push(instruction(JUMP_IF_EQUAL, 0, block.len() as u8, *architecture));
@@ -223,7 +237,7 @@ mod tests {
     }
 
     /// Runs the program as the kernel would.
-    fn judge_with(program: &[sock_filter], architecture: u32, number: u32, arguments: [u32; 6]) -> u32 {
+    pub(super) fn judge_with(program: &[sock_filter], architecture: u32, number: u32, arguments: [u32; 6]) -> u32 {
         let word = |offset: u32| match offset {
             NUMBER => number,
             ARCHITECTURE => architecture,
@@ -293,6 +307,9 @@ mod tests {
             }
             assert_eq!(judged(*socket + 1, 2), ALLOW);
             assert_eq!(judged(IO_URING_SETUP, 2), UNKNOWN_CALL);
+            let apart = |family| judge_with(&no_strange_sockets(), *architecture, *socket, [family, 0, 0, 0, 0, 0]);
+            assert!([1, 2, 10, 16, 17].map(apart).iter().all(|verdict| *verdict == ALLOW));
+            assert!([15, 31, 40, 44].map(apart).iter().all(|verdict| *verdict == NO_FAMILY));
             if let Some(call) = call {
                 assert_eq!((judged(*call, 1), judged(*call, 3)), (NO_FAMILY, ALLOW));
             }

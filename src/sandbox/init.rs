@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -26,8 +26,9 @@ use serde::{Deserialize, Serialize};
 use super::place::Created;
 use super::supervisor::{HandOver, Heard, handlers};
 use super::{
-    Command, Exit, Input, Isolation, Told, View, constant, descendants, filter, in_initial_user_namespace, limits, view,
+    Command, Exit, Input, Isolation, Told, View, constant, descendants, fence, filter, forbids, limits, powers, view,
 };
+use crate::sys::network;
 use crate::sys::process::{self, Fork};
 
 /// What the process gets to know.
@@ -55,8 +56,10 @@ pub(super) enum Report {
     Refused(String),
     /// The command leaves this in a directory for temporary files, and it has to go with the command.
     Left(PathBuf),
-    /// The command could not be started.
-    Failed(String),
+    /// The command, about to begin, has looked and has no network.
+    Offline,
+    /// The command could not be started; `forbidden` where the kernel has refused what would keep it apart.
+    Failed { why: String, forbidden: bool },
     /// The command ended.
     Ended(Exit),
 }
@@ -71,6 +74,14 @@ fn send(reports: &OwnedFd, report: &Report) {
     }
 }
 
+fn failed(error: &anyhow::Error) -> Report {
+    let codes = error.chain().filter_map(|cause| {
+        let own = cause.downcast_ref::<Errno>().copied();
+        own.or_else(|| cause.downcast_ref::<std::io::Error>()?.raw_os_error().map(Errno::from_raw))
+    });
+    Report::Failed { why: format!("{error:#}"), forbidden: codes.into_iter().any(forbids) }
+}
+
 /// Takes up the job that the descriptor holds.
 pub(super) fn run(fd: RawFd) -> Result<()> {
     let mut text = String::new();
@@ -79,7 +90,7 @@ pub(super) fn run(fd: RawFd) -> Result<()> {
     let reports = process::adopt(job.reports)?;
     let result = outer(&job, &reports);
     if let Err(error) = &result {
-        send(&reports, &Report::Failed(format!("{error:#}")));
+        send(&reports, &failed(error));
     }
     result
 }
@@ -253,7 +264,7 @@ fn set_up(job: &Job, reports: &OwnedFd, alive: &OwnedFd) -> Result<()> {
     }
     nix::unistd::sethostname(constant::NODE_NAME).context("setting the host name")?;
     if !job.command.network {
-        crate::sys::network::loopback_up().context("setting up the loopback interface")?;
+        network::loopback_up().context("setting up the loopback interface")?;
     }
     view::enter(&job.command, &mut |created| {
         if !created.is_empty() {
@@ -276,29 +287,25 @@ fn hand_over(job: &Job, reports: &OwnedFd) -> Result<Option<HandOver>> {
 fn answer(hand_over: Option<HandOver>, child: Pid, reports: &OwnedFd) {
     let Some(hand_over) = hand_over else { return };
     if let Err(error) = hand_over.answer(child, &mut |note| send(reports, &Report::Note(note))) {
-        send(reports, &Report::Failed(format!("{error:#}")));
+        send(reports, &failed(&error));
         let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
     }
 }
 
 fn fail(reports: &OwnedFd, error: &anyhow::Error) -> ! {
-    send(reports, &Report::Failed(format!("{error:#}")));
+    send(reports, &failed(error));
     process::exit_now(70)
 }
 
 fn become_command(job: &Job, hand_over: Option<HandOver>, reports: &OwnedFd) -> ! {
-    let error = match try_become(job, hand_over) {
+    let error = match try_become(job, hand_over, reports) {
         Ok(never) => match never {},
         Err(error) => error,
     };
     fail(reports, &error)
 }
 
-/// Capabilities over the machine itself, which no product needs (linux/capability.h): sys_module, sys_rawio,
-/// sys_boot, sys_time, syslog, wake_alarm, perfmon, bpf.
-const OF_THE_MACHINE: [u32; 8] = [16, 17, 22, 25, 34, 35, 38, 39];
-
-fn try_become(job: &Job, hand_over: Option<HandOver>) -> Result<std::convert::Infallible> {
+fn try_become(job: &Job, hand_over: Option<HandOver>, reports: &OwnedFd) -> Result<std::convert::Infallible> {
     let command = &job.command;
     let directory = command.directory.as_deref().unwrap_or(Path::new("/"));
     nix::unistd::chdir(directory).with_context(|| format!("entering the directory {}", directory.display()))?;
@@ -309,20 +316,23 @@ fn try_become(job: &Job, hand_over: Option<HandOver>) -> Result<std::convert::In
     if !command.remounts {
         forbid(&filter::no_remounts());
     }
-    // In namespaces it has a network of its own.
-    if !command.network && job.isolation == Isolation::Chroot && !forbid(&filter::no_network()) {
-        bail!("the network cannot be kept from it");
+    if powers::runs_the_target(command) && !forbid(&filter::no_machine()) {
+        bail!("the calls that lead to this machine cannot be kept from it");
     }
-    if !command.remounts {
-        for capability in OF_THE_MACHINE {
-            // In a user namespace they are of no effect.
-            if let Err(error) = process::drop_capability(capability)
-                && in_initial_user_namespace()
-            {
-                bail!("the capability {capability} over this machine cannot be taken from it: {error}");
-            }
-        }
+    let sockets = match job.isolation {
+        // It has a network of its own, where it has none.
+        Isolation::Namespaces => filter::no_strange_sockets(),
+        Isolation::Chroot if command.network => filter::no_strange_sockets(),
+        Isolation::Chroot => filter::no_network(),
+    };
+    let kept = (command.network && !powers::held(command)) || forbid(&sockets);
+    if !command.network {
+        ensure!(kept, "the network cannot be kept from it");
+        prove_offline(job.isolation)?;
+        send(reports, &Report::Offline);
     }
+    fence::raise(command, job.isolation)?;
+    powers::reduce(command, job.isolation)?;
     process::reset_signals();
     let argv = strings(command.argv.iter().cloned())?;
     let environment = strings(command.environment.iter().map(|(name, value)| format!("{name}={value}")))?;
@@ -347,6 +357,18 @@ fn try_become(job: &Job, hand_over: Option<HandOver>) -> Result<std::convert::In
         Some((path, Errno::ENOENT)) => bail!("the interpreter of {path} is missing"),
         Some((path, error)) => bail!("{path}: {}", error.desc()),
     }
+}
+
+/// Looks, in the process that is about to become the command, that it has no network: what was asked of the kernel is
+/// not taken for what it did.
+fn prove_offline(isolation: Isolation) -> Result<()> {
+    let looked = match isolation {
+        Isolation::Namespaces => network::ways_out(),
+        Isolation::Chroot => network::families_out(),
+    };
+    let ways = looked.context("looking whether it has no network")?;
+    ensure!(ways.is_empty(), "it is to have no network, and has {}", ways.join(", "));
+    Ok(())
 }
 
 /// Where a program is looked for (execvp(3)).

@@ -8,13 +8,17 @@ pub mod constant;
 mod cover;
 mod descendants;
 mod device;
+mod fence;
 mod filter;
 mod init;
 mod limits;
 mod lines;
+mod mounts;
 mod place;
 mod plain;
+mod powers;
 mod run;
+mod sockets;
 mod stated;
 mod supervisor;
 mod uniform;
@@ -24,9 +28,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use constant::Told;
+pub use fence::missing as unfenced;
 pub use uniform::Uniform;
 
 /// What keeps a command apart from the host.
@@ -150,6 +156,27 @@ impl Exit {
     pub fn success(self) -> bool {
         self == Self::Code(0)
     }
+}
+
+/// A command was not started because the kernel forbids what would keep it apart, rather than because something
+/// went wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Forbidden(pub String);
+
+/// Whether a code of the kernel's says that something is not to be had here, and will not be the next time either.
+pub(crate) fn forbids(code: Errno) -> bool {
+    // ENOSPC is a limit of namespaces (user_namespaces(7)).
+    matches!(
+        code,
+        Errno::EPERM
+            | Errno::EACCES
+            | Errno::ENOSYS
+            | Errno::EINVAL
+            | Errno::EOPNOTSUPP
+            | Errno::ENOSPC
+            | Errno::EUSERS
+    )
 }
 
 /// Runs commands.

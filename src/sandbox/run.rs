@@ -17,7 +17,7 @@ use nix::unistd::{Pid, pipe2};
 use super::init::{Job, Report, number};
 use super::lines::Lines;
 use super::plain::Copies;
-use super::{Command, Exit, Input, Isolation, Sandbox, Stream};
+use super::{Command, Exit, Forbidden, Input, Isolation, Sandbox, Stream};
 use crate::diagnostics::Fault;
 use crate::sys::process::inherit;
 use crate::sys::remove::remove_wholly;
@@ -140,6 +140,8 @@ enum Output<'a> {
 /// A command that runs.
 struct Started {
     child: Child,
+    /// Whether it is to have a network.
+    network: bool,
     reports: File,
     reported: Vec<u8>,
 }
@@ -172,7 +174,7 @@ impl Started {
             [&job, &reports_there].into_iter().chain(namespace).chain(kept.iter().copied()).collect();
         inherit(&mut program, &handed_over);
         let child = program.spawn().context("starting the sandbox")?;
-        Ok(Self { child, reports: reports.into(), reported: Vec::new() })
+        Ok(Self { child, network: command.network, reports: reports.into(), reported: Vec::new() })
     }
 
     /// Passes on output until the command and all its descendants are gone.
@@ -226,6 +228,7 @@ impl Started {
         let mut ended = None;
         let mut failed = None;
         let mut refused = None;
+        let mut offline = false;
         let (mut created, mut left) = (Vec::new(), Vec::new());
         for line in self.reported.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice(line).context("reading how the command ended")? {
@@ -233,7 +236,8 @@ impl Started {
                 Report::Left(path) => left.push(path),
                 Report::Note(why) => on_line(Stream::Note, &why),
                 Report::Refused(what) => refused = refused.or(Some(what)),
-                Report::Failed(why) => failed = failed.or(Some(why)),
+                Report::Offline => offline = true,
+                Report::Failed { why, forbidden } => failed = failed.or(Some((why, forbidden))),
                 Report::Ended(exit) => ended = Some(exit),
             }
         }
@@ -252,7 +256,11 @@ impl Started {
                 .into());
         }
         match (failed, ended) {
-            (Some(why), _) => bail!("{why}"),
+            (Some((why, true)), _) => Err(Forbidden(why).into()),
+            (Some((why, false)), _) => bail!("{why}"),
+            (None, Some(_)) if !self.network && !offline => {
+                bail!("the command did not say that it has no network, which it was to have none of")
+            }
             (None, Some(exit)) => Ok(exit),
             // Killed with its process 1, by us or by the kernel.
             (None, None) => Ok(Exit::Signal(Signal::SIGKILL as i32)),

@@ -11,7 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, fstat};
 
 use super::place::{Created, Kind, Root};
-use super::{Command, Told, View, cover, device};
+use super::{Command, Told, View, cover, device, powers};
 use crate::debian::system::{DATABASES, PROGRAMS};
 use crate::sys;
 
@@ -20,6 +20,8 @@ struct Taken {
     tree: OwnedFd,
     kind: Kind,
     target: PathBuf,
+    /// Whether it is a device.
+    device: bool,
     /// Number of a block device.
     block: Option<u64>,
 }
@@ -30,7 +32,8 @@ impl Taken {
         let tree = sys::mount::clone_tree(source).with_context(|| format!("binding {}", source.display()))?;
         let meta = source.metadata()?;
         let block = meta.file_type().is_block_device().then(|| meta.rdev());
-        Ok(Self { tree, kind, target: target.into(), block })
+        let device = block.is_some() || meta.file_type().is_char_device();
+        Ok(Self { tree, kind, target: target.into(), device, block })
     }
 }
 
@@ -44,6 +47,8 @@ struct Builder {
     told: Told,
     /// Whether the command works on a device, and so has to find it and its mounts.
     device: bool,
+    /// Whether it is one that opens no device but those that it is given.
+    held: bool,
 }
 
 /// Makes `view` with its binds this process's file system. This process has a mount namespace of
@@ -64,7 +69,14 @@ pub(super) fn enter(command: &Command, report: &mut dyn FnMut(&[Created])) -> Re
     }
     let devices = open("/dev", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .context("opening the host's /dev")?;
-    let mut builder = Builder { devices, created: Vec::new(), private: HashSet::new(), told: *told, device: *device };
+    let mut builder = Builder {
+        devices,
+        created: Vec::new(),
+        private: HashSet::new(),
+        told: *told,
+        device: *device,
+        held: powers::held(command),
+    };
     let result = match view {
         View::Chroot { root } => builder.chroot(root, taken),
         View::Host { root, writable } => builder.host(root.as_deref(), writable, taken, false),
@@ -89,6 +101,7 @@ impl Builder {
             }
             _ => {}
         }
+        self.forbid_devices(&tree).with_context(|| format!("mounting the root {}", path.display()))?;
         sys::mount::attach(&tree, &Root::open(path)?.find(Path::new("/"))?)
             .with_context(|| format!("mounting the root {}", path.display()))?;
         let root = Root::open(path)?;
@@ -166,6 +179,9 @@ impl Builder {
         {
             return Ok(());
         }
+        if !taken.device {
+            self.forbid_devices(&taken.tree).with_context(|| format!("binding to {}", taken.target.display()))?;
+        }
         let target = root.make(&taken.target, taken.kind, &mut self.created)?;
         sys::mount::attach(&taken.tree, &target).with_context(|| format!("binding to {}", taken.target.display()))
     }
@@ -179,7 +195,16 @@ impl Builder {
         }
         if wanted("/dev") {
             let fd = self.tmpfs(root, "/dev", "mode=755,size=1m", MsFlags::MS_NOSUID)?;
-            device::fill(&fd, &self.devices)?;
+            if self.held {
+                // Devices open on a mount that has no others; /dev itself is one on which none does.
+                let devices = device::apart(&fd, &self.devices)?;
+                umount2(&held(&fd), MntFlags::MNT_DETACH).context("making /dev")?;
+                let fd = self.tmpfs(root, "/dev", "mode=755,size=1m", MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
+                device::place(&fd, &devices)?;
+                device::furnish(&fd)?;
+            } else {
+                device::fill(&fd, &self.devices)?;
+            }
             drop(fd);
             let dev = Root::open(&root.path().join("dev"))?;
             let shm = self.tmpfs(&dev, "/shm", "mode=1777", MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
@@ -190,6 +215,11 @@ impl Builder {
             self.scratch(root, "/tmp")?;
         }
         Ok(())
+    }
+
+    /// Whoever may make a device node could open the machine's disk by it.
+    fn forbid_devices(&self, at: &OwnedFd) -> std::io::Result<()> {
+        if self.held { sys::mount::forbid_devices(at) } else { Ok(()) }
     }
 
     fn scratch(&mut self, root: &Root, path: &str) -> Result<()> {

@@ -37,6 +37,11 @@ pub fn allow_all(at: &impl AsFd) -> Result<()> {
     set_attributes(at, 0, libc::MOUNT_ATTR_NOEXEC | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV)
 }
 
+/// Lets no device be opened on the mount that `at` stands on, and all below it.
+pub fn forbid_devices(at: &impl AsFd) -> Result<()> {
+    set_attributes(at, libc::MOUNT_ATTR_NODEV, 0)
+}
+
 fn set_attributes(at: &impl AsFd, set: u64, clear: u64) -> Result<()> {
     let attributes = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;

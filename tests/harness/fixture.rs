@@ -94,6 +94,10 @@ fn libraries(program: &Path) -> Vec<PathBuf> {
 /// What a root with the host's dpkg and little else is made of: directories (with a slash at the
 /// end) and files, with mode and contents. `None` where a program is missing.
 pub fn dpkg_files() -> Option<Vec<(String, u32, Vec<u8>)>> {
+    dpkg_files_with(&[])
+}
+
+fn dpkg_files_with(more: &[&str]) -> Option<Vec<(String, u32, Vec<u8>)>> {
     let mut all = Vec::new();
     let mut add = |path: &str, mode, bytes: &[u8]| {
         all.push((path.trim_start_matches('/').to_owned(), mode, bytes.to_owned()));
@@ -120,11 +124,11 @@ pub fn dpkg_files() -> Option<Vec<(String, u32, Vec<u8>)>> {
         add(dir, 0o755, &[]);
     }
     let mut files = BTreeSet::new();
-    for name in PROGRAMS {
+    for name in PROGRAMS.iter().chain(more) {
         let program = find_program(name)?;
         files.extend(libraries(&program));
         add(&format!("bin/{name}"), 0o755, &fs::read(&program).ok()?);
-        if name.starts_with("dpkg") {
+        if name.starts_with("dpkg") || more.contains(name) {
             add(&format!("usr/bin/{name}"), 0o755, &fs::read(&program).ok()?);
         }
     }
@@ -147,8 +151,13 @@ pub fn dpkg_files() -> Option<Vec<(String, u32, Vec<u8>)>> {
 
 /// The same as a tar archive.
 pub fn dpkg_root() -> Option<Vec<u8>> {
+    dpkg_root_with(&[])
+}
+
+/// The same with more of the host's programs.
+pub fn dpkg_root_with(more: &[&str]) -> Option<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
-    for (path, mode, bytes) in dpkg_files()? {
+    for (path, mode, bytes) in dpkg_files_with(more)? {
         let kind = if path.ends_with('/') { tar::EntryType::Directory } else { tar::EntryType::Regular };
         tar.append_data(&mut header(kind, mode, bytes.len() as u64), path, bytes.as_slice()).ok()?;
     }

@@ -183,3 +183,29 @@ fn a_missing_root_is_an_error_that_names_it() {
     let error = format!("{:#}", run(&command).unwrap_err());
     assert!(error.contains(&*missing.to_string_lossy()), "{error}");
 }
+
+#[test]
+fn memory_and_what_is_there_is_mounted_for_a_command_and_unmounted() {
+    needs_mounts!();
+    let tiny = tiny!();
+    let script = "mkdir /m && mount -t tmpfs -o size=1m tmpfs /m && echo x > /m/x && umount /m && test ! -e /m/x \
+        && mount -o bind /etc /m && cat /m/hostname && umount /m \
+        && mount -t proc proc /m && test -d /m/self && grep -c debforge /m/version && umount /m \
+        && mount -t devtmpfs dev /m && echo x > /m/null && test ! -e /m/kmsg && umount /m \
+        && cd /m && mkdir sub && mount -t tmpfs tmpfs sub && echo y > sub/y && umount sub && rmdir sub && cd / \
+        && hostname other && rmdir /m";
+    assert_eq!(output_of(&tiny.script(script)), "tiny\n1\n");
+    assert!(!tiny.root().join("m").exists());
+}
+
+#[test]
+fn nothing_of_the_machine_is_mounted_for_a_command_and_no_cover_is_taken_off() {
+    needs_mounts!();
+    let tiny = tiny!();
+    let script = "mkdir /m; for type in cgroup2 debugfs securityfs ext4; do \
+            mount -t $type none /m 2>/dev/null && echo $type; done; \
+        mount -o remount,rw,bind /sys 2>/dev/null; touch /sys/x 2>/dev/null && echo sys is writable; \
+        umount /proc/sys 2>/dev/null && echo uncovered; umount /sys 2>/dev/null && echo uncovered; \
+        mount -o move /tmp /m 2>/dev/null && echo moved; rmdir /m; echo done";
+    assert_eq!(output_of(&tiny.script(script)), "done\n");
+}

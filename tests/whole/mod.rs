@@ -2,6 +2,7 @@
 
 mod archives_move;
 mod chaos;
+mod doors;
 mod escapes;
 mod every_way;
 mod full_disk;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::unistd::{Pid, linkat};
 
 use super::calls::{self, Act, Asked, Follow};
@@ -15,15 +15,19 @@ use super::carry_out::{self, Shown, code};
 use super::resolve::{Found, absolute, beside, directory, follow, is_kernels, is_there};
 use super::stated::StatedFiles;
 use crate::sandbox::supervisor::{Caller, Handler, Verdict, Wanted, memory};
+use crate::sandbox::view::held;
 use crate::sandbox::{View, constant};
 use crate::sys::notify::Call;
+
+/// What everybody may know of a process (proc_pid(5)).
+const OPEN_TO_ALL: [&str; 4] = ["cmdline", "comm", "stat", "status"];
 
 /// A root whose processes are to have /proc and /dev.
 pub(in crate::sandbox) struct Furnished {
     /// Without links, as the kernel tells of it.
     root: PathBuf,
     opened: Option<OwnedFd>,
-    /// Whether all processes are in the root, as long as none leaves it.
+    /// Whether all processes are in the root; none leaves it.
     all_inside: bool,
     /// The first of them.
     first: i32,
@@ -70,7 +74,8 @@ impl Handler for Furnished {
             return Ok(Verdict::Pass);
         }
         if asked.act == Act::Root {
-            self.all_inside = false;
+            // Who is in a root leaves it by entering another, with a directory outside of that still open.
+            return Err(Errno::EPERM);
         }
         let Some(path) = absolute(&self.root, call, caller, asked.directory, path) else { return Ok(Verdict::Pass) };
         let Some(root) = &self.opened else { return Ok(Verdict::Pass) };
@@ -184,10 +189,40 @@ impl Furnished {
             return self.stated.answer(call, caller, asked, named, &text);
         }
         let here = self.here(caller, named)?;
+        if let Some((link, rest)) = through(&here) {
+            return caller.as_itself(|| self.beyond(call, caller, asked, last, &link, &rest));
+        }
         match asked.act {
             // In the cover, which is root's.
             Act::Execute | Act::Enter | Act::Root => self.on_process(call, caller, asked, last, named, &here),
             _ => caller.as_itself(|| self.on_process(call, caller, asked, last, named, &here)),
+        }
+    }
+
+    /// What lies below a directory that a process has open: found as the process would find it, in its root.
+    fn beyond(
+        &self,
+        call: &Call,
+        caller: &Caller<'_>,
+        asked: Asked,
+        last: bool,
+        link: &Path,
+        rest: &Path,
+    ) -> Result<Verdict, Errno> {
+        let from = fs::read_link(link).map_err(code)?;
+        let from = from.strip_prefix(&self.root).map_err(|_| Errno::EACCES)?;
+        let root = self.opened.as_ref().ok_or(Errno::EIO)?;
+        let follow = if last { OFlag::empty() } else { OFlag::O_NOFOLLOW };
+        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC | follow).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+        let found = openat2(root, &from.join(rest), how)?;
+        match asked.act {
+            Act::ReadLink(to, room) => {
+                let target = readlinkat(&found, "").map_err(|_| Errno::EINVAL)?;
+                carry_out::link_target(caller, Path::new(&target), call.arguments[to], call.arguments[room])
+            }
+            // The kernel would have to find it in the cover.
+            Act::Execute | Act::Enter | Act::Root => Err(Errno::EACCES),
+            _ => self.on_process(call, caller, asked, true, link, &held(&found)),
         }
     }
 
@@ -274,6 +309,13 @@ impl Furnished {
                 _ => format!("/proc/{first}"),
             },
         };
+        // Of one that is not in the root, as apt, it is told no more than anybody would be.
+        if let Some(name) = parts.clone().next()
+            && !OPEN_TO_ALL.iter().any(|open| name.as_os_str() == *open)
+            && caller.as_itself(|| fs::read_link(format!("{base}/root"))).map_err(code)? != self.root
+        {
+            return Err(Errno::EACCES);
+        }
         Ok(parts.fold(PathBuf::from(base), |path, part| path.join(part)))
     }
 
@@ -323,6 +365,21 @@ impl Furnished {
     }
 }
 
+/// Parts a file of a process, as a path of ours, at a link to a directory that it has open, where it leads on.
+fn through(here: &Path) -> Option<(PathBuf, PathBuf)> {
+    let parts: Vec<&str> = here.iter().skip(3).map(|part| part.to_str().unwrap_or_default()).collect();
+    // Of a thread, one further down.
+    let of_thread = if parts.first() == Some(&"task") { 2 } else { 0 };
+    let link = match parts.get(of_thread)? {
+        &"root" | &"cwd" => of_thread + 1,
+        &"fd" => of_thread + 2,
+        _ => return None,
+    };
+    let all: Vec<_> = here.iter().collect();
+    let (link, rest) = all.split_at_checked(3 + link)?;
+    (!rest.is_empty()).then(|| (link.iter().collect(), rest.iter().collect()))
+}
+
 /// Makes a link in the cover lead somewhere.
 fn lead(link: &Path, target: &Path) -> Result<(), Errno> {
     match fs::read_link(link) {
@@ -352,18 +409,16 @@ fn is_number(name: &std::ffi::OsStr) -> bool {
     name.to_str().is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Whether a process is one of the command's: every orphan becomes a child of ours.
-fn is_ours(mut pid: i32) -> bool {
+/// Whether a process is one of the command's: every orphan becomes a child of ours, who are none.
+pub(super) fn is_ours(pid: i32) -> bool {
     let us = Pid::this().as_raw();
-    while pid > 1 {
-        if pid == us {
-            return true;
-        }
-        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
-        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-        pid = parent.and_then(|parent| parent.trim().parse().ok()).unwrap_or(0);
-    }
-    false
+    let parent = |pid: i32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+    };
+    // A thread has the parent of its process.
+    let above = std::iter::successors(parent(pid), |pid| if *pid > 1 { parent(*pid) } else { None });
+    pid != us && above.take_while(|pid| *pid > 1).any(|pid| pid == us)
 }
 
 /// Where the links in /proc lead that depend on who asks.
@@ -422,5 +477,24 @@ fn opened(flags: u64) -> Result<i32, Errno> {
     match flags & libc::O_CREAT != 0 && flags & libc::O_EXCL != 0 {
         true => Err(Errno::EEXIST),
         false => Ok(flags & !(libc::O_CREAT | libc::O_NOFOLLOW)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_has_open_is_told_from_what_lies_below_it() {
+        let parted =
+            |path: &str| through(Path::new(path)).map(|(link, rest)| format!("{} {}", link.display(), rest.display()));
+        assert_eq!(parted("/proc/7/root/etc/passwd").unwrap(), "/proc/7/root etc/passwd");
+        assert_eq!(parted("/proc/7/cwd/x").unwrap(), "/proc/7/cwd x");
+        assert_eq!(parted("/proc/7/fd/3/x").unwrap(), "/proc/7/fd/3 x");
+        assert_eq!(parted("/proc/7/task/8/root/x").unwrap(), "/proc/7/task/8/root x");
+        for whole in ["/proc/7", "/proc/7/root", "/proc/7/fd", "/proc/7/fd/3", "/proc/7/task/8/fd/3", "/proc/7/net/dev"]
+        {
+            assert_eq!(parted(whole), None, "{whole}");
+        }
     }
 }

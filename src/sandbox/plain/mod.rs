@@ -11,13 +11,15 @@ mod calls;
 mod carry_out;
 mod copies;
 mod cover;
+mod others;
 mod refused;
 mod resolve;
 mod set_id;
 mod stated;
 
 pub(super) use self::answer::Furnished;
-pub(super) use self::bounds::Bounds;
+pub(super) use self::bounds::{Bounds, shown_paths};
 pub(super) use self::copies::Copies;
+pub(super) use self::others::Others;
 pub(super) use self::refused::Refused;
 pub(super) use self::set_id::SetId;

@@ -5,15 +5,13 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use crate::sandbox::mounts::{STEPS, THERE};
 use crate::sandbox::supervisor::{Caller, Handler, Verdict, Wanted};
 use crate::sandbox::{Isolation, View, constant, in_initial_user_namespace};
 use crate::sys::notify::Call;
 
 /// CAP_MKNOD (linux/capability.h).
 const CAP_MKNOD: u32 = 27;
-/// What is mounted already, by file system and where: to a command it makes no difference.
-const THERE: [(&str, &str); 3] = [("proc", "/proc"), ("devpts", "/dev/pts"), ("tmpfs", "/dev/shm")];
-
 /// Where nobody makes device nodes, whoever builds: dracut packs those that it can make, and an initramfs needs none.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
@@ -73,10 +71,6 @@ fn makes_devices() -> bool {
     let capable = u64::from_str_radix(effective.trim(), 16).is_ok_and(|bits| bits & (1 << CAP_MKNOD) != 0);
     capable && in_initial_user_namespace()
 }
-
-/// Calls by which something is mounted in steps, since Linux 5.2. Without them mount(8) takes mount(2).
-const STEPS: [libc::c_long; 5] =
-    [libc::SYS_fsopen, libc::SYS_fspick, libc::SYS_open_tree, libc::SYS_move_mount, libc::SYS_mount_setattr];
 
 impl Handler for Refused {
     fn calls(&self) -> Vec<Wanted> {

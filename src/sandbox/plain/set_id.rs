@@ -41,8 +41,9 @@ impl SetId {
             View::Host { root, .. } | View::HostPrograms { root, .. } => root.as_ref()?,
         };
         // Without CAP_SYS_ADMIN over the machine nobody is watched who may become another (seccomp(2)).
-        let unable = isolation == Isolation::Chroot
-            || statvfs(root).is_ok_and(|about| about.flags().contains(FsFlags::ST_NOSUID));
+        // Where it is not known, such programs are looked at.
+        let able = statvfs(root).is_ok_and(|about| !about.flags().contains(FsFlags::ST_NOSUID));
+        let unable = isolation == Isolation::Chroot || !able;
         unable.then(|| Self { tell: Box::new(tell), told: HashSet::new() })
     }
 

@@ -16,7 +16,10 @@ use nix::unistd::Pid;
 
 pub(super) use self::caller::{Caller, memory};
 pub(super) use self::hand_over::HandOver;
-use super::plain::{Bounds, Furnished, Refused, SetId};
+use super::mounts::Mounts;
+use super::plain::{Bounds, Furnished, Others, Refused, SetId};
+use super::powers;
+use super::sockets::Sockets;
 use super::stated::Stated;
 use super::uniform::Numbered;
 use super::{Command, Isolation, Told};
@@ -120,6 +123,15 @@ pub(super) fn handlers(
     }
     if let Some(set_id) = SetId::new(&command.view, isolation, tell) {
         all.push(Box::new(set_id));
+    }
+    if let Some(others) = Others::new(isolation, powers::held(command)) {
+        all.push(Box::new(others));
+    }
+    if let Some(sockets) = Sockets::new(command, isolation) {
+        all.push(Box::new(sockets));
+    }
+    if let Some(mounts) = Mounts::new(command, isolation) {
+        all.push(Box::new(mounts));
     }
     if isolation == Isolation::Chroot
         && let Some(bounds) = Bounds::new(command, move |path| hear(Heard::Left(path)))

@@ -28,7 +28,7 @@ use super::stated::StatedFiles;
 use crate::sandbox::constant::{self, Answer};
 use crate::sandbox::supervisor::{Caller, Handler, Verdict, Wanted};
 use crate::sandbox::view::held;
-use crate::sandbox::{Command, View};
+use crate::sandbox::{Bind, Command, View};
 use crate::sys;
 use crate::sys::notify::Call;
 
@@ -55,6 +55,11 @@ pub(in crate::sandbox) struct Bounds {
     left: HashSet<PathBuf>,
     /// Hears of that.
     tell: Box<dyn Fn(PathBuf) + Send>,
+}
+
+/// Paths that a command of a view with bounds opens, and whether it writes there.
+pub(in crate::sandbox) fn shown_paths(view: &View, binds: &[Bind]) -> Option<Vec<(PathBuf, bool)>> {
+    Shown::of(view, binds).map(|shown| shown.opened())
 }
 
 enum Rule {

@@ -41,6 +41,19 @@ impl Shown {
         Some(Self { shown, hidden: hidden.clone(), writable, settings: settings.clone() })
     }
 
+    /// Paths that are opened, each with all below it, and whether they are written to.
+    pub(super) fn opened(&self) -> Vec<(PathBuf, bool)> {
+        let dev = Path::new("/dev");
+        let devices = DEVICES.iter().map(|(name, ..)| *name).chain(BESIDE_DEVICES);
+        let settings = std::fs::read_dir(&self.settings).into_iter().flatten().flatten();
+        let settings = settings.map(|entry| (Path::new(SETTINGS).join(entry.file_name()), false));
+        let others = self.shown.iter().filter(|path| *path != dev).map(|path| {
+            let kernels = path == Path::new("/proc") || path == Path::new("/sys");
+            (path.clone(), self.is_writable(path) && !kernels)
+        });
+        devices.map(|name| (dev.join(name), true)).chain(settings).chain(others).collect()
+    }
+
     /// Looks what is there before the command.
     pub(super) fn begin(&mut self) {
         for directory in TEMPORARY {

@@ -6,11 +6,11 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 pub use super::identity::{Identity, Range};
-use super::probe::{Findings, Question};
+use super::probe::{Findings, Question, Refusal};
 use super::process::{self, Job, Message};
 use crate::build::Event;
 use crate::diagnostics::{Fault, FaultKind, fault_of};
-use crate::sandbox::{Isolation, Sandbox, in_initial_user_namespace};
+use crate::sandbox::{Isolation, Sandbox, in_initial_user_namespace, unfenced};
 use crate::store::{Checkpoints, IdMap};
 
 /// How builds run here.
@@ -45,15 +45,16 @@ pub fn probe(store_root: &Path) -> Result<Local> {
     let identity = Identity::current()?;
     std::fs::create_dir_all(store_root).with_context(|| format!("making the store {}", store_root.display()))?;
     let store = store_root.canonicalize().with_context(|| format!("opening the store {}", store_root.display()))?;
-    let tried = ask(&identity, Isolation::Namespaces, &store);
-    let apart = match &tried {
-        Ok(findings) => findings.sandbox.clone(),
-        Err(error) => Err(format!("{error:#}")),
+    let findings = ask(&identity, Isolation::Namespaces, &store)?;
+    let refusal = match &findings.sandbox {
+        Ok(()) => return Ok(local(identity, Isolation::Namespaces, &findings, Vec::new())),
+        // What is not known is no reason to go on with less.
+        Err(refusal) if !refusal.forbidden => return Err(refusal.unknown().into()),
+        Err(refusal) => &refusal.why,
     };
-    match (apart, tried, &identity) {
-        (Ok(()), Ok(findings), _) => Ok(local(identity, Isolation::Namespaces, &findings, Vec::new())),
-        (_, Err(error), _) if fault_of(&error).kind == FaultKind::Interrupted => Err(error),
-        (Err(why), _, Identity::Root) => {
+    match identity {
+        Identity::Root => {
+            let why = refusal;
             let findings = ask(&identity, Isolation::Chroot, &store)?;
             if let Err(error) = &findings.sandbox {
                 return Err(Fault::machine(format!(
@@ -65,36 +66,52 @@ pub fn probe(store_root: &Path) -> Result<Local> {
             let note = format!(
                 "namespaces are forbidden here ({why}): build processes share this container's processes and network"
             );
-            Ok(local(identity, Isolation::Chroot, &findings, vec![note]))
+            let mut notes = vec![note];
+            notes.extend(unfenced().map(|what| {
+                format!("this kernel keeps what scripts of the target do from this container's {what} only as far as their paths tell (it has no Landlock, or an old one)")
+            }));
+            Ok(local(identity, Isolation::Chroot, &findings, notes))
         }
-        (Err(why), tried, Identity::Mapped { .. } | Identity::Alone { .. }) => {
-            // A fault that names its way out stays as it is.
-            if let Err(error) = tried
-                && !fault_of(&error).hints.is_empty()
-            {
-                return Err(error);
-            }
-            Err(no_user_namespace(&why).into())
-        }
-        (Ok(()), Err(error), _) => Err(error),
+        Identity::Mapped { .. } | Identity::Alone { .. } => Err(no_user_namespace(refusal).into()),
     }
 }
 
 /// Whether a process of this identity can be kept in namespaces; why not.
-pub(super) fn try_confining(identity: &Identity, store: &Path) -> Result<(), String> {
-    match ask(identity, Isolation::Namespaces, store) {
-        Ok(findings) => findings.sandbox,
-        Err(error) => Err(format!("{error:#}")),
+///
+/// An error is that it could not be found out.
+pub(super) fn try_confining(identity: &Identity, store: &Path) -> Result<Result<(), String>> {
+    match ask(identity, Isolation::Namespaces, store)?.sandbox {
+        Ok(()) => Ok(Ok(())),
+        Err(refusal) if refusal.forbidden => Ok(Err(refusal.why)),
+        Err(refusal) => Err(refusal.unknown().into()),
     }
 }
 
 fn ask(identity: &Identity, isolation: Isolation, store: &Path) -> Result<Findings> {
-    let mut findings = None;
-    process::run(identity, isolation, &Job::Probe(Question { store: store.into() }), &mut |message| {
-        if let Message::Findings(found) = message {
-            findings = Some(found);
+    let (mut findings, mut forbidden) = (None, None);
+    let ran =
+        process::run(
+            identity,
+            isolation,
+            &Job::Probe(Question { store: store.into() }),
+            &mut |message| match message {
+                Message::Findings(found) => findings = Some(found),
+                Message::Forbidden(why) => forbidden = Some(why),
+                _ => {}
+            },
+        );
+    if let Some(why) = forbidden {
+        let sandbox = Err(Refusal { why: why.clone(), forbidden: true });
+        return Ok(Findings { sandbox, overlay: Err(why), reflink: false });
+    }
+    if let Err(error) = ran {
+        let fault = fault_of(&error);
+        // A fault that names its way out stays as it is.
+        if fault.kind == FaultKind::Interrupted || !fault.hints.is_empty() {
+            return Err(error);
         }
-    })?;
+        return Err(Fault { tail: fault.tail, ..Refusal { why: fault.message, forbidden: false }.unknown() }.into());
+    }
     findings.context("the engine did not say what it can do")
 }
 

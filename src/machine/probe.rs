@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::{Command, Exit, Input, Isolation, Sandbox, Told, View, in_initial_user_namespace};
+use crate::diagnostics::Fault;
+use crate::sandbox::{Command, Exit, Forbidden, Input, Isolation, Sandbox, Told, View, in_initial_user_namespace};
 
 /// What is asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,16 +22,42 @@ pub(super) struct Question {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Findings {
     /// Whether a command runs in the sandbox.
-    pub(super) sandbox: Result<(), String>,
+    pub(super) sandbox: Result<(), Refusal>,
     /// Whether the store's file system takes overlays, and if so whether with `userxattr`.
     pub(super) overlay: Result<bool, String>,
     /// Whether the store's file system shares extents between copies.
     pub(super) reflink: bool,
 }
 
+/// Why a command does not run in the sandbox.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Refusal {
+    pub(super) why: String,
+    /// Whether the kernel forbids it here; else it is not known what would have been.
+    pub(super) forbidden: bool,
+}
+
+impl Refusal {
+    fn of(error: &anyhow::Error) -> Self {
+        Self { why: format!("{error:#}"), forbidden: error.downcast_ref::<Forbidden>().is_some() }
+    }
+
+    /// That it is not known, and what to do.
+    pub(super) fn unknown(&self) -> Fault {
+        Fault::machine(format!("it could not be found out whether this machine keeps commands apart: {}", self.why))
+            .hint("try again; when it stays so, `--backend uml` builds in a machine of its own")
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
 /// Tries everything, inside the engine's process.
 pub(super) fn answer(question: &Question, isolation: Isolation) -> Findings {
-    let sandbox = try_sandbox(isolation, &question.store).map_err(|error| format!("{error:#}"));
+    let sandbox = try_sandbox(isolation, &question.store).map_err(|error| Refusal::of(&error));
     let at = question.store.join(format!(".probe-{}", std::process::id()));
     let made = fs::create_dir(&at).with_context(|| format!("writing to the store {}", question.store.display()));
     let overlay = match (&made, isolation) {

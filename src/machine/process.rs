@@ -22,7 +22,7 @@ use super::identity::{Identity, map_alone, write_maps};
 use super::{probe, vm};
 use crate::build::{Event, Reporter};
 use crate::diagnostics::{Fault, FaultKind, fault_of};
-use crate::sandbox::Isolation;
+use crate::sandbox::{Isolation, forbids};
 use crate::store::Elsewhere;
 use crate::sys::process::{adopt, inherit, on_termination};
 
@@ -56,6 +56,8 @@ pub(super) enum Message {
     Unmapped,
     /// Something happened.
     Event(Event),
+    /// The kernel does not let it become what it was to be.
+    Forbidden(String),
     /// What [`Job::Probe`] found.
     Findings(probe::Findings),
     /// A machine's first process is there, and still is.
@@ -258,7 +260,15 @@ fn read_line<T: serde::de::DeserializeOwned>(from: &mut impl BufRead) -> Result<
 fn enter(setting: &Setting, voice: &Voice, job: &mut dyn FnMut() -> Result<Job>) -> Result<Job> {
     on_termination(|_| crate::sys::interrupt::interrupt()).context("setting up signal handlers")?;
     die_with(setting.front)?;
-    let refused = |what: &'static str| move |error| Fault::machine(format!("{what}: {error}"));
+    let refused = |what: &'static str| {
+        move |error| {
+            let why = format!("{what}: {error}");
+            if forbids(error) {
+                voice.say(&Message::Forbidden(why.clone()));
+            }
+            Fault::machine(why)
+        }
+    };
     let job = if let Identity::Alone { uid, gid } = setting.identity {
         unshare(CloneFlags::CLONE_NEWUSER).map_err(refused("no user namespace"))?;
         map_alone(uid, gid)?;

@@ -42,6 +42,51 @@ pub fn filtered() -> Vec<String> {
     [&own, "--exact", "harness::confinement::container", "--ignored", "--nocapture", "--"].map(str::to_owned).into()
 }
 
+/// What goes wrong where the sandbox is set up.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    /// A call fails with an error that says nothing about what is allowed.
+    Fails,
+    /// The process that makes a call is killed.
+    Kills,
+    /// A network of its own is granted, and not made.
+    Lies,
+}
+
+/// As root of this machine, where setting up the sandbox goes wrong in this way.
+pub fn faulty(fault: Fault) -> Vec<String> {
+    let own = std::env::current_exe().expect("the tests' program").display().to_string();
+    let inner = "harness::confinement::faults";
+    [&own, "--exact", inner, "--ignored", "--nocapture", &format!("--skip={fault:?}"), "--"].map(str::to_owned).into()
+}
+
+/// The inner side of [`faulty`], whose first word says which.
+#[test]
+#[ignore = "the inner side of other tests"]
+fn faults() {
+    let words: Vec<String> = std::env::args().skip_while(|word| word != "--").skip(1).collect();
+    if words.is_empty() {
+        return;
+    }
+    let action = match std::env::args().find_map(|word| word.strip_prefix("--skip=").map(str::to_owned)).as_deref() {
+        Some("Fails") => SeccompAction::Errno(libc::EIO as u32),
+        Some("Kills") => SeccompAction::KillProcess,
+        // Success, and nothing done.
+        _ => SeccompAction::Errno(0),
+    };
+    let mut rules: std::collections::BTreeMap<i64, Vec<SeccompRule>> = [(libc::SYS_sethostname, Vec::new())].into();
+    if matches!(action, SeccompAction::Errno(0)) {
+        let network = SeccompRule::new(vec![condition(0, libc::CLONE_NEWNET as u64)]).expect("a rule");
+        rules.insert(libc::SYS_unshare, vec![network]);
+    }
+    let architecture = std::env::consts::ARCH.try_into().expect("an architecture with filters");
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, architecture).expect("a filter");
+    let filter: BpfProgram = filter.try_into().expect("a filter");
+    debforge::sys::filter::install(&filter).expect("a filter of system calls");
+    let error = Command::new(&words[0]).args(&words[1..]).exec();
+    panic!("running {words:?}: {error}");
+}
+
 /// In a container whose keeper answers some system calls of its programs, so that nobody else can.
 pub fn watched() -> Vec<String> {
     let own = std::env::current_exe().expect("the tests' program").display().to_string();

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::harness::confinement::{Fault, faulty};
 use crate::harness::{Project, User};
 
 fn doctor(project: &Project) -> serde_json::Value {
@@ -82,5 +83,37 @@ fn a_container_without_namespaces_still_builds_and_says_what_is_weaker() {
     let text = backend["text"].as_str().unwrap();
     assert!(text.contains("without namespaces: chroot alone"), "{text}");
     assert_eq!(backend["state"], "weak");
-    assert_eq!(backend["hints"].as_array().unwrap().len(), 2, "{backend}");
+    let expected = 2 + usize::from(debforge::sandbox::unfenced().is_some());
+    assert_eq!(backend["hints"].as_array().unwrap().len(), expected, "{backend}");
+}
+
+/// Nothing is known of a machine whose probe fails, so it does not build with less.
+fn builds_nothing(fault: Fault, said: &str) {
+    let Some(project) = Project::new().tiny("  - action: pack\n    file: out.tar\n") else {
+        skip!("needs a static busybox");
+    };
+    let args = ["build", "recipe.yaml", "--artifactdir", "out", "-b", "local"];
+    project.run_inside(&faulty(fault), args).code(3).says(said).says("could not be found out").says("--backend uml");
+    assert!(!project.path("out/out.tar").exists());
+}
+
+#[test]
+fn a_probe_that_fails_for_another_reason_than_being_forbidden_weakens_no_build() {
+    needs_root!();
+    builds_nothing(Fault::Fails, "setting the host name");
+}
+
+#[test]
+fn a_probe_that_is_killed_weakens_no_build() {
+    needs_root!();
+    builds_nothing(Fault::Kills, "Signal(9)");
+}
+
+#[test]
+fn a_step_that_is_to_have_no_network_is_refused_where_it_has_one() {
+    needs_root!();
+    if debforge::sys::network::ways_out().unwrap().is_empty() {
+        skip!("needs a network");
+    }
+    builds_nothing(Fault::Lies, "it is to have no network, and has the interface");
 }

@@ -150,7 +150,7 @@ pub fn find(
 /// How the machine's own process is kept apart from this machine.
 fn confinement(store: &Path) -> Result<(Identity, Isolation, Vec<String>)> {
     let identity = Identity::for_a_process();
-    match local::try_confining(&identity, store) {
+    match local::try_confining(&identity, store)? {
         Ok(()) => Ok((identity, Isolation::Namespaces, Vec::new())),
         Err(why) => {
             let note = format!("namespaces are forbidden here ({why}): the machine's own process sees what you see");

@@ -71,7 +71,9 @@ pub fn fetch(
     let (name, version) = (field("Package")?, field("Version")?);
     let url = format!("{}/{}", uri.trim_end_matches('/'), field("Filename")?);
     let sha256 = Some(field("SHA256")?.to_owned());
-    let limit = Some(field("Size")?.trim().parse().context("a package list has a size that is no number")?);
+    // What is remembered of a package from an earlier list has none.
+    let size = package.get("Size").map(|size| size.trim().parse());
+    let limit = size.transpose().context("a package list has a size that is no number")?;
     let request = Request { limit, ..trust.access.request(&url, sha256) };
     let fetched = store
         .fetch(&request, progress)

@@ -131,7 +131,7 @@ fn contents_that_do_not_fit_are_a_fault_at_the_partitions_line() {
     insta::assert_snapshot!(error_of(&finished), @"
     error: making the file system `root`: the contents need [SIZE], the partition has [SIZE]
       ┌ recipe.yaml:12:9
-      = hint: make `root` larger, or let the image be as large as its contents: `imagesize: auto`
+      = hint: make `root` larger, or as large as its contents: `imagesize: auto` of an image with partitions, `size: auto` of one without
       = hint: look around in the root before it: debforge shell recipe.yaml --artifactdir out --after 6
     ");
 }

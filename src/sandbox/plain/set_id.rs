@@ -37,8 +37,10 @@ impl SetId {
         tell: impl Fn(String) + Send + 'static,
     ) -> Option<Self> {
         let root = match view {
+            // It has been entered by now.
+            View::Chroot { .. } if isolation == Isolation::Namespaces => Path::new("/"),
             View::Chroot { root } => root,
-            View::Host { root, .. } | View::HostPrograms { root, .. } => root.as_ref()?,
+            View::Host { root, .. } | View::HostPrograms { root, .. } => root.as_deref()?,
         };
         // Without CAP_SYS_ADMIN over the machine nobody is watched who may become another (seccomp(2)).
         // Where it is not known, such programs are looked at.

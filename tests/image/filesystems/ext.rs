@@ -154,7 +154,7 @@ fn says_what_it_needs() {
     fs::write(directory.path().join("data"), vec![1; 20_000_000]).unwrap();
     insta::assert_snapshot!(Making::of(Ext4, directory.path(), 16 << 20).fault(), @r"
     making the file system `root`: the contents need 23 MB, the partition has 17 MB
-    hint: make `root` larger, or let the image be as large as its contents: `imagesize: auto`
+    hint: make `root` larger, or as large as its contents: `imagesize: auto` of an image with partitions, `size: auto` of one without
     ");
 }
 

@@ -156,7 +156,7 @@ fn says_what_it_cannot_hold() {
     hint: remove or rename the file in a step before, or use another file system for that directory
 
     making the file system `root`: the contents need 51 MB, the partition has 42 MB
-    hint: make `root` larger, or let the image be as large as its contents: `imagesize: auto`
+    hint: make `root` larger, or as large as its contents: `imagesize: auto` of an image with partitions, `size: auto` of one without
     ");
 }
 

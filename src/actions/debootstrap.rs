@@ -283,8 +283,8 @@ impl Action for Debootstrap {
     fn nature(&self) -> Nature {
         let tools = vec![("debootstrap", "debootstrap"), ("apt-get", "apt"), ("dpkg", "dpkg"), ("wget", "wget")];
         Nature {
-            // 2: `merged-usr: false` holds, or fails. 3: scripts have the network.
-            version: 3,
+            // 2: `merged-usr: false` holds, or fails. 3: scripts have the network. 4: copies of this machine's name servers go.
+            version: 4,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads::NOTHING,

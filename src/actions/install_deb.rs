@@ -161,8 +161,9 @@ impl Action for InstallDeb {
 
     fn nature(&self) -> Nature {
         Nature {
-            // 3: nothing of packages is left in /run and /tmp. 4: scripts have the network, and start no daemon.
-            version: 4,
+            // 3: nothing of packages is left in /run and /tmp. 4: scripts have the network, and start no daemon. 5: copies of
+            // this machine's name servers go.
+            version: 5,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads {

@@ -271,8 +271,9 @@ impl Action for Mmdebstrap {
 
     fn nature(&self) -> Nature {
         Nature {
-            // 2: `merged-usr: false` holds, or fails. 3: scripts have the network, and start no daemon.
-            version: 3,
+            // 2: `merged-usr: false` holds, or fails. 3: scripts have the network, and start no daemon. 4: copies of
+            // this machine's name servers go.
+            version: 4,
             changes: Changes::ROOT,
             root: RootUse::Used,
             reads: Reads::NOTHING,

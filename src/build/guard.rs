@@ -1,5 +1,6 @@
 //! What a root gets while processes run in it, and must not keep.
 
+mod copies;
 mod daemons;
 
 use std::ffi::OsString;
@@ -39,7 +40,14 @@ pub(super) struct RootGuard {
     root: Inside,
     files: Vec<Placed>,
     daemons: Option<Held>,
+    /// Whether processes are maintainer scripts.
+    scripts: bool,
+    /// When it was set.
+    since: SystemTime,
 }
+
+/// Where name servers stand.
+const RESOLVER: &str = "/etc/resolv.conf";
 
 /// One file that stands in for what was there.
 struct Placed {
@@ -67,7 +75,8 @@ impl RootGuard {
     /// Puts the files in place, as far as the root has the directories for them.
     pub(super) fn set(root: &Path, surroundings: Surroundings<'_>) -> Result<Self> {
         let Surroundings { network, scripts, image } = surroundings;
-        let mut guard = Self { root: Inside::open(root)?, files: Vec::new(), daemons: None };
+        let root_inside = Inside::open(root)?;
+        let mut guard = Self { root: root_inside, files: Vec::new(), daemons: None, scripts, since: SystemTime::now() };
         if scripts {
             guard.daemons = Held::set(&guard.root)?;
         }
@@ -87,6 +96,9 @@ impl RootGuard {
     /// Puts everything back that the processes did not change themselves.
     pub(super) fn release(mut self) -> Result<()> {
         for placed in std::mem::take(&mut self.files) {
+            if placed.path == Path::new(RESOLVER) {
+                copies::take_back(&self.root, &placed, self.scripts.then_some(self.since))?;
+            }
             placed.restore(&self.root)?;
         }
         self.daemons.take().map_or(Ok(()), |held| held.release(&self.root))

@@ -181,3 +181,38 @@ fn scripts_have_the_network_unless_it_is_kept_from_them() {
     assert!(!listens(&case.text("usr/share/sockets").unwrap_or_default()));
     assert_eq!(case.text("usr/share/names").unwrap_or_default(), "");
 }
+
+#[test]
+fn what_packages_copy_of_this_machines_name_servers_goes() {
+    if fs::read("/etc/resolv.conf").is_ok_and(|text| text.is_empty()) {
+        skip!("needs a resolver configuration");
+    }
+    let mut case = case!();
+    let script = "#!/bin/sh
+set -e
+mkdir -p /var/spool/chroot/etc
+read -r line < /etc/resolv.conf
+for copy in /etc/.resolv.conf.systemd-resolved.bak /var/spool/chroot/etc/resolv.conf; do
+    while IFS= read -r line; do echo \"$line\"; done < /etc/resolv.conf > $copy
+done
+echo own > /etc/copier.conf
+";
+    case.repository.add(Deb::new("copier", "1.0").script("postinst", script));
+    case.repository.publish(DATE);
+    case.recipe("[copier]", SIGNED, "");
+    case.build().success();
+    let names: Vec<String> = case.files().into_iter().map(|(name, _)| name).collect();
+    let copies: Vec<&String> = names.iter().filter(|name| name.contains("resolv.conf")).collect();
+    assert!(copies.is_empty() && names.iter().any(|name| name == "etc/copier.conf"), "{copies:?}");
+    // Of the root's own file they are copies of that.
+    case.project.write("root/etc/resolv.conf", "nameserver 192.0.2.1\n");
+    let text = case.project.read("recipe.yaml");
+    case.project.write(
+        "recipe.yaml",
+        text.replace("  - action: apt\n", "  - {action: overlay, source: root}\n  - action: apt\n"),
+    );
+    case.build().success();
+    for path in ["etc/resolv.conf", "etc/.resolv.conf.systemd-resolved.bak", "var/spool/chroot/etc/resolv.conf"] {
+        assert_eq!(case.text(path).as_deref(), Some("nameserver 192.0.2.1\n"), "{path}");
+    }
+}

@@ -5,7 +5,7 @@
 //! has already in another place, and memory, and nothing else. A process in a mount namespace of its own is left to
 //! the kernel.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -49,8 +49,8 @@ const LONGEST_NAME: u64 = 64;
 
 /// Mounts for a command.
 pub(super) struct Mounts {
-    /// Numbers of the mounts that were made.
-    made: HashSet<u64>,
+    /// Numbers of the mounts that were made, and where they are.
+    made: HashMap<u64, PathBuf>,
     /// The namespace whose mounts these are.
     namespace: Option<PathBuf>,
 }
@@ -59,7 +59,7 @@ impl Mounts {
     /// `None` where the command mounts by itself, or nobody can.
     pub(super) fn new(command: &Command, isolation: Isolation) -> Option<Self> {
         let asks = isolation == Isolation::Namespaces && powers::held(command);
-        asks.then(|| Self { made: HashSet::new(), namespace: None })
+        asks.then(|| Self { made: HashMap::new(), namespace: None })
     }
 
     fn mount(&mut self, call: &Call, caller: &Caller<'_>) -> Result<Verdict, Errno> {
@@ -116,7 +116,8 @@ impl Mounts {
     }
 
     fn note(&mut self, caller: &Caller<'_>, target: &Path) -> Result<Verdict, Errno> {
-        self.made.insert(number(&find(caller, target)?)?);
+        let place = find(caller, target)?;
+        self.made.insert(number(&place)?, fs::read_link(held(&place)).map_err(|_| Errno::EIO)?);
         Ok(Verdict::Value(0))
     }
 
@@ -127,12 +128,15 @@ impl Mounts {
         }
         let place = find(caller, &target)?;
         let number = number(&place)?;
-        if !self.made.contains(&number) {
-            return Err(Errno::EPERM);
-        }
         // Held open it would be busy.
         let path = fs::read_link(held(&place)).map_err(|_| Errno::EINVAL)?;
         drop(place);
+        if !self.made.contains_key(&number) {
+            // What came along with a mount goes with it, and until then covers what it covers: `umount -R` asks for
+            // one after the other.
+            let came_along = self.made.values().any(|made| path != *made && path.starts_with(made));
+            return if came_along { Ok(Verdict::Value(0)) } else { Err(Errno::EPERM) };
+        }
         // With what was bound below it.
         umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
         self.made.remove(&number);

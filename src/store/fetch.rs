@@ -253,11 +253,16 @@ impl Store {
 
     /// Keeps a text as if it had been fetched; its SHA-256.
     pub fn keep_text(&self, text: &str) -> Result<String> {
-        let sha256 = hex::encode(Sha256::digest(text.as_bytes()));
+        self.keep_bytes(text.as_bytes())
+    }
+
+    /// The same of bytes.
+    pub fn keep_bytes(&self, bytes: &[u8]) -> Result<String> {
+        let sha256 = hex::encode(Sha256::digest(bytes));
         if self.blob(&sha256).is_none() {
             let scratch = self.scratch()?;
             let file = scratch.path.join("file");
-            std::fs::write(&file, text).context("writing a text").map_err(|error| self.explain(error))?;
+            std::fs::write(&file, bytes).context("writing a text").map_err(|error| self.explain(error))?;
             self.take_in(&file, &self.dir(BLOBS), &sha256)?;
         }
         Ok(sha256)

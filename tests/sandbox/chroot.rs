@@ -199,6 +199,17 @@ fn memory_and_what_is_there_is_mounted_for_a_command_and_unmounted() {
 }
 
 #[test]
+fn what_came_along_with_a_mount_goes_with_it() {
+    needs_mounts!();
+    let tiny = tiny!();
+    // As `umount -R` does it, the innermost first; and nothing is uncovered by it.
+    let script = "mkdir /m && mount -o rbind /dev /m && echo x > /m/null && umount /m/null && umount /m \
+        && test ! -e /m/null && mount -o rbind / /m && umount /m/proc/sys && ! touch /m/proc/sys/x 2>/dev/null \
+        && umount /m && test ! -e /m/proc && rmdir /m && echo gone";
+    assert_eq!(output_of(&tiny.script(script)), "gone\n");
+}
+
+#[test]
 fn nothing_of_the_machine_is_mounted_for_a_command_and_no_cover_is_taken_off() {
     needs_mounts!();
     let tiny = tiny!();

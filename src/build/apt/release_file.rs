@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use super::lists::{self, COMPRESSIONS};
 use super::session::{CONNECTIONS, in_parallel};
@@ -147,7 +148,7 @@ fn fetch(store: &Store, source: &Source, suite: &Suite, trust: &Trust) -> Result
     let text = fs::read_to_string(&file.path).with_context(|| format!("reading the Release file of {suite}"))?;
     let release = parse(&text).with_context(|| format!("reading the Release file of {suite}"))?;
     let state = ReleaseState { sha256: file.sha256, date: release.date, lags: None };
-    match newest(store, suite).filter(|known| known.date > state.date && !may_be_old(source, trust)) {
+    match newest(store, suite).filter(|known| known.state.date > state.date && !may_be_old(source, trust)) {
         Some(known) => in_force(store, source, suite, trust, state, known),
         None => Ok(state),
     }
@@ -162,17 +163,42 @@ fn newest_key(suite: &Suite) -> String {
     format!("newest Release of {suite}")
 }
 
-/// The newest state of a suite that a signature was seen of.
-fn newest(store: &Store, suite: &Suite) -> Option<ReleaseState> {
+/// The newest state of a suite that a signature was seen of, and its bytes: making room in the store takes them.
+#[derive(Serialize, Deserialize)]
+struct Newest {
+    state: ReleaseState,
+    /// The Release file.
+    text: String,
+    /// The signature, in hex, where it is a file of its own.
+    signature: Option<String>,
+}
+
+fn newest(store: &Store, suite: &Suite) -> Option<Newest> {
     serde_json::from_value(store.recall(&newest_key(suite))?).ok()
 }
 
 /// Keeps in mind that a state was there, and was signed.
 fn keep_newest(store: &Store, suite: &Suite, state: &ReleaseState) {
-    if newest(store, suite).is_none_or(|known| known.date <= state.date)
-        && let Ok(state) = serde_json::to_value(ReleaseState { lags: None, ..state.clone() })
-    {
-        store.remember(&newest_key(suite), &state);
+    if newest(store, suite).is_some_and(|known| known.state.date > state.date) {
+        return;
+    }
+    let Some(text) = store.blob(&state.sha256).and_then(|path| fs::read_to_string(path).ok()) else { return };
+    let signature = store.recall(&signature_key(&state.sha256)).and_then(|digest| store.blob(digest.as_str()?));
+    let signature = signature.and_then(|path| fs::read(path).ok()).map(hex::encode);
+    let newest = Newest { state: ReleaseState { lags: None, ..state.clone() }, text, signature };
+    if let Ok(newest) = serde_json::to_value(newest) {
+        store.remember(&newest_key(suite), &newest);
+    }
+}
+
+impl Newest {
+    /// Puts its bytes back into the store where they are no longer there; whether they are what they were.
+    fn put_back(&self, store: &Store) -> Result<bool> {
+        if let Some(signature) = &self.signature {
+            let signature = store.keep_bytes(&hex::decode(signature).unwrap_or_default())?;
+            store.remember(&signature_key(&self.state.sha256), &signature.into());
+        }
+        Ok(store.keep_text(&self.text)? == self.state.sha256)
     }
 }
 
@@ -184,9 +210,11 @@ fn in_force(
     suite: &Suite,
     trust: &Trust,
     now: ReleaseState,
-    known: ReleaseState,
+    known: Newest,
 ) -> Result<ReleaseState> {
-    if store.blob(&known.sha256).is_none() {
+    let whole = known.put_back(store)?;
+    let known = known.state;
+    if !whole {
         return Err(Fault::failed(format!(
             "the Release file of {suite} is of {}, and one of {} was seen before, which the store no longer has",
             moment(now.date),

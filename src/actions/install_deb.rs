@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Action, Changes, ImageRole, ImageSurroundings, Nature, Needs, Reads, RootUse};
 use crate::build::apt::{self, Access, Options};
 use crate::build::origin::Origin;
-use crate::build::{BuildContext, CheckContext, InputContext};
+use crate::build::{BuildContext, CheckContext, FileKind, InputContext};
 use crate::debian::sources::Sources;
 use crate::diagnostics::{Diagnostics, Fault};
 
@@ -84,13 +84,16 @@ fn fits_any(cx: &CheckContext<'_>, pattern: &str) -> bool {
     let mut places = vec![cx.recipe_dir.to_owned()];
     for part in pattern.split('/').filter(|part| !part.is_empty()) {
         // `**` goes any number of directories down, and what is no pattern was found before.
-        let Some(part) = glob::Pattern::new(part).ok().filter(|_| part != "**") else { return true };
+        let Some(part) = glob::Pattern::new(part).ok().filter(|_| part != "**") else {
+            // At the end it is directories alone.
+            return !pattern.ends_with("**");
+        };
         let fits = |name: &OsString| part.matches(&name.to_string_lossy());
         let below =
             |place: &PathBuf| cx.files.names(place).into_iter().filter(fits).map(|name| place.join(name)).collect();
         places = places.iter().flat_map(|place| -> Vec<PathBuf> { below(place) }).collect();
     }
-    !places.is_empty()
+    places.iter().any(|place| cx.files.kind(place) == Some(FileKind::File))
 }
 
 fn no_match(pattern: &str, origin: &str) -> Fault {
@@ -150,7 +153,12 @@ impl Action for InstallDeb {
             } else if Path::new(pattern).components().any(|part| part == Component::ParentDir) {
                 out.push(cx.error(&place, format!("`{pattern}` leads out of the origin")));
             } else if known && self.origin == "recipe" && !pattern.contains(['*', '?', '[']) {
-                cx.check_recipe_file(&place, pattern, out);
+                if cx.check_recipe_file(&place, pattern, out).is_some_and(|kind| kind != FileKind::File) {
+                    out.push(
+                        cx.error(&place, format!("`{pattern}` is no file"))
+                            .hint(format!("for all packages in a directory: `{}/*.deb`", pattern.trim_matches('/'))),
+                    );
+                }
             } else if known && self.origin == "recipe" && !fits_any(cx, pattern) {
                 let hint = format!("it is looked for below {}", cx.recipe_dir.display());
                 out.push(cx.error(&place, no_match(pattern, &self.origin).message).hint(hint));

@@ -53,6 +53,7 @@ impl Loading<'_> {
                     }
                 }
             }
+            Some(FileKind::Other) => files.push(path.to_owned()),
             _ => {}
         }
     }
@@ -60,6 +61,11 @@ impl Loading<'_> {
     fn render(&mut self, scope: &Scope, file: &Path, variables: &BTreeMap<String, String>, spans: &Spans) {
         let shown = file.strip_prefix(&scope.recipe_dir).unwrap_or(file);
         let name = Path::new(&scope.recipe_dir_shown).join(shown).display().to_string();
+        if self.loader.kind(file) == Some(FileKind::Other) {
+            let message = format!("{name} cannot be rendered: it is neither a file nor a directory");
+            self.push(scope, Diagnostic::error(message, spans.value("render")));
+            return;
+        }
         let text = match self.loader.read(file) {
             Ok(text) => text,
             Err(why) => {
@@ -72,13 +78,17 @@ impl Loading<'_> {
         let source = Arc::new(Source { name, text });
         // Nothing can be included.
         let (nothing, mut faults) = (MemoryLoader::new(), Diagnostics::new());
-        let from: Vec<_> = spans.whole.iter().cloned().collect();
-        let _ = template::render(Path::new(&source.name), &source, variables, &[], &from, &nothing, &mut faults);
+        let nested: Vec<_> = spans.included_from.clone();
+        let _ = template::render(Path::new(&source.name), &source, variables, &[], &nested, &nothing, &mut faults);
         if faults.is_empty() {
             faults.push(Diagnostic::error(format!("{error:#}"), spans.value("render")));
         }
         for fault in faults.iter() {
-            self.push(scope, fault.clone());
+            let mut fault = fault.clone();
+            if fault.span.as_ref().is_some_and(|span| Arc::ptr_eq(&span.source, &source)) {
+                fault.included_from.splice(0..0, spans.whole.iter().cloned());
+            }
+            self.push(scope, fault);
         }
     }
 }

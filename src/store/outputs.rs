@@ -234,7 +234,8 @@ impl Store {
                     found.push(Found::at(from, parent.to_owned())?);
                 }
             }
-            for below in walkdir::WalkDir::new(from.join(file)).sort_by_file_name() {
+            // A link is kept as one, wherever it leads.
+            for below in walkdir::WalkDir::new(from.join(file)).follow_root_links(false).sort_by_file_name() {
                 let below = below.with_context(|| format!("reading the artifact {}", file.display()))?;
                 let relative = below.path().strip_prefix(from)?;
                 if saved.insert(relative.to_owned()) {

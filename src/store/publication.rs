@@ -101,7 +101,8 @@ impl Store {
             self.write_into(&note, &into)?;
             tidy(&into, false);
             let top = into.join(format!("{OWN}-{name}"));
-            let Some(held) = Held::try_take(&lock_of(&top))? else { continue };
+            let held = Held::try_take(&lock_of(&top)).map_err(|error| unready(error, &into))?;
+            let Some(held) = held else { continue };
             let publication = Publication { into, top, _lock: held, _note: lock };
             publication.make().map_err(|error| unready(error, &publication.into))?;
             return Ok(publication);

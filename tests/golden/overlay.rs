@@ -217,10 +217,15 @@ fn what_is_rendered_is_checked_before_anything_runs() {
         .says("undefined variable `greting`")
         .says("files/deep/motd:2:4")
         .says("did you mean `greeting`?")
+        .says("give it with `-t greting:VALUE`")
+        .says("recipe.yaml")
         .says("files/other:1");
     project.write("files/deep/motd", "{{ greeting }}, {{ own }}\n");
     project.write("files/other", "");
     project.run(["check", "recipe.yaml"]).success();
+    nix::unistd::mkfifo(&project.path("files/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    project.run(["check", "recipe.yaml"]).code(2).says("files/pipe cannot be rendered");
+    std::fs::remove_file(project.path("files/pipe")).unwrap();
     project.write("recipe.yaml", format!("{recipe}  - action: pack\n    file: out.tar\n    compression: none\n"));
     project.build([]).success();
     let packed = String::from_utf8_lossy(&std::fs::read(project.path("out/out.tar")).unwrap()).into_owned();

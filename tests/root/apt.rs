@@ -457,6 +457,11 @@ fn a_pattern_that_fits_nothing_is_a_fault() {
     case.project.set_actions("  - action: install-deb\n    packages: ['debs/*.deb']\n");
     case.project.run(["check", "recipe.yaml"]).code(2).says("`debs/*.deb` fits no file beside the recipe");
     case.build().code(2).says("`debs/*.deb` fits no file beside the recipe");
+    case.project.write("debs/readme", "");
+    for (pattern, said) in [("debs", "`debs` is no file"), ("debs/**", "fits no file"), ("*s", "fits no file")] {
+        case.project.set_actions(&format!("  - action: install-deb\n    packages: ['{pattern}']\n"));
+        case.project.run(["check", "recipe.yaml"]).code(2).says(said);
+    }
 }
 
 #[test]

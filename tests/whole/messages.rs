@@ -47,3 +47,31 @@ fn a_file_system_that_is_too_small_says_what_makes_it_fit() {
     let Some(project) = Project::new().tiny(&actions) else { skip!("needs a static busybox") };
     project.build([]).code(1).says("the partition has").says("`size: auto` of one without");
 }
+
+#[test]
+fn links_among_the_artifacts_stay_links_wherever_they_lead() {
+    let make = "  - action: run\n    command: |
+      mkdir $ARTIFACTDIR/d; echo 1 > $ARTIFACTDIR/d/f
+      ln -s d $ARTIFACTDIR/directory; ln -s /usr $ARTIFACTDIR/host; ln -s later $ARTIFACTDIR/latest
+  - action: run\n    command: echo 2 > $ARTIFACTDIR/later\n";
+    let Some(project) = Project::new().tiny(make) else { skip!("needs a static busybox") };
+    for out in ["out", "again"] {
+        project.run(["build", "recipe.yaml", "--artifactdir", out]).success();
+        let link = |name: &str| std::fs::read_link(project.path(out).join(name)).unwrap().display().to_string();
+        assert_eq!(["directory", "host", "latest"].map(link), ["d", "/usr", "later"]);
+        assert_eq!(project.read(&format!("{out}/latest")), "2\n");
+    }
+}
+
+#[test]
+fn a_directory_for_artifacts_that_cannot_be_written_is_named_with_the_way_out() {
+    needs_root!();
+    let Some(project) = Project::new().tiny("  - action: pack\n    file: out.tar\n    compression: none\n") else {
+        skip!("needs a static busybox")
+    };
+    std::fs::create_dir(project.path("out")).unwrap();
+    let script = "mount --bind out out && mount -o remount,bind,ro out && exec \"$@\"";
+    let words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"];
+    let built = project.run_behind(words, ["build", "recipe.yaml", "--artifactdir", "out"]).code(1);
+    built.says("/out cannot be written").says("--artifactdir").says("what was built is kept");
+}

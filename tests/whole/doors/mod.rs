@@ -334,6 +334,15 @@ fn no_door_is_open_to_what_is_built_in_uml() {
     all_held(User::root().unwrap(), &[], &["-b", "uml"], &[]);
 }
 
+#[test]
+fn no_door_is_open_to_what_is_built_in_qemu() {
+    slow!();
+    needs_root!();
+    needs_machine!("qemu");
+    needs_program!("gpg", "gnupg");
+    all_held(User::root().unwrap(), &[], &["-b", "qemu"], &[]);
+}
+
 /// What a container without mounts cannot keep from what it builds, and why; `*` stands for whatever follows.
 const OPEN_IN_A_CONTAINER: &[(&str, &str)] = &[
     ("shared-memory", "there is no namespace of ipc, and programs need memory of that kind"),

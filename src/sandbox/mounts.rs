@@ -5,7 +5,7 @@
 //! has already in another place, and memory, and nothing else. A process in a mount namespace of its own is left to
 //! the kernel.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -51,6 +51,8 @@ const LONGEST_NAME: u64 = 64;
 pub(super) struct Mounts {
     /// Numbers of the mounts that were made, and where they are.
     made: HashMap<u64, PathBuf>,
+    /// Numbers of those that came along with one and were to go, as they do with that.
+    going: HashSet<u64>,
     /// The namespace whose mounts these are.
     namespace: Option<PathBuf>,
 }
@@ -59,7 +61,7 @@ impl Mounts {
     /// `None` where the command mounts by itself, or nobody can.
     pub(super) fn new(command: &Command, isolation: Isolation) -> Option<Self> {
         let asks = isolation == Isolation::Namespaces && powers::held(command);
-        asks.then(|| Self { made: HashMap::new(), namespace: None })
+        asks.then(|| Self { made: HashMap::new(), going: HashSet::new(), namespace: None })
     }
 
     fn mount(&mut self, call: &Call, caller: &Caller<'_>) -> Result<Verdict, Errno> {
@@ -135,7 +137,12 @@ impl Mounts {
             // What came along with a mount goes with it, and until then covers what it covers: `umount -R` asks for
             // one after the other.
             let came_along = self.made.values().any(|made| path != *made && path.starts_with(made));
-            return if came_along { Ok(Verdict::Value(0)) } else { Err(Errno::EPERM) };
+            return match (came_along, came_along && self.going.insert(number)) {
+                (false, _) => Err(Errno::EPERM),
+                (true, true) => Ok(Verdict::Value(0)),
+                // So that who unmounts until nothing is mounted comes to an end.
+                (true, false) => Err(Errno::EINVAL),
+            };
         }
         // With what was bound below it.
         umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;

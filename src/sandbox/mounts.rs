@@ -147,6 +147,8 @@ impl Mounts {
         // With what was bound below it.
         umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
         self.made.remove(&number);
+        // Their numbers are given to others.
+        self.going.clear();
         Ok(Verdict::Value(0))
     }
 

@@ -20,6 +20,7 @@ use super::lock::{MakeLock, check_cancelled};
 use super::size::{free_space, human};
 use super::{ROOM, Store};
 use crate::diagnostics::{Fault, Remedy};
+use crate::sys::remove::make_way;
 
 pub(super) use super::http::Fetcher;
 
@@ -486,6 +487,8 @@ impl Partial {
     /// The file open for what comes after `from`; what is before it goes into the digests.
     fn start(&self, from: u64, validators: &Validators, digests: &mut Digests) -> Result<File> {
         let context = || format!("writing {}", self.data.display());
+        make_way(&self.data);
+        make_way(&self.record);
         let options = File::options().read(true).write(true).create(true).truncate(from == 0).clone();
         let mut file = options.open(&self.data).with_context(context)?;
         if from == 0 {

@@ -19,7 +19,7 @@ use super::copy::copy_file;
 use super::lock::is_at;
 use super::packages::PACKAGES;
 use super::stat_cache::Stamp;
-use crate::sys::remove::remove_wholly;
+use crate::sys::remove::{make_way, remove_wholly};
 
 const FRESH: u32 = 0o644;
 const SYNCED: u32 = 0o444;
@@ -105,7 +105,10 @@ impl Store {
         self.keep_used();
         std::fs::set_permissions(file, Permissions::from_mode(FRESH))
             .and_then(|()| File::open(file)?.set_times(FileTimes::new().set_modified(SystemTime::now())))
-            .and_then(|()| std::fs::rename(file, &path))
+            .and_then(|()| {
+                make_way(&path);
+                std::fs::rename(file, &path)
+            })
             .with_context(|| format!("keeping {}", path.display()))?;
         if let Ok(file) = File::open(&path) {
             self.is_proved(&path, &file);

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 
 use super::Holder;
 use crate::diagnostics::{Fault, FaultKind};
+use crate::sys::remove::make_way;
 
 /// How often a waiting build looks again.
 pub(super) const POLL: Duration = Duration::from_millis(40);
@@ -115,6 +116,7 @@ impl Drop for MakeLock {
 }
 
 fn open_lock(path: &Path) -> Result<File> {
+    make_way(path);
     OpenOptions::new()
         .read(true)
         .write(true)

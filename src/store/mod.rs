@@ -58,6 +58,7 @@ pub use trees::{Begun, PendingTree, Tree};
 pub use verify::{Damaged, Verified};
 
 use crate::diagnostics::Fault;
+use crate::sys::remove::make_way;
 
 /// A BLAKE3 digest that names an entry: 64 hex digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -306,7 +307,10 @@ impl Store {
         let fresh = self.dir("fresh").join(random_name());
         // What a recipe's properties and variables say is nobody else's.
         let file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&fresh);
-        let written = file.and_then(|mut file| file.write_all(contents)).and_then(|()| std::fs::rename(&fresh, path));
+        let written = file.and_then(|mut file| file.write_all(contents)).and_then(|()| {
+            make_way(path);
+            std::fs::rename(&fresh, path)
+        });
         if written.is_err() {
             let _ = std::fs::remove_file(&fresh);
         }

@@ -25,6 +25,15 @@ pub enum Removed {
     Partly,
 }
 
+/// Removes a directory from where a file is to be; whatever else is there stays.
+pub fn make_way(path: &Path) {
+    if path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
+        && let Err(error) = remove_tree(path)
+    {
+        tracing::warn!("{error:#}");
+    }
+}
+
 /// Removes a file or directory with all that is below it. Mounts below it in this namespace are
 /// unmounted first; what cannot be unmounted is an error, and nothing below it is touched.
 pub fn remove_tree(path: &Path) -> Result<Removed> {

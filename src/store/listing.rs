@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::Metadata;
+use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -346,7 +347,9 @@ impl Store {
 pub(super) fn read(entry: &Path, digest: &str) -> Result<Result<Listing, &'static str>> {
     let text = match std::fs::read(entry.join(LISTING)) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Err("its listing is gone")),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => {
+            return Ok(Err("its listing is gone"));
+        }
         Err(error) => return Err(error).with_context(|| format!("reading the listing of {}", entry.display())),
     };
     let Ok(listing) = serde_json::from_slice::<Listing>(&text) else { return Ok(Err("its listing cannot be read")) };

@@ -341,5 +341,7 @@ fn whatever_happens_what_is_good_stays_and_what_follows_is_right() {
             println!("chaos: {round} rounds in {:.0} s", started.elapsed().as_secs_f64());
         }
     }
+    // What was damaged and nobody wanted since is found now, and gone.
+    place.project.run(["store", "verify"]);
     place.project.run(["store", "verify"]).success();
 }

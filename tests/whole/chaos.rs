@@ -122,7 +122,9 @@ actions:
     }
 
     fn write(&self, version: usize) {
-        self.project.write("recipe.yaml", self.recipe(version));
+        // At once: a build may be about to read it.
+        self.project.write("recipe.new", self.recipe(version));
+        fs::rename(self.project.path("recipe.new"), self.project.path("recipe.yaml")).unwrap();
     }
 
     /// A build, in one of the ways that there are.
@@ -211,7 +213,7 @@ actions:
                             }
                         })
                     });
-                    // The first has read its recipe when it looks for its files.
+                    // By now the first may have read its recipe, or will read the other.
                     std::thread::sleep(Duration::from_millis(150));
                     self.write(other);
                     let second = self.build(&[], |_| {});

@@ -240,10 +240,8 @@ fn protection_of(slot: &Slot) -> Result<u32> {
 
 /// Gives a file these of the flags that protect it, and takes the others.
 fn protect(slot: &Slot, flags: u32) -> Result<()> {
-    let doing = || format!("protecting {}", slot.shown().display());
-    let file = slot.open_file()?;
-    let all = file::flags(file.as_fd()).with_context(doing)?.unwrap_or_default();
-    file::set_flags(file.as_fd(), all & !file::PROTECTED | flags).with_context(doing)
+    file::set_protection(slot.open_file()?.as_fd(), flags)
+        .with_context(|| format!("protecting {}", slot.shown().display()))
 }
 
 fn write(slot: &Slot, contents: &[u8]) -> Result<()> {

@@ -43,8 +43,7 @@ pub fn take(layer: &Path) -> Result<Protected> {
             let file = File::options().read(true).custom_flags(no_follow).open(entry.path());
             let doing = || format!("taking the protection off /{path} in the store");
             let file = file.with_context(doing)?;
-            let flags = file::flags(file.as_fd()).with_context(doing)?.unwrap_or_default();
-            file::set_flags(file.as_fd(), flags & !file::PROTECTED).with_context(doing)?;
+            file::set_protection(file.as_fd(), 0).with_context(doing)?;
         }
         all.insert(path, letters);
     }
@@ -65,8 +64,7 @@ pub fn give(root: &Path, protected: &Protected) -> Result<()> {
             Some(Kind::Directory) => inside.directory(&at, OFlag::O_RDONLY).with_context(doing)?,
             _ => inside.read(&at).with_context(doing)?.into(),
         };
-        let flags = file::flags(file.as_fd()).with_context(doing)?.unwrap_or_default();
-        file::set_flags(file.as_fd(), flags | protection_flags(letters)).with_context(doing)?;
+        file::set_protection(file.as_fd(), protection_flags(letters)).with_context(doing)?;
     }
     Ok(())
 }

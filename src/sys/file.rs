@@ -64,6 +64,12 @@ pub fn set_flags(of: BorrowedFd<'_>, flags: u32) -> Result<()> {
 /// Flags that keep a file from being changed or removed: immutable, and to be appended to alone (linux/fs.h).
 pub const PROTECTED: u32 = 0x10 | 0x20;
 
+/// Gives a file these of [`PROTECTED`], and takes the others.
+pub fn set_protection(of: BorrowedFd<'_>, protection: u32) -> Result<()> {
+    let all = flags(of)?.unwrap_or_default();
+    set_flags(of, all & !PROTECTED | protection)
+}
+
 /// Letters of chattr(1) for what keeps a file, links not followed, from being changed; `None` for one that can be.
 pub fn protection(path: &Path) -> Result<Option<&'static str>> {
     let attributes = statx(path, libc::AT_SYMLINK_NOFOLLOW, 0)?.stx_attributes;

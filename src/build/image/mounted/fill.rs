@@ -11,7 +11,7 @@ use nix::mount::{MsFlags, mount};
 use super::{Loop, Part, private_dir, unmount};
 use crate::image::filesystem::{self, Request, Tree};
 use crate::image::{Contents, FilesystemKind, Tool, sparse};
-use crate::sys::file::{flags, protection_flags, set_flags};
+use crate::sys::file::{flags, protection_flags, set_flags, set_protection};
 
 /// Whether a mounted image gets the contents of such a file system by copying: FAT has no owners to
 /// lose, ext2 to ext4 take everything offline, and what is read-only can only be made whole.
@@ -126,8 +126,7 @@ fn hidden_in(hidden: &[PathBuf], path: &Path) -> bool {
 fn protect(path: &Path, letters: &str) -> std::io::Result<()> {
     let no_follow = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = fs::File::options().read(true).custom_flags(no_follow).open(path)?;
-    let all = flags(file.as_fd())?.unwrap_or_default();
-    set_flags(file.as_fd(), all | protection_flags(letters))
+    set_protection(file.as_fd(), protection_flags(letters))
 }
 
 /// Makes the copy of a swap file one that the kernel takes: without holes, and on btrfs without checksums.
